@@ -1,0 +1,136 @@
+/** A job spec after validation: every default filled in, every number in range. The YAML keys are these names. */
+export interface JobSpec {
+  readonly name: string;
+  /** Seeds initialisation, document order and synthetic documents; uint32. */
+  readonly seed: number;
+  readonly model: ModelSpec;
+  readonly data: DataSpec;
+  readonly tokenizer: TokenizerSpec;
+  readonly tbptt: TbpttSpec;
+  readonly batch: BatchSpec;
+  readonly optimizer: OptimizerSpec;
+  readonly schedule: ScheduleSpec;
+  readonly train: TrainSpec;
+  readonly rounds: RoundsSpec;
+  readonly checkpoints: CheckpointsSpec;
+  readonly evaluations: readonly EvaluationSpec[];
+  readonly workers: WorkersSpec;
+}
+
+/** Mamba-2 sizes; `preset` is already resolved into the other fields. */
+export interface ModelSpec {
+  readonly preset?: string | undefined;
+  readonly layers: number;
+  readonly dModel: number;
+  readonly dState: number;
+  readonly headDim: number;
+  readonly expand: number;
+  readonly dConv: number;
+  readonly groups: number;
+  /** Tokens per chunk of the SSD scan; never changes results beyond rounding. */
+  readonly chunk: number;
+  /** Rows of the embedding, padding included. */
+  readonly vocab: number;
+  readonly padVocabMultiple: number;
+  readonly tieEmbeddings: boolean;
+  readonly rmsEps: number;
+}
+
+export interface DataSpec {
+  /** Files, directories or globs; empty when `passkey` is the source. */
+  readonly paths: readonly string[];
+  readonly textField: string;
+  readonly minDocumentTokens: number;
+  /** Times the documents are read; 0: for ever. */
+  readonly epochs: number;
+  readonly shuffle: boolean;
+  readonly passkey?: PasskeyDataSpec | undefined;
+}
+
+export interface PasskeyDataSpec {
+  readonly documentTokens: number;
+  readonly digits: number;
+  readonly minDepth: number;
+  readonly maxDepth: number;
+  readonly askProbability: number;
+  readonly answerWeight: number;
+}
+
+export interface TokenizerSpec {
+  readonly kind: "bytes" | "huggingface";
+  readonly file?: string | undefined;
+  readonly eosId?: number | undefined;
+}
+
+export interface TbpttSpec {
+  readonly segmentTokens: number;
+  /** Segments until the state is zeroed again; 0: unlimited. */
+  readonly segmentsPerChain: number;
+  readonly carrySsm: boolean;
+  readonly carryConv: boolean;
+  readonly resetAtDocumentEnd: boolean;
+}
+
+export interface BatchSpec {
+  readonly shards: number;
+  readonly lanesPerShard: number;
+}
+
+export interface OptimizerSpec {
+  readonly learningRate: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly epsilon: number;
+  readonly weightDecay: number;
+  /** Largest global gradient norm; 0: no clipping. */
+  readonly clipNorm: number;
+}
+
+export interface ScheduleSpec {
+  readonly warmupSteps: number;
+  readonly decaySteps: number;
+  readonly decay: "linear" | "cosine" | "exponential";
+  /** Share of the learning rate left at the last step. */
+  readonly finalRatio: number;
+}
+
+export interface TrainSpec {
+  /** Optimizer steps; `tokens` in a YAML file is converted to it. */
+  readonly steps: number;
+  readonly precision: "f32" | "bf16";
+  readonly engine: "auto" | "cuda" | "cpu" | "tfjs";
+}
+
+export interface RoundsSpec {
+  readonly targetMs: number;
+  readonly maxSteps: number;
+}
+
+export interface CheckpointsSpec {
+  /** 0: only at the end, on pause and on shutdown. */
+  readonly everySteps: number;
+  readonly keepLast: number;
+}
+
+export interface EvaluationSpec {
+  readonly name: string;
+  readonly everyCheckpoints: number;
+  readonly passkey: PasskeyEvaluationSpec;
+}
+
+export interface PasskeyEvaluationSpec {
+  /** Context lengths in tokens. */
+  readonly lengths: readonly number[];
+  readonly depths: readonly number[];
+  readonly samples: number;
+  readonly digits: number;
+  readonly seed: number;
+  readonly template: "paper" | "code";
+  /** false: the recurrent state is zeroed at every segment boundary (the control experiment). */
+  readonly carryState: boolean;
+}
+
+export interface WorkersSpec {
+  readonly min: number;
+  readonly max: number;
+}

@@ -1,0 +1,89 @@
+import type { ModelSpec, OptimizerSpec, ParameterLayout } from "@segue/core";
+
+/** One segment of a batch of lanes; arrays are row-major [lanes, tokens]. */
+export interface SegmentBatch {
+  readonly lanes: number;
+  /** Tokens per lane in this segment. */
+  readonly tokens: number;
+  readonly tokens_BT: Int32Array;
+  readonly labels_BT: Int32Array;
+  /** Loss weight per label; 0 masks it. Absent: all 1. */
+  readonly weights_BT?: Float32Array | undefined;
+  /** 1: ssm state and conv taps are zero before this token (a document starts here). Absent: none. */
+  readonly resets_BT?: Uint8Array | undefined;
+}
+
+/** Recurrent states of `lanes` lanes, kept by the engine (on its device). Freed with {@link Engine.freeStates}. */
+export interface LaneStates {
+  readonly lanes: number;
+}
+
+export interface AdamWStep {
+  readonly optimizer: OptimizerSpec;
+  /** Learning rate of this step, the schedule already applied. */
+  readonly learningRate: number;
+  /** 1-based number of the step, for bias correction. */
+  readonly step: number;
+  /** Divides the gradient sums: the weighted token count of the whole step. */
+  readonly totalWeight: number;
+}
+
+export interface EngineDescription {
+  readonly name: "cuda" | "cpu" | "tfjs";
+  /** For people, for example "tfjs (wasm, SIMD)" or "cpu (AVX-512, 2 threads)". */
+  readonly detail: string;
+}
+
+/**
+ * A model on a device: parameters, AdamW moments and the arithmetic on them. All calls are synchronous and belong on a compute
+ * thread; none keeps a reference to an array it is given. The same calls in the same order give the same bits.
+ */
+export interface Engine {
+  readonly description: EngineDescription;
+  readonly model: ModelSpec;
+  readonly layout: ParameterLayout;
+
+  /** Flat parameters in the order of `layout`. */
+  readParameters(into: Float32Array): void;
+  writeParameters(from: Float32Array): void;
+  /** AdamW's first and second moments, flat as the parameters. */
+  readMoments(first: Float32Array, second: Float32Array): void;
+  writeMoments(first: Float32Array, second: Float32Array): void;
+
+  /** Zero states. */
+  createStates(lanes: number): LaneStates;
+  freeStates(states: LaneStates): void;
+  /** Zeroes the SSM part or the convolution taps of every lane (`tbptt.carrySsm`, `tbptt.carryConv` switched off). */
+  zeroStates(states: LaneStates, part: "ssm" | "conv"): void;
+  /** Row-major [lanes, laneStateFloats(model)]: per lane ssm [layers, heads, headDim, dState], then conv [layers, dConv - 1, convDim]. */
+  readStates(states: LaneStates, into: Float32Array): void;
+  writeStates(states: LaneStates, from: Float32Array): void;
+
+  /**
+   * Forward and backward over one segment. The states enter as the segment's initial states (no gradient flows into them) and leave
+   * as its final states. Overwrites `gradient` (flat) with the gradient of the weighted *sum* of the labels' cross-entropies.
+   * @returns that weighted loss sum
+   */
+  forwardBackward(batch: SegmentBatch, states: LaneStates, gradient: Float32Array): number;
+
+  /**
+   * One AdamW step from summed gradients: divides by totalWeight, clips by global norm, decays the decayed tensors.
+   * @returns the global norm of the mean gradient before clipping
+   */
+  applyAdamW(gradientSum: Float32Array, step: AdamWStep): number;
+
+  /** Forward only; advances the states. @returns logits after the last token, [lanes, vocab] */
+  prefill(batch: Pick<SegmentBatch, "lanes" | "tokens" | "tokens_BT" | "resets_BT">, states: LaneStates): Float32Array;
+
+  /** Forward only; advances the states. @returns unweighted cross-entropy of every label, [lanes, tokens] */
+  score(batch: SegmentBatch, states: LaneStates): Float32Array;
+
+  close(): void;
+}
+
+export interface EngineOptions {
+  readonly model: ModelSpec;
+  readonly precision: "f32" | "bf16";
+  /** CPU threads; 0: as many as there are cores. */
+  readonly threads: number;
+}
