@@ -1,4 +1,5 @@
 export type * from "./spec/job-spec.js";
+export { SegueError, type SegueErrorOptions, type StatusName, type Violation } from "./errors.js";
 export {
   convStateFloats,
   laneStateFloats,
@@ -9,3 +10,4 @@ export {
   type ParameterEntry,
   type ParameterLayout,
 } from "./model/sizes.js";
+export { randomStream, type Random } from "./random.js";
