@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file segue/v1/tensors.proto.
  */
 export const file_segue_v1_tensors: GenFile = /*@__PURE__*/
-  fileDesc("ChZzZWd1ZS92MS90ZW5zb3JzLnByb3RvEghzZWd1ZS52MSJLCgtQdWxsUmVxdWVzdBILCgNyZWYYASABKAkSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoBBIPCgd3YWl0X21zGAQgASgNIpQBCgxQdWxsUmVzcG9uc2USKAoGaGVhZGVyGAEgASgLMhYuc2VndWUudjEuVGVuc29ySGVhZGVySAASJgoFY2h1bmsYAiABKAsyFS5zZWd1ZS52MS5UZW5zb3JDaHVua0gAEioKB3RyYWlsZXIYAyABKAsyFy5zZWd1ZS52MS5UZW5zb3JUcmFpbGVySABCBgoEcGFydCJuCgxUZW5zb3JIZWFkZXISCwoDcmVmGAEgASgJEg0KBWR0eXBlGAIgASgJEg0KBXNoYXBlGAMgAygEEhMKC3RvdGFsX2J5dGVzGAQgASgEEg4KBm9mZnNldBgFIAEoBBIOCgZsZW5ndGgYBiABKAQiKwoLVGVuc29yQ2h1bmsSDgoGb2Zmc2V0GAEgASgEEgwKBGRhdGEYAiABKAwiHwoNVGVuc29yVHJhaWxlchIOCgZzaGEyNTYYASABKAkyQgoHVGVuc29ycxI3CgRQdWxsEhUuc2VndWUudjEuUHVsbFJlcXVlc3QaFi5zZWd1ZS52MS5QdWxsUmVzcG9uc2UwAWIGcHJvdG8z");
+  fileDesc("ChZzZWd1ZS92MS90ZW5zb3JzLnByb3RvEghzZWd1ZS52MSJ5CgtQdWxsUmVxdWVzdBILCgNyZWYYASABKAkSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoBBIPCgd3YWl0X21zGAQgASgNEhoKDWRpZ2VzdF9vZmZzZXQYBSABKARIAIgBAUIQCg5fZGlnZXN0X29mZnNldCKUAQoMUHVsbFJlc3BvbnNlEigKBmhlYWRlchgBIAEoCzIWLnNlZ3VlLnYxLlRlbnNvckhlYWRlckgAEiYKBWNodW5rGAIgASgLMhUuc2VndWUudjEuVGVuc29yQ2h1bmtIABIqCgd0cmFpbGVyGAMgASgLMhcuc2VndWUudjEuVGVuc29yVHJhaWxlckgAQgYKBHBhcnQibgoMVGVuc29ySGVhZGVyEgsKA3JlZhgBIAEoCRINCgVkdHlwZRgCIAEoCRINCgVzaGFwZRgDIAMoBBITCgt0b3RhbF9ieXRlcxgEIAEoBBIOCgZvZmZzZXQYBSABKAQSDgoGbGVuZ3RoGAYgASgEIisKC1RlbnNvckNodW5rEg4KBm9mZnNldBgBIAEoBBIMCgRkYXRhGAIgASgMIh8KDVRlbnNvclRyYWlsZXISDgoGc2hhMjU2GAEgASgJMkIKB1RlbnNvcnMSNwoEUHVsbBIVLnNlZ3VlLnYxLlB1bGxSZXF1ZXN0GhYuc2VndWUudjEuUHVsbFJlc3BvbnNlMAFiBnByb3RvMw");
 
 /**
  * @generated from message segue.v1.PullRequest
@@ -39,6 +39,14 @@ export type PullRequest = Message<"segue.v1.PullRequest"> & {
    * @generated from field: uint32 wait_ms = 4;
    */
   waitMs: number;
+
+  /**
+   * First byte the trailer's digest covers, at most `offset`; absent: `offset`. A resumed pull names the byte it began with,
+   * so one digest vouches for everything received, however often the stream broke.
+   *
+   * @generated from field: optional uint64 digest_offset = 5;
+   */
+  digestOffset?: bigint | undefined;
 };
 
 /**
@@ -156,7 +164,7 @@ export const TensorChunkSchema: GenMessage<TensorChunk> = /*@__PURE__*/
  */
 export type TensorTrailer = Message<"segue.v1.TensorTrailer"> & {
   /**
-   * SHA-256 of the bytes sent, hex.
+   * SHA-256 of the bytes from digest_offset to the end of the range, hex.
    *
    * @generated from field: string sha256 = 1;
    */

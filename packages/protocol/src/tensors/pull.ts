@@ -1,0 +1,194 @@
+import { createHash, type Hash } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import { status } from "@grpc/grpc-js";
+import { onAbort, untilAborted } from "../abort.js";
+import type { Client } from "../client.js";
+import type { PullResponse, TensorHeader, Tensors } from "../gen/segue/v1/tensors_pb.js";
+import { isServiceError, RpcError } from "../rpc-error.js";
+import { isTensorDtype, tensorBytes, type TensorDtype } from "./tensor.js";
+
+export interface PullOptions {
+  /** First byte wanted. */
+  readonly offset?: number | undefined;
+  /** Bytes wanted; 0 or absent: to the end. */
+  readonly length?: number | undefined;
+  /** How long the peer waits for a tensor it does not have yet. It caps this at MAX_WAIT_MS. */
+  readonly waitMs?: number | undefined;
+  /** Longest silence, beyond waitMs, before the pull fails with DEADLINE_EXCEEDED. */
+  readonly idleMs?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Where the bytes go, of exactly the range's length; absent: a new array, aligned for any element type. */
+  readonly into?: Uint8Array | undefined;
+}
+
+export interface PulledTensor {
+  readonly dtype: TensorDtype;
+  /** Of the whole tensor, even if only a range of its bytes was pulled. */
+  readonly shape: readonly number[];
+  /** The bytes of the range. */
+  readonly data: Uint8Array;
+}
+
+/** Breaks in a row, none of them after at least one more chunk, that a pull survives. */
+const MAX_RESUMES = 5;
+const FIRST_PAUSE_MS = 50;
+const DEFAULT_IDLE_MS = 30_000;
+
+/** What has arrived so far, over all attempts. */
+interface Progress {
+  header?: TensorHeader;
+  data?: Uint8Array;
+  received: number;
+  digest: Hash;
+}
+
+/**
+ * Pulls a tensor, or a range of its bytes, from a peer. Checks order, length and the SHA-256 of the whole range; after a lost
+ * connection it goes on where it stopped. The pieces in `into` are undefined if it fails.
+ * @throws ServiceError of the peer or the connection; RpcError DATA_LOSS (TENSOR_DIGEST_MISMATCH, TENSOR_STREAM_BROKEN),
+ * DEADLINE_EXCEEDED (PULL_STALLED), INVALID_ARGUMENT (TENSOR_SIZE_MISMATCH: `into` has another length than the range), CANCELLED
+ */
+export async function pullTensor(client: Client<typeof Tensors>, ref: string, options: PullOptions = {}): Promise<PulledTensor> {
+  const progress: Progress = { received: 0, digest: createHash("sha256") };
+  for (let breaks = 0; ;) {
+    const before = progress.received;
+    try {
+      return await receive(client, ref, options, progress);
+    } catch (error) {
+      if (!isServiceError(error) || error.code !== status.UNAVAILABLE || options.signal?.aborted) throw error;
+      breaks = progress.received > before ? 1 : breaks + 1;
+      if (breaks > MAX_RESUMES) throw error;
+      await untilAborted(sleep(FIRST_PAUSE_MS * 2 ** breaks), options.signal);
+    }
+  }
+}
+
+async function receive(
+  client: Client<typeof Tensors>,
+  ref: string,
+  options: PullOptions,
+  progress: Progress,
+): Promise<PulledTensor> {
+  // Everything but the trailer: "the next 0 bytes" cannot be asked for, 0 means to the end. Rare enough to start anew.
+  if (progress.received > 0 && progress.received === progress.data?.byteLength) {
+    progress.received = 0;
+    progress.digest = createHash("sha256");
+  }
+  const { offset = 0, length = 0, waitMs = 0, idleMs = DEFAULT_IDLE_MS, signal } = options;
+  const request = {
+    ref,
+    offset: BigInt(offset + progress.received),
+    length: BigInt(length === 0 ? 0 : length - progress.received),
+    waitMs,
+    digestOffset: BigInt(offset),
+  };
+  const watchdog = new Watchdog(signal);
+  try {
+    watchdog.feed(waitMs + idleMs);
+    for await (const message of client.pull(request, { signal: watchdog.signal })) {
+      watchdog.feed(idleMs);
+      const complete = accept(ref, options, progress, message);
+      if (complete) return complete;
+    }
+    throw broken(ref, "the stream ended without a trailer");
+  } catch (error) {
+    if (watchdog.starved) {
+      throw new RpcError(status.DEADLINE_EXCEEDED, "PULL_STALLED", `${ref}: nothing came for ${idleMs} ms`, { cause: error });
+    }
+    throw error;
+  } finally {
+    watchdog.close();
+  }
+}
+
+/** Takes one message; returns the tensor when it was the trailer and all is well. */
+function accept(ref: string, options: PullOptions, progress: Progress, { part }: PullResponse): PulledTensor | undefined {
+  const offset = options.offset ?? 0;
+  switch (part.case) {
+    case "header": {
+      const rangeBytes = Number(part.value.length) + progress.received;
+      checkHeader(ref, part.value, options, progress, rangeBytes);
+      progress.data ??= options.into ?? new Uint8Array(rangeBytes);
+      progress.header = part.value;
+      return undefined;
+    }
+    case "chunk": {
+      const { data: bytes } = part.value;
+      if (!progress.data) throw broken(ref, "a chunk came before the header");
+      if (
+        Number(part.value.offset) !== offset + progress.received ||
+        progress.received + bytes.byteLength > progress.data.byteLength
+      ) {
+        throw broken(
+          ref,
+          `a chunk of ${bytes.byteLength} bytes at ${part.value.offset} does not follow ${offset + progress.received}`,
+        );
+      }
+      progress.data.set(bytes, progress.received);
+      progress.digest.update(bytes);
+      progress.received += bytes.byteLength;
+      return undefined;
+    }
+    case "trailer": {
+      const { header, data } = progress;
+      if (!header || data?.byteLength !== progress.received) throw broken(ref, `the trailer came after ${progress.received} bytes`);
+      if (progress.digest.digest("hex") !== part.value.sha256) {
+        throw new RpcError(status.DATA_LOSS, "TENSOR_DIGEST_MISMATCH", `${ref}: the bytes do not have the digest the peer sent`);
+      }
+      return { dtype: header.dtype as TensorDtype, shape: header.shape.map(Number), data };
+    }
+    case undefined:
+      throw broken(ref, "a message of unknown kind came");
+  }
+}
+
+function checkHeader(ref: string, header: TensorHeader, options: PullOptions, progress: Progress, rangeBytes: number): void {
+  const { offset = 0, length = 0, into } = options;
+  const total = Number(header.totalBytes);
+  if (!isTensorDtype(header.dtype) || tensorBytes(header.dtype, header.shape.map(Number)) !== total) {
+    throw broken(ref, `the header's ${header.dtype} [${header.shape.join(", ")}] does not make ${total} bytes`);
+  }
+  if (Number(header.offset) !== offset + progress.received || rangeBytes !== (length === 0 ? total - offset : length)) {
+    throw broken(ref, `the header promises ${header.length} bytes from ${header.offset}, which is not what was asked for`);
+  }
+  if (progress.header && (progress.header.totalBytes !== header.totalBytes || progress.header.dtype !== header.dtype)) {
+    throw broken(ref, "the tensor changed between two attempts");
+  }
+  if (into && into.byteLength !== rangeBytes) {
+    const sizes = `${rangeBytes} bytes do not fit the ${into.byteLength} bytes given`;
+    throw new RpcError(status.INVALID_ARGUMENT, "TENSOR_SIZE_MISMATCH", `${ref}: ${sizes}`);
+  }
+}
+
+function broken(ref: string, what: string): RpcError {
+  return new RpcError(status.DATA_LOSS, "TENSOR_STREAM_BROKEN", `${ref}: ${what}`);
+}
+
+/** Aborts its signal when it is not fed in time, or with the outer signal. */
+class Watchdog {
+  readonly #controller = new AbortController();
+  readonly #forget: () => void;
+  #timer: NodeJS.Timeout | undefined;
+  starved = false;
+
+  constructor(outer: AbortSignal | undefined) {
+    this.#forget = onAbort(outer, () => this.#controller.abort());
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  feed(ms: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      this.starved = true;
+      this.#controller.abort();
+    }, ms);
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#forget();
+  }
+}
