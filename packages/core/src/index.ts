@@ -11,3 +11,7 @@ export {
   type ParameterLayout,
 } from "./model/sizes.js";
 export { randomStream, type Random } from "./random.js";
+export { DEFAULT_EVALUATION, DEFAULT_PASSKEY_DATA, DEFAULT_SPEC, MODEL_PRESETS } from "./spec/defaults.js";
+export { LIMITS, type JobSpecInput } from "./spec/schema.js";
+export { resolveVocabulary, validateJobSpec, type ParsedSpec } from "./spec/validate.js";
+export { jobSpecToYaml, parseJobSpec } from "./spec/yaml.js";

@@ -1,0 +1,244 @@
+import type { Violation } from "../errors.js";
+import { modelWidths, parameterLayout } from "../model/sizes.js";
+import { DEFAULT_PASSKEY_DATA, DEFAULT_SPEC, MODEL_PRESETS } from "./defaults.js";
+import type { JobSpec } from "./job-spec.js";
+import { LIMITS, type JobSpecInput } from "./schema.js";
+
+interface Checked {
+  readonly violations: Violation[];
+  readonly warnings: string[];
+}
+
+/**
+ * The rules that span settings, each stated once. `sound` tells whether none of the named fields has been reported already: a rule over
+ * a bad field would only repeat or confuse.
+ */
+export function crossFieldChecks(input: JobSpecInput, spec: JobSpec, sound: (fields: string[]) => boolean): Checked {
+  const checked: Checked = { violations: [], warnings: [] };
+  const refuse = (broken: boolean, field: string, description: string, ...fields: string[]): void => {
+    if (broken && sound([field, ...fields])) checked.violations.push({ field, description });
+  };
+  checkModel(input, spec, refuse);
+  checkData(input, spec, refuse);
+  checkTraining(input, spec, refuse);
+  checkEvaluations(spec, refuse);
+  if (checked.violations.length === 0) checked.warnings.push(...warningsFor(spec));
+  return checked;
+}
+
+type Refuse = (broken: boolean, field: string, description: string, ...fields: string[]) => void;
+
+function checkModel(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void {
+  const { model } = spec;
+  const presets = Object.keys(MODEL_PRESETS).join(", ");
+  const unknownPreset = model.preset !== undefined && !Object.hasOwn(MODEL_PRESETS, model.preset);
+  refuse(unknownPreset, "model.preset", `must be one of ${presets}, but is "${model.preset ?? ""}"`);
+  if (!unknownPreset) {
+    refuse(model.layers === 0, "model.layers", `is missing; give it, or a model.preset (${presets})`, "model.preset");
+    refuse(model.dModel === 0, "model.dModel", `is missing; give it, or a model.preset (${presets})`, "model.preset");
+  }
+  if (model.dModel === 0) return;
+  const { dInner, heads } = modelWidths(model);
+  const sizes = ["model.dModel", "model.expand", "model.preset"];
+  const wholeHeads = Number.isInteger(heads);
+  refuse(
+    !wholeHeads,
+    "model.headDim",
+    `must divide expand * dModel = ${dInner}, but is ${model.headDim}; the nearest that does is ${nearestDivisor(dInner, model.headDim)}`,
+    ...sizes,
+  );
+  if (!wholeHeads) return;
+  refuse(
+    heads % model.groups !== 0,
+    "model.groups",
+    `must divide the number of heads, ${heads}, but is ${model.groups}`,
+    "model.headDim",
+    ...sizes,
+  );
+  const parameters = parameterLayout({ ...model, layers: 1 }).size * model.layers;
+  refuse(parameters > LIMITS.parameters, "model", `has more than ${LIMITS.parameters} parameters; make it smaller`);
+  const bytes = spec.tokenizer.kind === "bytes";
+  refuse(
+    bytes && model.vocab < 256,
+    "model.vocab",
+    `must be at least the byte tokenizer's 256, but is ${model.vocab}; remove it to follow the tokenizer`,
+    "tokenizer.kind",
+  );
+  const { eosId } = spec.tokenizer;
+  refuse(
+    bytes && eosId !== undefined && eosId > 255,
+    "tokenizer.eosId",
+    `must be below the byte tokenizer's 256, but is ${eosId ?? ""}`,
+    "tokenizer.kind",
+  );
+  refuse(
+    !bytes && eosId !== undefined && model.vocab > 0 && eosId >= model.vocab,
+    "tokenizer.eosId",
+    `must be below model.vocab, ${model.vocab}, but is ${eosId ?? ""}`,
+    "tokenizer.kind",
+    "model.vocab",
+  );
+  refuse(
+    !bytes && spec.tokenizer.file === undefined,
+    "tokenizer.file",
+    "is missing; give the path of a tokenizer.json",
+    "tokenizer.kind",
+  );
+}
+
+function checkData(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void {
+  const { paths, passkey, minDocumentTokens } = spec.data;
+  const passkeyGiven = input.data?.passkey !== undefined;
+  refuse(
+    paths.length === 0 && !passkeyGiven,
+    "data",
+    "has no source; give data.paths or data.passkey",
+    "data.paths",
+    "data.passkey",
+  );
+  refuse(paths.length > 0 && passkeyGiven, "data.passkey", "excludes data.paths; remove one of them", "data.paths");
+  if (!passkey) return;
+  refuse(
+    passkey.minDepth > passkey.maxDepth,
+    "data.passkey.minDepth",
+    `must not exceed maxDepth, ${passkey.maxDepth}, but is ${passkey.minDepth}`,
+    "data.passkey.maxDepth",
+  );
+  refuse(
+    passkey.documentTokens < minDocumentTokens,
+    "data.minDocumentTokens",
+    `would drop every document: data.passkey.documentTokens is ${passkey.documentTokens}, this is ${minDocumentTokens}`,
+    "data.passkey.documentTokens",
+  );
+}
+
+function checkTraining(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void {
+  const { batch, tbptt, train, schedule, workers } = spec;
+  const { steps, tokens } = input.train ?? {};
+  refuse(
+    steps === undefined && tokens === undefined,
+    "train",
+    "has no budget; give train.steps or train.tokens",
+    "train.steps",
+    "train.tokens",
+  );
+  refuse(steps !== undefined && tokens !== undefined, "train.tokens", "excludes train.steps; remove one of them", "train.steps");
+  const perShard = batch.lanesPerShard * tbptt.segmentTokens;
+  const perStep = perShard * batch.shards;
+  const sizes = ["batch.shards", "batch.lanesPerShard", "tbptt.segmentTokens"];
+  refuse(
+    perShard > LIMITS.tokensPerShard,
+    "batch.lanesPerShard",
+    `times tbptt.segmentTokens must not exceed ${LIMITS.tokensPerShard} tokens a shard, but is ${perShard}; use more shards of fewer lanes`,
+    ...sizes,
+  );
+  refuse(
+    perShard <= LIMITS.tokensPerShard && perStep > LIMITS.tokensPerStep,
+    "batch.shards",
+    `times lanesPerShard times tbptt.segmentTokens must not exceed ${LIMITS.tokensPerStep} tokens a step, but is ${perStep}`,
+    ...sizes,
+  );
+  refuse(
+    train.steps > 2 ** 32 - 1 || perStep * train.steps > LIMITS.totalTokens,
+    "train",
+    "asks for more tokens than can be counted",
+    ...sizes,
+  );
+  refuse(
+    train.steps > 0 && schedule.warmupSteps + schedule.decaySteps > train.steps,
+    "schedule",
+    `warmupSteps + decaySteps = ${schedule.warmupSteps + schedule.decaySteps} must not exceed the job's ${train.steps} steps`,
+    "train.steps",
+    "train.tokens",
+    ...sizes,
+  );
+  refuse(
+    schedule.decay === "exponential" && schedule.finalRatio === 0 && schedule.decaySteps > 0,
+    "schedule.finalRatio",
+    "must be above 0 when schedule.decay is exponential, which never reaches 0",
+    "schedule.decay",
+    "schedule.decaySteps",
+  );
+  refuse(
+    workers.max > batch.shards,
+    "workers.max",
+    `must not exceed batch.shards, ${batch.shards}, but is ${workers.max}`,
+    "batch.shards",
+  );
+  refuse(
+    workers.min > workers.max,
+    "workers.min",
+    `must not exceed ${input.workers?.max === undefined ? "batch.shards" : "workers.max"}, ${workers.max}, but is ${workers.min}`,
+    "workers.max",
+    "batch.shards",
+  );
+}
+
+function checkEvaluations(spec: JobSpec, refuse: Refuse): void {
+  const names = new Set<string>();
+  spec.evaluations.forEach(({ name, passkey }, index) => {
+    const field = `evaluations[${index}]`;
+    refuse(names.has(name), `${field}.name`, `"${name}" is used twice; evaluations need different names`);
+    names.add(name);
+    for (const list of ["lengths", "depths"] as const) {
+      const repeated = passkey[list].find((value, at) => passkey[list].indexOf(value) !== at);
+      refuse(repeated !== undefined, `${field}.passkey.${list}`, `holds ${repeated ?? ""} twice; remove one`);
+    }
+    const cells = passkey.lengths.length * passkey.depths.length;
+    refuse(
+      cells > LIMITS.cellsPerEvaluation,
+      `${field}.passkey`,
+      `has ${cells} cells (lengths x depths), more than ${LIMITS.cellsPerEvaluation}`,
+    );
+  });
+}
+
+function warningsFor(spec: JobSpec): string[] {
+  const { model, data, tokenizer, tbptt, schedule, train, checkpoints } = spec;
+  const warnings: string[] = [];
+  const warn = (condition: boolean, sentence: string): void => {
+    if (condition) warnings.push(sentence);
+  };
+  const noCarry = !tbptt.carrySsm && !tbptt.carryConv;
+  const chainTokens = tbptt.segmentsPerChain * tbptt.segmentTokens;
+  warn(
+    noCarry && tbptt.segmentsPerChain !== DEFAULT_SPEC.tbptt.segmentsPerChain,
+    "tbptt.segmentsPerChain has no effect: with carrySsm and carryConv off every segment starts from zero.",
+  );
+  warn(
+    model.chunk > tbptt.segmentTokens && model.chunk !== DEFAULT_SPEC.model.chunk,
+    "model.chunk is larger than tbptt.segmentTokens: a segment is one chunk.",
+  );
+  warn(tokenizer.kind === "bytes" && tokenizer.file !== undefined, "tokenizer.file has no effect with tokenizer.kind bytes.");
+  warn(
+    schedule.decaySteps === 0 && schedule.finalRatio !== DEFAULT_SPEC.schedule.finalRatio,
+    "schedule.finalRatio has no effect without decaySteps.",
+  );
+  warn(spec.optimizer.learningRate === 0, "optimizer.learningRate is 0: the weights will not change.");
+  warn(
+    checkpoints.everySteps > train.steps && checkpoints.everySteps !== DEFAULT_SPEC.checkpoints.everySteps,
+    "checkpoints.everySteps exceeds the job's steps: only the last checkpoint is written.",
+  );
+  const { passkey } = data;
+  if (passkey) {
+    warn(data.textField !== DEFAULT_SPEC.data.textField, "data.textField has no effect with data.passkey.");
+    warn(data.epochs !== DEFAULT_SPEC.data.epochs, "data.epochs has no effect with data.passkey, which never ends.");
+    warn(!data.shuffle, "data.shuffle has no effect with data.passkey, whose documents are random already.");
+    warn(
+      passkey.askProbability === 0 && passkey.answerWeight !== DEFAULT_PASSKEY_DATA.answerWeight,
+      "data.passkey.answerWeight has no effect with askProbability 0.",
+    );
+    warn(
+      !noCarry && chainTokens > 0 && passkey.documentTokens > chainTokens,
+      `data.passkey documents are longer than a chain (${chainTokens} tokens): the state is zeroed inside them. Set tbptt.segmentsPerChain to 0 to keep it.`,
+    );
+  }
+  return warnings;
+}
+
+function nearestDivisor(n: number, wanted: number): number {
+  for (let distance = 1; ; distance++) {
+    if (wanted - distance >= 1 && n % (wanted - distance) === 0) return wanted - distance;
+    if (n % (wanted + distance) === 0) return wanted + distance;
+  }
+}
