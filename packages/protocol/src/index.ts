@@ -147,3 +147,5 @@ export { CHUNK_BYTES, type FileTensor, type Tensor, type TensorDtype } from "./t
 export { TensorRegistry } from "./tensors/registry.js";
 export { MAX_WAIT_MS, tensorsHandlers } from "./tensors/serve.js";
 export { pullTensor, type PulledTensor, type PullOptions } from "./tensors/pull.js";
+export { readStatusDetails, statusDetailsMetadata, type StatusDetails } from "./status-details.js";
+export { create, type DescService, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";

@@ -1,1 +1,23 @@
-export {};
+export { addressSetting, commonSettings, nearestName, readSettings, settings, wholeNumberSetting } from "./settings.js";
+export { createLogger, type Logger } from "./logger.js";
+export { fromServiceError, toServiceError } from "./service-error.js";
+export {
+  hostOf,
+  isLoopback,
+  requireSafeListener,
+  securityFromSettings,
+  type Security,
+  type SecuritySettings,
+  type TlsMaterial,
+} from "./security.js";
+export type { RateLimit } from "./call-guards.js";
+export { startGrpcServer, type GrpcServer, type GrpcServerOptions, type ServiceRegistration } from "./grpc-server.js";
+export { connectClient } from "./grpc-client.js";
+export { cellJobId, evaluationId, queueNames, redisKeys, type CellIdentity } from "./redis-keys.js";
+export { connectRedis, type RedisRole } from "./redis.js";
+export { startPrivateRedis, type PrivateRedis } from "./private-redis.js";
+export { MetricsWriter, type Fields, type MetricsWriterOptions } from "./metrics-writer.js";
+export { announceReady, runService, type ServiceContext } from "./run-service.js";
+export { jobSpecInputFromProto, jobSpecToProto } from "./job-spec-proto.js";
+export { createCertificates, type Certificates } from "./certificates.js";
+export { startMetricsServer, type MetricsServer, type MetricsServerOptions } from "./metrics-server.js";
