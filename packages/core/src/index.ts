@@ -15,3 +15,4 @@ export { DEFAULT_EVALUATION, DEFAULT_PASSKEY_DATA, DEFAULT_SPEC, MODEL_PRESETS }
 export { LIMITS, type JobSpecInput } from "./spec/schema.js";
 export { resolveVocabulary, validateJobSpec, type ParsedSpec } from "./spec/validate.js";
 export { jobSpecToYaml, parseJobSpec } from "./spec/yaml.js";
+export { maximalNodes, splitPoint, type ReductionNode } from "./reduction/tree.js";
