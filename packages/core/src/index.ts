@@ -16,3 +16,16 @@ export { LIMITS, type JobSpecInput } from "./spec/schema.js";
 export { resolveVocabulary, validateJobSpec, type ParsedSpec } from "./spec/validate.js";
 export { jobSpecToYaml, parseJobSpec } from "./spec/yaml.js";
 export { maximalNodes, splitPoint, type ReductionNode } from "./reduction/tree.js";
+export { configFromHuggingFace, configToHuggingFace, flattenParameters } from "./checkpoint/hugging-face.js";
+export {
+  decodeSafetensors,
+  encodeSafetensors,
+  readSafetensorsHeader,
+  safetensorsHeader,
+  safetensorsHeaderLength,
+  tensorToFloat32,
+  type SafetensorsDtype,
+  type SafetensorsEntry,
+  type SafetensorsRange,
+  type SafetensorsTensor,
+} from "./checkpoint/safetensors.js";

@@ -1,0 +1,169 @@
+import { SegueError, type Violation } from "../errors.js";
+import { modelWidths, parameterLayout } from "../model/sizes.js";
+import { DEFAULT_SPEC } from "../spec/defaults.js";
+import type { ModelSpec } from "../spec/job-spec.js";
+import { tensorToFloat32, type SafetensorsTensor } from "./safetensors.js";
+
+/** The `config.json` of a Hugging Face `Mamba2ForCausalLM` folder, as a JSON value. */
+export function configToHuggingFace(model: ModelSpec, eosId: number): Record<string, unknown> {
+  return {
+    architectures: ["Mamba2ForCausalLM"],
+    model_type: "mamba2",
+    bos_token_id: eosId,
+    eos_token_id: eosId,
+    pad_token_id: eosId,
+    chunk_size: model.chunk,
+    conv_kernel: model.dConv,
+    dtype: "float32",
+    expand: model.expand,
+    head_dim: model.headDim,
+    hidden_act: "silu",
+    hidden_size: model.dModel,
+    layer_norm_epsilon: model.rmsEps,
+    n_groups: model.groups,
+    num_heads: modelWidths(model).heads,
+    num_hidden_layers: model.layers,
+    residual_in_fp32: true,
+    rms_norm: true,
+    state_size: model.dState,
+    tie_word_embeddings: model.tieEmbeddings,
+    time_step_limit: [0, { __float__: "Infinity" }],
+    use_bias: false,
+    use_conv_bias: true,
+    vocab_size: model.vocab,
+  };
+}
+
+/**
+ * Reads the `config.json` of a Mamba-2 model: Hugging Face's keys, or those of state-spaces/mamba (`d_model`, `n_layer`, `ssm_cfg`).
+ * @throws SegueError MODEL_UNSUPPORTED with every setting that this implementation of Mamba-2 does not have
+ */
+export function configFromHuggingFace(config: unknown): ModelSpec {
+  if (typeof config !== "object" || config === null) throw unsupported([{ field: "", description: "is not a JSON object" }]);
+  const json = config as Record<string, unknown>;
+  return "hidden_size" in json ? fromTransformers(json) : fromStateSpaces(json);
+}
+
+function fromTransformers(json: Record<string, unknown>): ModelSpec {
+  const reader = configReader(json);
+  reader.expect("model_type", "mamba2");
+  reader.expect("hidden_act", "silu");
+  reader.expect("use_bias", false);
+  reader.expect("use_conv_bias", true);
+  reader.expect("rms_norm", true);
+  reader.expect("norm_before_gate", false);
+  reader.expect("conv_kernel", 4);
+  if (!isUnlimited(json["time_step_limit"])) reader.refuse("time_step_limit", "must be [0, Infinity]");
+  const model: ModelSpec = {
+    layers: reader.size("num_hidden_layers"),
+    dModel: reader.size("hidden_size"),
+    dState: reader.size("state_size"),
+    headDim: reader.size("head_dim"),
+    expand: reader.size("expand", 2),
+    dConv: 4,
+    groups: reader.size("n_groups", 1),
+    chunk: reader.size("chunk_size", DEFAULT_SPEC.model.chunk),
+    vocab: reader.size("vocab_size"),
+    padVocabMultiple: 1,
+    tieEmbeddings: json["tie_word_embeddings"] === true,
+    rmsEps: typeof json["layer_norm_epsilon"] === "number" ? json["layer_norm_epsilon"] : DEFAULT_SPEC.model.rmsEps,
+  };
+  const { heads } = modelWidths(model);
+  if (heads !== reader.size("num_heads", heads)) reader.refuse("num_heads", `must be expand * hidden_size / head_dim = ${heads}`);
+  reader.finish();
+  return model;
+}
+
+function fromStateSpaces(json: Record<string, unknown>): ModelSpec {
+  const top = configReader(json);
+  const inner = typeof json["ssm_cfg"] === "object" && json["ssm_cfg"] !== null ? (json["ssm_cfg"] as Record<string, unknown>) : {};
+  const ssm = configReader({ layer: "Mamba1", ...inner });
+  ssm.expect("layer", "Mamba2");
+  ssm.expect("d_conv", 4);
+  ssm.expect("norm_before_gate", false);
+  top.expect("rms_norm", true);
+  top.expect("d_intermediate", 0);
+  const multiple = top.size("pad_vocab_size_multiple", 1);
+  const model: ModelSpec = {
+    layers: top.size("n_layer"),
+    dModel: top.size("d_model"),
+    dState: ssm.size("d_state", 128),
+    headDim: ssm.size("headdim", 64),
+    expand: ssm.size("expand", 2),
+    dConv: 4,
+    groups: ssm.size("ngroups", 1),
+    chunk: ssm.size("chunk_size", DEFAULT_SPEC.model.chunk),
+    vocab: Math.ceil(top.size("vocab_size") / multiple) * multiple,
+    padVocabMultiple: multiple,
+    tieEmbeddings: json["tie_embeddings"] !== false,
+    rmsEps: DEFAULT_SPEC.model.rmsEps,
+  };
+  const violations = [...top.violations, ...ssm.violations];
+  if (violations.length > 0) throw unsupported(violations);
+  return model;
+}
+
+/**
+ * The flat parameter vector from the tensors of a checkpoint. state-spaces' name of the embedding is accepted, a tied head's copy ignored.
+ * @throws SegueError CHECKPOINT_MISMATCH naming every tensor that is missing, superfluous or of another shape
+ */
+export function flattenParameters(model: ModelSpec, tensors: ReadonlyMap<string, SafetensorsTensor>): Float32Array {
+  const byName = new Map(
+    [...tensors].map(([name, tensor]) => [name.replace(/^backbone\.embedding\./, "backbone.embeddings."), tensor]),
+  );
+  const layout = parameterLayout(model);
+  const problems: Violation[] = [];
+  const flat = new Float32Array(layout.size);
+  for (const { name, shape, offset } of layout.entries) {
+    const tensor = byName.get(name);
+    byName.delete(name);
+    if (!tensor) problems.push({ field: name, description: "is missing" });
+    else if (tensor.shape.join() !== shape.join()) {
+      problems.push({ field: name, description: `has shape [${tensor.shape.join(", ")}], the config needs [${shape.join(", ")}]` });
+    } else flat.set(tensorToFloat32(tensor), offset);
+  }
+  if (model.tieEmbeddings) byName.delete("lm_head.weight");
+  for (const name of byName.keys()) problems.push({ field: name, description: "is no parameter of this model" });
+  if (problems.length === 0) return flat;
+  const lines = problems.slice(0, 20).map(({ field, description }) => `  ${field} ${description}`);
+  throw new SegueError("CHECKPOINT_MISMATCH", `The tensors do not fit the model's config:\n${lines.join("\n")}`, {
+    violations: problems,
+  });
+}
+
+function configReader(json: Record<string, unknown>) {
+  const violations: Violation[] = [];
+  const refuse = (field: string, description: string): void => void violations.push({ field, description });
+  return {
+    violations,
+    refuse,
+    /** A key that, when present, must have this value. */
+    expect(key: string, value: unknown): void {
+      if (key in json && json[key] !== value) refuse(key, `must be ${JSON.stringify(value)}, but is ${JSON.stringify(json[key])}`);
+    },
+    size(key: string, fallback?: number): number {
+      const value = json[key] ?? fallback;
+      if (Number.isSafeInteger(value) && (value as number) > 0) return value as number;
+      refuse(key, "must be a positive whole number");
+      return 1;
+    },
+    finish(): void {
+      if (violations.length > 0) throw unsupported(violations);
+    },
+  };
+}
+
+/** transformers writes infinity as {"__float__": "Infinity"}; older versions wrote the bare word, which JSON readers turn to null or refuse. */
+function isUnlimited(limit: unknown): boolean {
+  if (limit === undefined || limit === null) return true;
+  if (!Array.isArray(limit) || limit.length !== 2) return false;
+  const [low, high] = limit as unknown[];
+  const infinite =
+    high === null || high === Infinity || (typeof high === "object" && "__float__" in high && high.__float__ === "Infinity");
+  return low === 0 && infinite;
+}
+
+function unsupported(violations: readonly Violation[]): SegueError {
+  const lines = violations.map(({ field, description }) => `  ${field} ${description}`);
+  return new SegueError("MODEL_UNSUPPORTED", `This is no Mamba-2 that can be loaded:\n${lines.join("\n")}`, { violations });
+}
