@@ -29,3 +29,4 @@ export {
   type SafetensorsRange,
   type SafetensorsTensor,
 } from "./checkpoint/safetensors.js";
+export { learningRateAt } from "./schedule/learning-rate.js";
