@@ -32,7 +32,7 @@ export async function createCertificates(dir: string, hosts: readonly string[]):
   const names = subjectAltNames(hosts);
   await mkdir(dir, { recursive: true });
   const paths: Certificates = mapFiles((file) => join(dir, file));
-  for (const path of Object.values(paths)) await requireAbsent(path);
+  for (const part of PARTS) await requireAbsent(paths[part]);
   const scratch = await mkdtemp(join(dir, ".certs-"));
   try {
     const made: Certificates = mapFiles((file) => join(scratch, file));

@@ -1,0 +1,260 @@
+import assert from "node:assert/strict";
+import { createHash, randomFillSync } from "node:crypto";
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { createConnection, createServer, type AddressInfo, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { credentials, status } from "@grpc/grpc-js";
+import {
+  createClient,
+  pullTensor,
+  TensorRegistry,
+  Tensors,
+  tensorsHandlers,
+  type Handlers,
+  type MessageInitShape,
+  type PullResponseSchema,
+} from "../src/index.js";
+import { startLocalServer } from "./local-server.js";
+
+type Response = MessageInitShape<typeof PullResponseSchema>;
+
+const MIB = 2 ** 20;
+const randomBytes = (length: number): Uint8Array => randomFillSync(new Uint8Array(length));
+const bytesTensor = (data: Uint8Array) => ({ dtype: "u8" as const, shape: [data.byteLength], data });
+
+describe("pulled tensors", () => {
+  const cleanups: (() => void)[] = [];
+  afterEach(() => cleanups.splice(0).forEach((cleanup) => cleanup()));
+
+  const serve = async (handlers: Handlers<typeof Tensors>) => {
+    const server = await startLocalServer(Tensors, handlers);
+    cleanups.push(() => server.close());
+    return server;
+  };
+  const serveRegistry = async (fallback?: Parameters<typeof tensorsHandlers>[1]) => {
+    const registry = new TensorRegistry();
+    cleanups.push(() => registry.close());
+    return { registry, ...(await serve(tensorsHandlers(registry, fallback))) };
+  };
+
+  it("arrive whole, with dtype and shape, aligned for floats", async () => {
+    const { registry, client } = await serveRegistry();
+    const weights = Float32Array.from({ length: 700_003 }, (_, i) => Math.sin(i));
+    registry.publish("w", { dtype: "f32", shape: [700_003], data: new Uint8Array(weights.buffer) });
+    const { dtype, shape, data } = await pullTensor(client, "w");
+    assert.equal(dtype, "f32");
+    assert.deepEqual(shape, [700_003]);
+    assert.deepEqual(new Float32Array(data.buffer, data.byteOffset, data.byteLength / 4), weights);
+  });
+
+  it("arrive as ranges, into memory of the caller", async () => {
+    const { registry, client } = await serveRegistry();
+    const bytes = randomBytes(3 * MIB + 17);
+    registry.publish("t", bytesTensor(bytes));
+    const into = new Uint8Array(2 * MIB + 5);
+    const pulled = await pullTensor(client, "t", { offset: 1001, length: into.byteLength, into });
+    assert.equal(pulled.data, into);
+    assert.deepEqual(into, bytes.slice(1001, 1001 + into.byteLength));
+    await assert.rejects(pullTensor(client, "t", { into: new Uint8Array(5) }), { reason: "TENSOR_SIZE_MISMATCH" });
+    await assert.rejects(pullTensor(client, "t", { offset: bytes.byteLength + 1 }), { code: status.OUT_OF_RANGE });
+  });
+
+  it("may be empty", async () => {
+    const { registry, client } = await serveRegistry();
+    registry.publish("nothing", { dtype: "f32", shape: [0, 4], data: new Uint8Array(0) });
+    assert.equal((await pullTensor(client, "nothing")).data.byteLength, 0);
+  });
+
+  it("are streamed with bounded memory while the reader is slow", async () => {
+    const { registry, client } = await serveRegistry();
+    registry.publish("big", bytesTensor(new Uint8Array(192 * MIB)));
+    const before = process.memoryUsage().arrayBuffers;
+    let peak = 0;
+    let chunks = 0;
+    for await (const { part } of client.pull({ ref: "big" })) {
+      if (part.case === "chunk") chunks++;
+      if (chunks % 8 === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+      peak = Math.max(peak, process.memoryUsage().arrayBuffers - before);
+    }
+    assert.equal(chunks, 192);
+    assert.ok(peak < 128 * MIB, `${Math.round(peak / MIB)} MiB in flight`);
+  });
+
+  it("are waited for", async () => {
+    const { registry, client } = await serveRegistry();
+    const bytes = randomBytes(100);
+    setTimeout(() => registry.publish("late", bytesTensor(bytes)), 100);
+    assert.deepEqual((await pullTensor(client, "late", { waitMs: 2_000 })).data, bytes);
+    await assert.rejects(pullTensor(client, "never", { waitMs: 50 }), { code: status.NOT_FOUND });
+  });
+
+  it("come from files", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "segue-tensors-"));
+    cleanups.push(() => rmSync(folder, { recursive: true }));
+    const path = join(folder, "weights");
+    const bytes = randomBytes(2 * MIB + 3);
+    writeFileSync(path, bytes);
+    const { client } = await serveRegistry(async (ref) =>
+      ref === "file" ? { dtype: "u8", shape: [bytes.byteLength], path } : undefined,
+    );
+    assert.deepEqual((await pullTensor(client, "file", { offset: 5 })).data, bytes.slice(5));
+    truncateSync(path, 1000);
+    await assert.rejects(pullTensor(client, "file"), { code: status.DATA_LOSS });
+  });
+
+  it("are refused when the digest is wrong", async () => {
+    const bytes = randomBytes(1000);
+    const { client } = await serve(scripted(bytes, createHash("sha256").update("something else").digest("hex"), [[0, 1000]]));
+    await assert.rejects(pullTensor(client, "x"), { code: status.DATA_LOSS, reason: "TENSOR_DIGEST_MISMATCH" });
+  });
+
+  it("are refused when a chunk is missing, out of order, or too long", async () => {
+    const bytes = randomBytes(1000);
+    const digest = createHash("sha256").update(bytes).digest("hex");
+    for (const cuts of [
+      [[0, 500]],
+      [
+        [500, 1000],
+        [0, 500],
+      ],
+      [
+        [0, 1000],
+        [0, 1000],
+      ],
+    ] as [number, number][][]) {
+      const { client } = await serve(scripted(bytes, digest, cuts));
+      await assert.rejects(pullTensor(client, "x"), { code: status.DATA_LOSS, reason: "TENSOR_STREAM_BROKEN" });
+    }
+  });
+
+  it("fail in bounded time when the peer falls silent", async () => {
+    const { client } = await serve({
+      async *pull(_request, { signal }) {
+        yield* [];
+        await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
+      },
+    });
+    await assert.rejects(pullTensor(client, "x", { idleMs: 100 }), { code: status.DEADLINE_EXCEEDED, reason: "PULL_STALLED" });
+  });
+
+  it("stop when the caller's signal aborts", async () => {
+    const { client } = await serveRegistry();
+    const pulling = pullTensor(client, "never", { waitMs: 10_000, signal: AbortSignal.timeout(50) });
+    await assert.rejects(pulling, { code: status.CANCELLED });
+  });
+
+  it("go on where they stopped after lost connections, under one digest", async () => {
+    const { registry, port } = await serveRegistry();
+    const bytes = randomBytes(24 * MIB + 1);
+    registry.publish("t", bytesTensor(bytes));
+    const proxy = await breakingProxy(port, [5 * MIB, 9 * MIB]);
+    const client = createClient(Tensors, `127.0.0.1:${proxy.port}`, credentials.createInsecure());
+    cleanups.push(() => {
+      client.close();
+      proxy.close();
+    });
+    const { data } = await pullTensor(client, "t", { offset: 3 });
+    assert.ok(Buffer.compare(data, bytes.subarray(3)) === 0);
+    assert.equal(proxy.connections(), 3);
+    assert.ok(proxy.bytes() < 24 * MIB + 9 * MIB, `${Math.round(proxy.bytes() / MIB)} MiB travelled`);
+  });
+
+  it("fail with UNAVAILABLE when no attempt gets anywhere", async () => {
+    const proxy = await breakingProxy(1, []);
+    const client = createClient(Tensors, `127.0.0.1:${proxy.port}`, credentials.createInsecure());
+    cleanups.push(() => {
+      client.close();
+      proxy.close();
+    });
+    await assert.rejects(pullTensor(client, "t"), { code: status.UNAVAILABLE });
+  });
+});
+
+describe("TensorRegistry", () => {
+  it("never changes what a reference means", () => {
+    const registry = new TensorRegistry();
+    registry.publish("a", bytesTensor(new Uint8Array(4)));
+    assert.throws(() => registry.publish("a", bytesTensor(new Uint8Array(4))), { reason: "TENSOR_EXISTS" });
+  });
+
+  it("refuses data that does not fit the shape", () => {
+    const registry = new TensorRegistry();
+    const wrong = { dtype: "f32" as const, shape: [2], data: new Uint8Array(4) };
+    assert.throws(() => registry.publish("a", wrong), { reason: "TENSOR_SIZE_MISMATCH" });
+  });
+
+  it("forgets by reference and by prefix", () => {
+    const registry = new TensorRegistry();
+    for (const ref of ["job/1/a", "job/1/b", "job/10/a"]) registry.publish(ref, bytesTensor(new Uint8Array(1)));
+    assert.equal(registry.removePrefix("job/1/"), 2);
+    assert.equal(registry.has("job/10/a"), true);
+    assert.equal(registry.remove("job/10/a"), true);
+    assert.equal(registry.get("job/10/a"), undefined);
+  });
+
+  it("ends every wait when it closes or the signal aborts", async () => {
+    const registry = new TensorRegistry();
+    const aborted = registry.waitFor("a", 60_000, AbortSignal.timeout(20));
+    assert.equal(await aborted, undefined);
+    const closed = registry.waitFor("a", 60_000);
+    registry.close();
+    assert.equal(await closed, undefined);
+  });
+});
+
+/** A peer that sends the given cuts of the bytes, whatever was asked. */
+function scripted(bytes: Uint8Array, sha256: string, cuts: readonly (readonly [number, number])[]): Handlers<typeof Tensors> {
+  return {
+    async *pull(): AsyncGenerator<Response> {
+      const total = BigInt(bytes.byteLength);
+      yield {
+        part: { case: "header", value: { ref: "x", dtype: "u8", shape: [total], totalBytes: total, offset: 0n, length: total } },
+      };
+      for (const [from, to] of cuts) {
+        yield { part: { case: "chunk", value: { offset: BigInt(from), data: bytes.slice(from, to) } } };
+      }
+      yield { part: { case: "trailer", value: { sha256 } } };
+    },
+  };
+}
+
+/** Forwards connections to a port; the i-th is cut after budgets[i] bytes towards the client, later ones never. */
+async function breakingProxy(port: number, budgets: readonly number[]) {
+  const sockets = new Set<Socket>();
+  let connections = 0;
+  let bytes = 0;
+  const server = createServer((client) => {
+    let budget = budgets[connections++] ?? Infinity;
+    const upstream = createConnection(port, "127.0.0.1");
+    for (const socket of [client, upstream]) {
+      sockets.add(socket);
+      socket.on("error", () => undefined);
+      socket.on("close", () => {
+        sockets.delete(socket);
+        client.destroy();
+        upstream.destroy();
+      });
+    }
+    client.pipe(upstream);
+    upstream.on("data", (data) => {
+      budget -= data.byteLength;
+      bytes += data.byteLength;
+      if (budget < 0) client.destroy();
+      else if (!client.write(data)) {
+        upstream.pause();
+        client.once("drain", () => upstream.resume());
+      }
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return {
+    port: (server.address() as AddressInfo).port,
+    connections: () => connections,
+    bytes: () => bytes,
+    close() {
+      server.close();
+      for (const socket of sockets) socket.destroy();
+    },
+  };
+}
