@@ -30,3 +30,17 @@ export {
   type SafetensorsTensor,
 } from "./checkpoint/safetensors.js";
 export { learningRateAt } from "./schedule/learning-rate.js";
+export { apply, digestDisagreement } from "./ledger/apply.js";
+export { assignShards } from "./ledger/assign-shards.js";
+export { decide, type Circumstances, type Decision, type Intent } from "./ledger/decide.js";
+export {
+  createLedger,
+  type Ledger,
+  type LedgerEvent,
+  type LedgerMember,
+  type LedgerOrigin,
+  type LedgerPhase,
+  type LedgerRound,
+  type RoundReport,
+  type StepReport,
+} from "./ledger/ledger.js";

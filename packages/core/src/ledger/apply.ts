@@ -1,0 +1,114 @@
+import { assignShards } from "./assign-shards.js";
+import type { Ledger, LedgerEvent } from "./ledger.js";
+
+/**
+ * The ledger after an event. Messages of older generations and other strays change nothing: the same object is returned.
+ * @throws Error when the caller breaks an order it is responsible for (forming during a round, committing what is not reported)
+ */
+export function apply(ledger: Ledger, event: LedgerEvent): Ledger {
+  switch (event.type) {
+    case "generationFormed":
+      return form(ledger, event.workerIds);
+    case "memberReady": {
+      const { workerId } = event;
+      if (!isCurrent(ledger, "joining", event) || event.step !== ledger.step || ledger.ready.includes(workerId)) return ledger;
+      const ready = [...ledger.ready, workerId];
+      return {
+        ...ledger,
+        ready,
+        holders: [...new Set([...ledger.holders, workerId])],
+        phase: ready.length === ledger.members.length ? "ready" : "joining",
+      };
+    }
+    case "roundStarted": {
+      const { steps } = event;
+      demand(ledger.phase === "ready", "a round can only start when all members are ready");
+      demand(steps >= 1 && ledger.step + steps <= ledger.totalSteps, `${steps} steps from ${ledger.step} leave the training`);
+      return { ...ledger, phase: "running", round: { firstStep: ledger.step, steps, reports: {} } };
+    }
+    case "roundReported":
+      return report(ledger, event);
+    case "roundCommitted": {
+      const { round } = ledger;
+      demand(ledger.phase === "reported" && round !== undefined, "only a round that every member has reported can be committed");
+      demand(digestDisagreement(ledger) === undefined, "the members' weights differ");
+      return {
+        ...withoutRound(ledger),
+        phase: "ready",
+        step: round.firstStep + round.steps,
+        weightsDigest: Object.values(round.reports)[0]?.weightsDigest ?? "",
+        holders: ledger.members.map(({ workerId }) => workerId),
+        failures: 0,
+      };
+    }
+    case "workerGone": {
+      const holders = ledger.holders.filter((workerId) => workerId !== event.workerId);
+      const isMember = ledger.members.some(({ workerId }) => workerId === event.workerId);
+      if (isMember) return { ...dissolve(ledger), holders };
+      return holders.length === ledger.holders.length ? ledger : { ...ledger, holders };
+    }
+    case "memberFailed":
+      if (ledger.phase === "none" || !isMemberOf(ledger, event)) return ledger;
+      return { ...dissolve(ledger), failures: ledger.failures + 1 };
+    case "dissolved":
+      return dissolve(ledger);
+    case "checkpointWritten":
+      return { ...ledger, durableStep: Math.max(ledger.durableStep, event.step) };
+    case "restored":
+      demand(ledger.phase === "none", "a job goes back to a checkpoint only without members");
+      return { ...ledger, step: event.step, durableStep: event.step, weightsDigest: event.weightsDigest, holders: [] };
+  }
+}
+
+/** Two members whose weights differ after a round, if there are any: the first member and the first that disagrees with it. */
+export function digestDisagreement(ledger: Ledger): { readonly workerId: string; readonly weightsDigest: string }[] | undefined {
+  const digests = ledger.members.flatMap(({ workerId }) => {
+    const weightsDigest = ledger.round?.reports[workerId]?.weightsDigest;
+    return weightsDigest === undefined ? [] : [{ workerId, weightsDigest }];
+  });
+  const [first] = digests;
+  const other = digests.find(({ weightsDigest }) => weightsDigest !== first?.weightsDigest);
+  return first && other ? [first, other] : undefined;
+}
+
+function form(ledger: Ledger, workerIds: readonly string[]): Ledger {
+  demand(ledger.phase !== "running" && ledger.phase !== "reported", "a generation cannot be formed while a round is in flight");
+  demand(new Set(workerIds).size === workerIds.length, "a worker cannot be two members");
+  demand(workerIds.length >= 1 && workerIds.length <= ledger.shards, `${workerIds.length} members for ${ledger.shards} shards`);
+  const shards = assignShards(ledger.shards, workerIds.length);
+  return {
+    ...withoutRound(ledger),
+    generation: ledger.generation + 1,
+    phase: "joining",
+    members: workerIds.map((workerId, index) => ({ workerId, shards: shards[index] ?? [] })),
+    ready: [],
+  };
+}
+
+function report(ledger: Ledger, event: Extract<LedgerEvent, { type: "roundReported" }>): Ledger {
+  const { round } = ledger;
+  if (!isCurrent(ledger, "running", event) || round?.firstStep !== event.firstStep || round.steps !== event.steps) return ledger;
+  const reports = { ...round.reports, [event.workerId]: event.report };
+  const complete = ledger.members.every(({ workerId }) => workerId in reports);
+  return { ...ledger, phase: complete ? "reported" : "running", round: { ...round, reports } };
+}
+
+function dissolve(ledger: Ledger): Ledger {
+  return { ...withoutRound(ledger), phase: "none", members: [], ready: [] };
+}
+
+function withoutRound(ledger: Ledger): Ledger {
+  return { ...ledger, round: undefined };
+}
+
+function isCurrent(ledger: Ledger, phase: Ledger["phase"], event: { generation: number; workerId: string }): boolean {
+  return ledger.phase === phase && isMemberOf(ledger, event);
+}
+
+function isMemberOf(ledger: Ledger, { generation, workerId }: { generation: number; workerId: string }): boolean {
+  return ledger.generation === generation && ledger.members.some((member) => member.workerId === workerId);
+}
+
+function demand(condition: boolean, otherwise: string): asserts condition {
+  if (!condition) throw new Error(`ledger: ${otherwise}`);
+}

@@ -1,0 +1,92 @@
+/** A worker's part in a generation; members are ordered by their first shard. */
+export interface LedgerMember {
+  readonly workerId: string;
+  readonly shards: readonly number[];
+}
+
+/** What one member says of a round; everything but `weightsDigest` is carried, not judged. */
+export interface RoundReport {
+  readonly weightsDigest: string;
+  readonly results: readonly StepReport[];
+}
+
+export interface StepReport {
+  readonly step: number;
+  /** Weighted loss sums, one per shard in the order of the member's list. */
+  readonly shardLossSums: readonly number[];
+  readonly gradientNorm: number;
+  readonly learningRate: number;
+}
+
+/** A round in flight: all or nothing. */
+export interface LedgerRound {
+  readonly firstStep: number;
+  readonly steps: number;
+  readonly reports: Readonly<Record<string, RoundReport>>;
+}
+
+/**
+ * Where a generation stands. `none`: no valid membership, one has to be formed. `joining`: members bring their replicas to `step`.
+ * `ready`: a round boundary. `running`: a round is in flight. `reported`: every member has reported it, nothing is committed yet.
+ */
+export type LedgerPhase = "none" | "joining" | "ready" | "running" | "reported";
+
+/** The record of what is committed for one job, and of who works on what comes next. Changed only by {@link apply}. */
+export interface Ledger {
+  readonly shards: number;
+  readonly totalSteps: number;
+  /** Optimizer steps committed. */
+  readonly step: number;
+  /** Of the weights at `step`; empty at step 0. */
+  readonly weightsDigest: string;
+  /** The newest step that survives the loss of every worker: that of a checkpoint, or 0. */
+  readonly durableStep: number;
+  /** Grows with every membership; 0 before the first. */
+  readonly generation: number;
+  readonly phase: LedgerPhase;
+  readonly members: readonly LedgerMember[];
+  /** Members that have said Ready in this generation. */
+  readonly ready: readonly string[];
+  /** Workers that hold weights and optimizer at `step`. */
+  readonly holders: readonly string[];
+  readonly round?: LedgerRound | undefined;
+  /** Failures reported since the last commit. */
+  readonly failures: number;
+}
+
+export type LedgerEvent =
+  /** A new membership in this order; allowed only when no round is in flight. */
+  | { readonly type: "generationFormed"; readonly workerIds: readonly string[] }
+  | { readonly type: "memberReady"; readonly generation: number; readonly workerId: string; readonly step: number }
+  | { readonly type: "roundStarted"; readonly steps: number }
+  | {
+      readonly type: "roundReported";
+      readonly generation: number;
+      readonly workerId: string;
+      readonly firstStep: number;
+      readonly steps: number;
+      readonly report: RoundReport;
+    }
+  /** Losses, cursors, lane states and step move together: the caller has all of them. */
+  | { readonly type: "roundCommitted" }
+  /** The worker is lost or released, and all it held is gone. */
+  | { readonly type: "workerGone"; readonly workerId: string }
+  /** A member could not do its part but still holds what it held. */
+  | { readonly type: "memberFailed"; readonly generation: number; readonly workerId: string }
+  /** Membership ends without a loss: pause, drain below the minimum, shutdown. */
+  | { readonly type: "dissolved" }
+  | { readonly type: "checkpointWritten"; readonly step: number }
+  /** No worker holds `step` any more; the job goes back to a checkpoint. */
+  | { readonly type: "restored"; readonly step: number; readonly weightsDigest: string };
+
+export interface LedgerOrigin {
+  readonly shards: number;
+  readonly totalSteps: number;
+  readonly step: number;
+  readonly weightsDigest: string;
+}
+
+/** A ledger at a checkpoint (or at step 0), without members. */
+export function createLedger(origin: LedgerOrigin): Ledger {
+  return { ...origin, durableStep: origin.step, generation: 0, phase: "none", members: [], ready: [], holders: [], failures: 0 };
+}

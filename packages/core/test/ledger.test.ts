@@ -1,0 +1,111 @@
+import assert from "node:assert/strict";
+import { apply, assignShards, createLedger, decide, type Circumstances, type Ledger, type LedgerEvent } from "@segue/core";
+
+const CALM: Circumstances = { intent: "run", available: ["a", "b"], minWorkers: 1, maxWorkers: 4, maxFailures: 3 };
+
+function after(ledger: Ledger, ...events: LedgerEvent[]): Ledger {
+  return events.reduce(apply, ledger);
+}
+
+function ready(
+  workerIds: readonly string[],
+  ledger = createLedger({ shards: 4, totalSteps: 10, step: 0, weightsDigest: "" }),
+): Ledger {
+  const formed = apply(ledger, { type: "generationFormed", workerIds });
+  const { generation, step } = formed;
+  return after(formed, ...workerIds.map((workerId) => ({ type: "memberReady", generation, workerId, step }) as const));
+}
+
+function reported(ledger: Ledger, workerId: string, weightsDigest: string): LedgerEvent {
+  const { generation, round } = ledger;
+  assert.ok(round);
+  const { firstStep, steps } = round;
+  return { type: "roundReported", generation, workerId, firstStep, steps, report: { weightsDigest, results: [] } };
+}
+
+describe("ledger", () => {
+  it("gives every shard to exactly one worker, in order", () => {
+    for (let shards = 1; shards <= 9; shards++) {
+      for (let workers = 1; workers <= shards; workers++) {
+        const runs = assignShards(shards, workers);
+        assert.deepEqual(
+          runs.flat(),
+          Array.from({ length: shards }, (_, shard) => shard),
+        );
+        assert.ok(runs.every((run) => run.length > 0));
+      }
+    }
+  });
+
+  it("commits a round when every member has reported the same digest", () => {
+    let ledger = apply(ready(["a", "b"]), { type: "roundStarted", steps: 3 });
+    ledger = apply(ledger, reported(ledger, "a", "x"));
+    assert.deepEqual(decide(ledger, CALM), { type: "wait" });
+    ledger = apply(ledger, reported(ledger, "b", "x"));
+    assert.deepEqual(decide(ledger, CALM), { type: "commit" });
+    ledger = apply(ledger, { type: "roundCommitted" });
+    assert.equal(ledger.step, 3);
+    assert.equal(ledger.weightsDigest, "x");
+    assert.deepEqual(decide(ledger, CALM), { type: "startRound" });
+  });
+
+  it("fails a round whose members disagree, naming both", () => {
+    let ledger = apply(ready(["a", "b"]), { type: "roundStarted", steps: 1 });
+    ledger = after(ledger, reported(ledger, "a", "x"), reported(ledger, "b", "y"));
+    const decision = decide(ledger, CALM);
+    assert.ok(decision.type === "fail" && decision.reason === "digestMismatch");
+    assert.deepEqual(
+      decision.workers.map(({ workerId }) => workerId),
+      ["a", "b"],
+    );
+  });
+
+  it("voids the round of a lost member and goes on from the survivors at the committed step", () => {
+    let ledger = apply(ready(["a", "b"]), { type: "roundStarted", steps: 2 });
+    ledger = after(ledger, reported(ledger, "a", "x"), { type: "workerGone", workerId: "b" });
+    assert.equal(ledger.step, 0);
+    assert.equal(ledger.round, undefined);
+    assert.deepEqual(decide(ledger, { ...CALM, available: ["a"] }), { type: "form", workerIds: ["a"] });
+  });
+
+  it("ignores messages of older generations", () => {
+    const old = apply(ready(["a", "b"]), { type: "roundStarted", steps: 2 });
+    const stale = reported(old, "a", "x");
+    const ledger = apply(ready(["a"], apply(old, { type: "workerGone", workerId: "b" })), { type: "roundStarted", steps: 2 });
+    assert.equal(apply(ledger, stale), ledger);
+    assert.equal(apply(ledger, { type: "memberFailed", generation: 1, workerId: "a" }), ledger);
+  });
+
+  it("goes back to the checkpoint when nobody holds the committed step any more", () => {
+    let ledger = apply(ready(["a"]), { type: "roundStarted", steps: 2 });
+    ledger = after(ledger, reported(ledger, "a", "x"), { type: "roundCommitted" }, { type: "workerGone", workerId: "a" });
+    assert.deepEqual(decide(ledger, CALM), { type: "restore" });
+    ledger = apply(ledger, { type: "restored", step: 0, weightsDigest: "" });
+    assert.deepEqual(decide(ledger, CALM), { type: "form", workerIds: ["a", "b"] });
+  });
+
+  it("takes newcomers in and lets leavers go at a round boundary only", () => {
+    const boundary = ready(["a"]);
+    assert.deepEqual(decide(boundary, CALM), { type: "form", workerIds: ["a", "b"] });
+    assert.deepEqual(decide(boundary, { ...CALM, maxWorkers: 1 }), { type: "startRound" });
+    assert.deepEqual(decide(boundary, { ...CALM, available: [] }), { type: "dissolve" });
+    assert.deepEqual(decide(apply(boundary, { type: "roundStarted", steps: 1 }), CALM), { type: "wait" });
+  });
+
+  it("gives up after too many failures without a commit", () => {
+    let ledger = createLedger({ shards: 4, totalSteps: 10, step: 0, weightsDigest: "" });
+    for (let attempt = 0; attempt < 3; attempt++) {
+      ledger = ready(["a", "b"], ledger);
+      ledger = apply(ledger, { type: "memberFailed", generation: ledger.generation, workerId: "a" });
+    }
+    assert.equal(decide(ledger, CALM).type, "fail");
+  });
+
+  it("settles at the boundary, abandons at once, finishes at the end", () => {
+    const running = apply(ready(["a"]), { type: "roundStarted", steps: 10 });
+    assert.equal(decide(running, { ...CALM, intent: "settle" }).type, "wait");
+    assert.equal(decide(running, { ...CALM, intent: "abandon" }).type, "stop");
+    const done = after(running, reported(running, "a", "x"), { type: "roundCommitted" });
+    assert.equal(decide(done, CALM).type, "finish");
+  });
+});
