@@ -95,7 +95,7 @@ function redisConfig(dir: string, port: number, password: string): string {
 }
 
 async function answering(server: Launched, url: string): Promise<void> {
-  const redis = new Redis(url, { lazyConnect: true, retryStrategy: () => 50, maxRetriesPerRequest: null });
+  const redis = new Redis(url, { retryStrategy: () => 50, maxRetriesPerRequest: null });
   redis.on("error", () => undefined);
   try {
     const exited = once(server.child, "exit").then(() => {
@@ -107,7 +107,7 @@ async function answering(server: Launched, url: string): Promise<void> {
     });
     expired.catch(() => undefined);
     exited.catch(() => undefined);
-    await Promise.race([redis.connect().then(() => redis.ping()), exited, expired]);
+    await Promise.race([redis.ping(), exited, expired]);
     timeout.abort();
   } finally {
     redis.disconnect();

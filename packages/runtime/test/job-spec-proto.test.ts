@@ -1,0 +1,46 @@
+import assert from "node:assert/strict";
+import { validateJobSpec } from "@segue/core";
+import { create, JobSpecSchema } from "@segue/protocol";
+import { jobSpecInputFromProto, jobSpecToProto } from "../src/index.js";
+
+const PASSKEY_JOB = {
+  name: "probe",
+  seed: 4_000_000_000,
+  model: { preset: "mamba2-130m" },
+  data: { passkey: { documentTokens: 4096, askProbability: 0.25 } },
+  tbptt: { segmentTokens: 256, carryConv: false },
+  train: { steps: 7 },
+  evaluations: [{ name: "heat", passkey: { lengths: [1024, 2048], depths: [0, 0.5, 1], carryState: false } }],
+};
+
+describe("job specs on the wire", () => {
+  it("come back as they went, every field", () => {
+    const { spec } = validateJobSpec(PASSKEY_JOB);
+    const input = jobSpecInputFromProto(jobSpecToProto(spec));
+    assert.deepEqual(validateJobSpec(input).spec, spec);
+  });
+
+  it("leave out what the sender left out, zero and false included only when set", () => {
+    const message = create(JobSpecSchema, {
+      seed: 0,
+      tbptt: { carrySsm: false },
+      data: { epochs: 0 },
+      train: { tokens: 1_000_000n },
+    });
+    assert.deepEqual(jobSpecInputFromProto(message), {
+      seed: 0,
+      tbptt: { carrySsm: false },
+      data: { epochs: 0 },
+      train: { tokens: 1_000_000 },
+    });
+  });
+
+  it("carry every field of the spec that the wire knows", () => {
+    const { spec } = validateJobSpec(PASSKEY_JOB);
+    const message = jobSpecToProto(spec);
+    assert.equal(message.optimizer?.beta2, spec.optimizer.beta2);
+    assert.equal(message.model?.rmsEps, spec.model.rmsEps);
+    assert.deepEqual(message.evaluations[0]?.passkey?.lengths, [1024, 2048]);
+    assert.equal(message.evaluations[0].passkey.carryState, false);
+  });
+});

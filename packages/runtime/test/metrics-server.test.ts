@@ -1,0 +1,30 @@
+import assert from "node:assert/strict";
+import { Counter, Registry } from "prom-client";
+import { startMetricsServer } from "../src/index.js";
+
+describe("startMetricsServer", () => {
+  it("serves metrics to those who have the token, and health to everybody", async () => {
+    const registry = new Registry();
+    new Counter({ name: "segue_steps_total", help: "Steps committed.", registers: [registry] }).inc(3);
+    let healthy = true;
+    const token = "a-token-of-decent-length";
+    const server = await startMetricsServer({ listen: "127.0.0.1:0", registry, isHealthy: () => healthy, token });
+    try {
+      const get = (path: string, authorization?: string) =>
+        fetch(`http://${server.address}${path}`, { headers: authorization ? { authorization } : {} });
+      assert.equal((await get("/metrics")).status, 401);
+      assert.match(await (await get("/metrics", `Bearer ${token}`)).text(), /^segue_steps_total 3$/m);
+      assert.equal((await get("/healthz")).status, 200);
+      healthy = false;
+      assert.equal((await get("/healthz")).status, 503);
+      assert.equal((await get("/other")).status, 404);
+    } finally {
+      await server.close();
+    }
+  });
+
+  it("keeps to the rules for listeners", async () => {
+    const options = { listen: "0.0.0.0:0", registry: new Registry(), isHealthy: () => true };
+    await assert.rejects(startMetricsServer(options), { code: "INSECURE_LISTENER" });
+  });
+});
