@@ -1,0 +1,283 @@
+/**
+ * Legend of shape suffixes. B lanes, T tokens per lane, R = B * T rows (row b * T + t), D model width, I inner width, J width of the
+ * input projection [z | x | B | C | dt], C convolution channels (x | B | C), W taps of the convolution, H heads, P width of a head,
+ * N state size, G groups, K chunks per lane, V vocabulary. Everything is row-major.
+ */
+
+/** Columns [first, first + width) of a matrix whose rows are `stride` apart; the width is clear from the operation. */
+export interface Columns<F> {
+  readonly data: F;
+  readonly first: number;
+  readonly stride: number;
+}
+
+/** One layer's part of the recurrent state of every lane: lane b begins at `data[b * stride]`. */
+export interface LaneParts<F> {
+  readonly data: F;
+  readonly stride: number;
+}
+
+/** Lanes and tokens of a segment, and where documents start in it. */
+export interface Segment<I> {
+  readonly lanes: number;
+  readonly tokens: number;
+  /** 1 where state and taps are zero before the token; absent: nowhere. */
+  readonly resets_R?: I | undefined;
+}
+
+export interface RowsArgs<F, I> {
+  readonly rows: number;
+  readonly width: number;
+  readonly table_VD: F;
+  readonly ids_R: I;
+  readonly rows_RD: F;
+}
+
+export interface MatmulArgs<F> {
+  /** out [m, n] = op(a) [m, k] * op(b) [k, n]; a transposed operand is stored the other way round. */
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly a: F;
+  readonly b: F;
+  readonly out: F;
+  readonly transposeA?: boolean | undefined;
+  readonly transposeB?: boolean | undefined;
+  /** Adds to `out`; false: overwrites it. */
+  readonly accumulate?: boolean | undefined;
+}
+
+export interface AddNormArgs<F> {
+  readonly rows: number;
+  readonly width: number;
+  readonly eps: number;
+  readonly residual_RD: F;
+  /** What is added to the residual stream; absent: nothing. */
+  readonly delta_RD?: F | undefined;
+  readonly weight_D: F;
+  /** residual + delta; may be `residual_RD` itself. */
+  readonly sum_RD: F;
+  readonly out_RD: F;
+  readonly inverseRms_R: F;
+}
+
+export interface AddNormBackwardArgs<F> {
+  readonly rows: number;
+  readonly width: number;
+  readonly sum_RD: F;
+  readonly weight_D: F;
+  readonly inverseRms_R: F;
+  readonly dOut_RD: F;
+  /** Gradient of the sum. */
+  readonly dSum_RD: F;
+  /** Adds to `dSum_RD` (the gradient that reaches the sum by the residual stream); false: overwrites it. */
+  readonly accumulate: boolean;
+  readonly dWeight_D: F;
+  /** Receives the forward output again, so that nobody has to keep it. */
+  readonly out_RD: F;
+}
+
+export interface ConvArgs<F, I> extends Segment<I> {
+  readonly channels: number;
+  readonly taps: number;
+  readonly raw: Columns<F>;
+  /** [channels, taps]; the last tap multiplies the current token. */
+  readonly weight_CW: F;
+  readonly bias_C: F;
+  /** [taps - 1, channels] per lane, oldest row first; enters as the rows before the segment, leaves as its last rows. */
+  readonly state: LaneParts<F>;
+  /** Receives the incoming taps for {@link Device.convBackward}. */
+  readonly savedTaps_BWC?: F | undefined;
+  readonly out_RC: F;
+}
+
+export interface ConvBackwardArgs<F, I> extends Segment<I> {
+  readonly channels: number;
+  readonly taps: number;
+  readonly raw: Columns<F>;
+  readonly weight_CW: F;
+  readonly bias_C: F;
+  readonly savedTaps_BWC: F;
+  readonly dOut_RC: F;
+  readonly dRaw: Columns<F>;
+  readonly dWeight_CW: F;
+  readonly dBias_C: F;
+  /** Enters as the gradient of the final taps, leaves as that of the incoming ones; absent: zero, and not wanted. */
+  readonly stateGradient?: LaneParts<F> | undefined;
+}
+
+export interface TimeStepsArgs<F> {
+  readonly rows: number;
+  readonly heads: number;
+  /** Clamp of the result. */
+  readonly min: number;
+  readonly max: number;
+  readonly raw: Columns<F>;
+  readonly bias_H: F;
+  readonly dt_RH: F;
+}
+
+export interface TimeStepsBackwardArgs<F> extends TimeStepsArgs<F> {
+  readonly dDt_RH: F;
+  readonly dRaw: Columns<F>;
+  readonly dBias_H: F;
+}
+
+export interface ScanShape {
+  readonly heads: number;
+  readonly headDim: number;
+  readonly dState: number;
+  readonly groups: number;
+  /** Tokens per chunk; the last chunk of a lane may be shorter. */
+  readonly chunk: number;
+}
+
+export interface ScanArgs<F, I> extends Segment<I>, ScanShape {
+  /** x [H, P], then B [G, N], then C [G, N] per row. */
+  readonly xBC_RC: F;
+  /** 0 leaves the state as it is: padding. */
+  readonly dt_RH: F;
+  readonly aLog_H: F;
+  readonly skip_H: F;
+  /** [H, P, N] per lane; enters as the initial state, leaves as the final one. */
+  readonly state: LaneParts<F>;
+  /** Receives the state before each chunk for {@link Device.scanBackward}; scratch in inference. */
+  readonly chunkStates_BKHPN: F;
+  readonly y_RI: F;
+}
+
+export interface ScanBackwardArgs<F, I> extends Segment<I>, ScanShape {
+  readonly xBC_RC: F;
+  readonly dt_RH: F;
+  readonly aLog_H: F;
+  readonly skip_H: F;
+  readonly chunkStates_BKHPN: F;
+  readonly dY_RI: F;
+  readonly dXBC_RC: F;
+  readonly dDt_RH: F;
+  readonly dALog_H: F;
+  readonly dSkip_H: F;
+  /** Scratch. */
+  readonly dChunkStates_BKHPN: F;
+  /** Enters as the gradient of the final state, leaves as that of the initial one; absent: zero, and not wanted. */
+  readonly stateGradient?: LaneParts<F> | undefined;
+}
+
+export interface GatedNormShape {
+  readonly rows: number;
+  readonly width: number;
+  /** Columns normalised together: the whole row (Hugging Face) or width / groups (the official code); they agree for one group. */
+  readonly groupWidth: number;
+  /** false: norm(y * silu(gate)) * weight, as the released models; true: norm(y) * weight * silu(gate). */
+  readonly normBeforeGate: boolean;
+}
+
+export interface GatedNormArgs<F> extends GatedNormShape {
+  readonly eps: number;
+  readonly y_RI: F;
+  readonly gate: Columns<F>;
+  readonly weight_I: F;
+  readonly out_RI: F;
+  /** [rows, width / groupWidth] */
+  readonly inverseRms: F;
+}
+
+export interface GatedNormBackwardArgs<F> extends GatedNormShape {
+  readonly y_RI: F;
+  readonly gate: Columns<F>;
+  readonly weight_I: F;
+  readonly inverseRms: F;
+  readonly dOut_RI: F;
+  readonly dY_RI: F;
+  readonly dGate: Columns<F>;
+  readonly dWeight_I: F;
+  /** Receives the forward output again, so that nobody has to keep it. */
+  readonly out_RI: F;
+}
+
+export interface HeadLossArgs<F, I> {
+  readonly rows: number;
+  readonly width: number;
+  readonly vocab: number;
+  readonly hidden_RD: F;
+  readonly table_VD: F;
+  readonly labels_R: I;
+  /** Receives each row's unweighted cross-entropy. */
+  readonly losses_R: F;
+  /** Wanted in training: the gradients of the weighted sum of the losses. */
+  readonly gradient?: { readonly weights_R: F; readonly dHidden_RD: F; readonly dTable_VD: F } | undefined;
+}
+
+export interface AdamWArgs<F> {
+  readonly parameters: F;
+  readonly gradient: F;
+  readonly firstMoment: F;
+  readonly secondMoment: F;
+  /** Multiplies the gradient first: mean and clipping in one. */
+  readonly gradientScale: number;
+  readonly learningRate: number;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly epsilon: number;
+  readonly weightDecay: number;
+  /** 1-based, for bias correction. */
+  readonly step: number;
+}
+
+export interface StateStatisticsArgs<F> {
+  readonly lanes: number;
+  readonly heads: number;
+  /** Floats of one head's state, P * N. */
+  readonly size: number;
+  readonly state: LaneParts<F>;
+  /** Receives mean, unbiased variance, root mean square and largest magnitude: [lanes, heads, 4]. */
+  readonly out: F;
+}
+
+/**
+ * The arithmetic of Mamba-2 on one kind of hardware. F and I are how the device holds floats and 32-bit integers; the model never looks
+ * inside. Operations overwrite their outputs unless they say that they add. Results depend on the arguments only, never on how many
+ * threads there are.
+ */
+export interface Device<F, I> {
+  /** For people, for example "cpu (AVX-512, 2 threads)". */
+  readonly detail: string;
+
+  /** New zeroed storage. */
+  floats(length: number): F;
+  ints(length: number): I;
+  /** Part of `of`, sharing its memory. */
+  slice(of: F, offset: number, length: number): F;
+  upload(from: Float32Array, to: F): void;
+  uploadInts(from: ArrayLike<number>, to: I): void;
+  download(from: F, to: Float32Array): void;
+  fill(floats: F, value: number): void;
+
+  /** rows[r] = table[ids[r]] */
+  gatherRows(args: RowsArgs<F, I>): void;
+  /** table[ids[r]] += rows[r], in row order */
+  scatterAddRows(args: RowsArgs<F, I>): void;
+  matmul(args: MatmulArgs<F>): void;
+  /** sum = residual + delta; out = sum / rms(sum) * weight (paper.md 7.2). */
+  addNorm(args: AddNormArgs<F>): void;
+  addNormBackward(args: AddNormBackwardArgs<F>): void;
+  /** out = silu(bias + causal depthwise convolution of raw) (paper.md 7.3). */
+  conv(args: ConvArgs<F, I>): void;
+  convBackward(args: ConvBackwardArgs<F, I>): void;
+  /** dt = clamp(softplus(raw + bias)) */
+  timeSteps(args: TimeStepsArgs<F>): void;
+  timeStepsBackward(args: TimeStepsBackwardArgs<F>): void;
+  /** h_t = exp(dt_t A) h_{t-1} + dt_t x_t (outer) B_t; y_t = h_t C_t + skip x_t; A = -exp(aLog) (paper.md 7.3, 7.5). */
+  scan(args: ScanArgs<F, I>): void;
+  scanBackward(args: ScanBackwardArgs<F, I>): void;
+  gatedNorm(args: GatedNormArgs<F>): void;
+  gatedNormBackward(args: GatedNormBackwardArgs<F>): void;
+  /** Cross-entropy of hidden * table^T against the labels, in slices: the logits of all rows never exist together. */
+  headLoss(args: HeadLossArgs<F, I>): void;
+  sumOfSquares(floats: F): number;
+  adamW(args: AdamWArgs<F>): void;
+  stateStatistics(args: StateStatisticsArgs<F>): void;
+
+  /** Frees what the device holds beside its floats and ints; idempotent. */
+  close(): void;
+}

@@ -1,0 +1,47 @@
+import type { Device } from "../device.js";
+import {
+  adamW,
+  addNorm,
+  addNormBackward,
+  gatherRows,
+  headLoss,
+  matmul,
+  scatterAddRows,
+  stateStatistics,
+  sumOfSquares,
+} from "./dense.js";
+import { conv, convBackward, gatedNorm, gatedNormBackward, timeSteps, timeStepsBackward } from "./mixer.js";
+import { scan, scanBackward } from "./scan.js";
+
+/**
+ * The specification of every other device: float64, one token after the other, nothing clever. Far too slow for anything but tests and
+ * proofs.
+ */
+export const referenceDevice: Device<Float64Array, Int32Array> = {
+  detail: "reference (float64, sequential)",
+  floats: (length) => new Float64Array(length),
+  ints: (length) => new Int32Array(length),
+  slice: (of, offset, length) => of.subarray(offset, offset + length),
+  upload: (from, to) => to.set(from),
+  uploadInts: (from, to) => to.set(from),
+  download: (from, to) => to.set(from),
+  fill: (floats, value) => void floats.fill(value),
+  gatherRows,
+  scatterAddRows,
+  matmul,
+  addNorm,
+  addNormBackward,
+  conv,
+  convBackward,
+  timeSteps,
+  timeStepsBackward,
+  scan,
+  scanBackward,
+  gatedNorm,
+  gatedNormBackward,
+  headLoss,
+  sumOfSquares,
+  adamW,
+  stateStatistics,
+  close: () => undefined,
+};
