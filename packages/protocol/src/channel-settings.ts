@@ -14,6 +14,8 @@ export interface ChannelSettings {
   readonly unaryDeadlineMs?: number;
   /** Sent with every call as `authorization: Bearer ...`. */
   readonly bearerToken?: string | undefined;
+  /** Name expected in the server's certificate, where it is not the host of the address. */
+  readonly serverName?: string | undefined;
 }
 
 export const DEFAULT_CHANNEL_SETTINGS = {
@@ -23,6 +25,7 @@ export const DEFAULT_CHANNEL_SETTINGS = {
   keepaliveTimeoutMs: 10_000,
   unaryDeadlineMs: 10_000,
   bearerToken: undefined,
+  serverName: undefined,
 } satisfies ChannelSettings;
 
 /**
@@ -52,5 +55,8 @@ export function channelOptions(settings: Required<ChannelSettings>): ChannelOpti
     // Members of a cluster reach each other directly, whatever proxy the environment names for web access.
     "grpc.enable_http_proxy": 0,
     "grpc.service_config_disable_resolution": 1,
+    ...(settings.serverName === undefined
+      ? {}
+      : { "grpc.ssl_target_name_override": settings.serverName, "grpc.default_authority": settings.serverName }),
   };
 }

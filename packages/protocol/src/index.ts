@@ -143,7 +143,14 @@ export { encodedFileDescriptors, serviceDefinition } from "./service-definition.
 export { addService, type AddServiceOptions, type CallContext, type Handler, type Handlers } from "./server.js";
 export { createClient, type CallOptions, type Client, type ClientMethod } from "./client.js";
 export { DEFAULT_CHANNEL_SETTINGS, type ChannelSettings } from "./channel-settings.js";
-export { CHUNK_BYTES, type FileTensor, type Tensor, type TensorDtype } from "./tensors/tensor.js";
+export {
+  CHUNK_BYTES,
+  type FileRange,
+  type FileRangesTensor,
+  type FileTensor,
+  type Tensor,
+  type TensorDtype,
+} from "./tensors/tensor.js";
 export { TensorRegistry } from "./tensors/registry.js";
 export { MAX_WAIT_MS, tensorsHandlers } from "./tensors/serve.js";
 export { pullTensor, type PulledTensor, type PullOptions } from "./tensors/pull.js";

@@ -103,6 +103,26 @@ describe("pulled tensors", () => {
     await assert.rejects(pullTensor(client, "file"), { code: status.DATA_LOSS });
   });
 
+  it("come from ranges of several files", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "segue-tensors-"));
+    cleanups.push(() => rmSync(folder, { recursive: true }));
+    const first = randomBytes(MIB + 10);
+    const second = randomBytes(2 * MIB);
+    writeFileSync(join(folder, "first"), first);
+    writeFileSync(join(folder, "second"), second);
+    const ranges = [
+      { path: join(folder, "first"), offset: 10, length: MIB },
+      { path: join(folder, "second"), offset: 7, length: MIB + 1 },
+    ];
+    const { client } = await serveRegistry(async () => ({ dtype: "u8", shape: [2 * MIB + 1], ranges }));
+    const expected = Buffer.concat([first.subarray(10), second.subarray(7, MIB + 8)]);
+    assert.deepEqual(Buffer.from((await pullTensor(client, "file")).data), expected);
+    const middle = await pullTensor(client, "file", { offset: MIB - 3, length: 6 });
+    assert.deepEqual(Buffer.from(middle.data), expected.subarray(MIB - 3, MIB + 3));
+    truncateSync(join(folder, "second"), 1000);
+    await assert.rejects(pullTensor(client, "file"), { code: status.DATA_LOSS });
+  });
+
   it("are refused when the digest is wrong", async () => {
     const bytes = randomBytes(1000);
     const { client } = await serve(scripted(bytes, createHash("sha256").update("something else").digest("hex"), [[0, 1000]]));

@@ -20,5 +20,5 @@ export function connectClient<S extends DescService>(
     });
   }
   const credentials = tls ? grpc.credentials.createSsl(tls.ca ?? null) : grpc.credentials.createInsecure();
-  return createClient(service, address, credentials, { ...settings, bearerToken: token });
+  return createClient(service, address, credentials, { serverName: tls?.serverName, ...settings, bearerToken: token });
 }

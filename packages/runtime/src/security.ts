@@ -6,6 +6,8 @@ export interface TlsMaterial {
   readonly cert?: Buffer | undefined;
   readonly key?: Buffer | undefined;
   readonly ca?: Buffer | undefined;
+  /** Name that a server's certificate must carry, where peers are reached by addresses that no certificate can list (pods, containers). */
+  readonly serverName?: string | undefined;
 }
 
 /** How a process proves itself and whom it trusts, as listener and as client. */
@@ -18,6 +20,7 @@ export interface SecuritySettings {
   readonly SEGUE_TLS_CERT?: string | undefined;
   readonly SEGUE_TLS_KEY?: string | undefined;
   readonly SEGUE_TLS_CA?: string | undefined;
+  readonly SEGUE_TLS_SERVER_NAME?: string | undefined;
   readonly SEGUE_TOKEN_FILE?: string | undefined;
 }
 
@@ -28,7 +31,7 @@ const MIN_TOKEN_LENGTH = 16;
  * @throws SegueError SECURITY_FILE_UNREADABLE, TLS_INCOMPLETE (certificate without key or the reverse), TOKEN_TOO_SHORT
  */
 export function securityFromSettings(settings: SecuritySettings): Security {
-  const { SEGUE_TLS_CERT, SEGUE_TLS_KEY, SEGUE_TLS_CA, SEGUE_TOKEN_FILE } = settings;
+  const { SEGUE_TLS_CERT, SEGUE_TLS_KEY, SEGUE_TLS_CA, SEGUE_TLS_SERVER_NAME, SEGUE_TOKEN_FILE } = settings;
   if ((SEGUE_TLS_CERT === undefined) !== (SEGUE_TLS_KEY === undefined)) {
     throw new SegueError("TLS_INCOMPLETE", "Set both SEGUE_TLS_CERT and SEGUE_TLS_KEY, or neither.");
   }
@@ -39,7 +42,10 @@ export function securityFromSettings(settings: SecuritySettings): Security {
   if (token !== undefined && token.length < MIN_TOKEN_LENGTH) {
     throw new SegueError("TOKEN_TOO_SHORT", `The token in ${SEGUE_TOKEN_FILE} needs at least ${MIN_TOKEN_LENGTH} characters.`);
   }
-  return { ...(cert || ca ? { tls: { cert, key, ca } } : {}), ...(token === undefined ? {} : { token }) };
+  return {
+    ...(cert || ca ? { tls: { cert, key, ca, serverName: SEGUE_TLS_SERVER_NAME } } : {}),
+    ...(token === undefined ? {} : { token }),
+  };
 }
 
 /** Whether a host name or address reaches only this machine. */

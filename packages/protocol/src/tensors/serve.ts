@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { open } from "node:fs/promises";
+import { open, type FileHandle } from "node:fs/promises";
 import { setImmediate } from "node:timers/promises";
 import { status } from "@grpc/grpc-js";
 import type { MessageInitShape } from "@bufbuild/protobuf";
@@ -7,7 +7,7 @@ import type { PullRequest, PullResponseSchema, Tensors } from "../gen/segue/v1/t
 import { RpcError } from "../rpc-error.js";
 import type { CallContext, Handlers } from "../server.js";
 import type { TensorRegistry } from "./registry.js";
-import { CHUNK_BYTES, tensorBytes, type FileTensor, type Tensor } from "./tensor.js";
+import { CHUNK_BYTES, tensorBytes, type FileRange, type FileRangesTensor, type FileTensor, type Tensor } from "./tensor.js";
 
 /** Longest wait for a tensor that is not there yet; callers that want to wait longer ask again. */
 export const MAX_WAIT_MS = 60_000;
@@ -21,6 +21,8 @@ interface ByteSource {
   close(): Promise<void>;
 }
 
+type ServedTensor = Tensor | FileTensor | FileRangesTensor;
+
 interface ByteRange {
   readonly digestOffset: number;
   readonly offset: number;
@@ -33,7 +35,7 @@ interface ByteRange {
  */
 export function tensorsHandlers(
   registry: TensorRegistry,
-  fallback?: (ref: string) => Promise<Tensor | FileTensor | undefined>,
+  fallback?: (ref: string) => Promise<ServedTensor | undefined>,
 ): Handlers<typeof Tensors> {
   return {
     async *pull(request: PullRequest, { signal }: CallContext): AsyncGenerator<Response, void, undefined> {
@@ -41,7 +43,7 @@ export function tensorsHandlers(
       const waitMs = Math.min(request.waitMs, MAX_WAIT_MS);
       const tensor = registry.get(ref) ?? (await fallback?.(ref)) ?? (await registry.waitFor(ref, waitMs, signal));
       if (!tensor) throw new RpcError(status.NOT_FOUND, "TENSOR_NOT_FOUND", `no tensor ${ref} here (waited ${waitMs} ms)`);
-      const source = "path" in tensor ? await openFile(tensor) : bytesInMemory(tensor.data);
+      const source = await openSource(tensor);
       try {
         const range = requestedRange(request, source.totalBytes);
         yield { part: { case: "header", value: header(ref, tensor, source.totalBytes, range) } };
@@ -68,7 +70,7 @@ async function* chunks(source: ByteSource, range: ByteRange, signal: AbortSignal
   yield { part: { case: "trailer", value: { sha256: digest.digest("hex") } } };
 }
 
-function header(ref: string, tensor: Tensor | FileTensor, totalBytes: number, range: ByteRange) {
+function header(ref: string, tensor: ServedTensor, totalBytes: number, range: ByteRange) {
   return {
     ref,
     dtype: tensor.dtype,
@@ -89,6 +91,11 @@ function requestedRange(request: PullRequest, totalBytes: number): ByteRange {
     throw new RpcError(status.OUT_OF_RANGE, "TENSOR_OUT_OF_RANGE", `${request.ref} has ${total} bytes; asked for ${asked}`);
   }
   return { digestOffset: Number(digestOffset), offset: Number(offset), end: Number(end) };
+}
+
+function openSource(tensor: ServedTensor): Promise<ByteSource> {
+  if ("path" in tensor) return openFile(tensor);
+  return "ranges" in tensor ? openRanges(tensor) : Promise.resolve(bytesInMemory(tensor.data));
 }
 
 function bytesInMemory(data: Uint8Array): ByteSource {
@@ -123,6 +130,44 @@ async function openFile(tensor: FileTensor): Promise<ByteSource> {
     await file.close();
     throw error;
   }
+}
+
+/** Ranges are opened as they are read; only one file is open at a time. */
+async function openRanges({ dtype, shape, ranges }: FileRangesTensor): Promise<ByteSource> {
+  const totalBytes = ranges.reduce((sum, { length }) => sum + length, 0);
+  const expected = tensorBytes(dtype, shape);
+  if (totalBytes !== expected) throw shortFile(ranges.map(({ path }) => path).join(", "), totalBytes, expected);
+  let current: { path: string; file: FileHandle } | undefined;
+  return {
+    totalBytes,
+    async read(offset, length) {
+      const buffer = new Uint8Array(length);
+      for (let filled = 0; filled < length;) {
+        const { path, fileOffset, available } = locate(ranges, offset + filled);
+        if (current?.path !== path) {
+          await current?.file.close();
+          current = undefined;
+          current = { path, file: await open(path) };
+        }
+        const wanted = Math.min(available, length - filled);
+        const { bytesRead } = await current.file.read(buffer, filled, wanted, fileOffset);
+        if (bytesRead === 0) throw shortFile(path, fileOffset, fileOffset + available);
+        filled += bytesRead;
+      }
+      return buffer;
+    },
+    close: async () => current?.file.close(),
+  };
+}
+
+function locate(ranges: readonly FileRange[], position: number): { path: string; fileOffset: number; available: number } {
+  let begin = 0;
+  for (const { path, offset, length } of ranges) {
+    const into = position - begin;
+    if (into < length) return { path, fileOffset: offset + into, available: length - into };
+    begin += length;
+  }
+  throw new RangeError(`position ${position} is past the end of the ranges`);
 }
 
 function shortFile(path: string, bytes: number, expected: number): RpcError {

@@ -14,6 +14,19 @@ export interface FileTensor {
   readonly path: string;
 }
 
+/** A tensor whose bytes are these ranges of files, one after the other; streamed from disk when it is pulled. */
+export interface FileRangesTensor {
+  readonly dtype: TensorDtype;
+  readonly shape: readonly number[];
+  readonly ranges: readonly FileRange[];
+}
+
+export interface FileRange {
+  readonly path: string;
+  readonly offset: number;
+  readonly length: number;
+}
+
 /** Bytes per message. Smaller ones cost speed, much bigger ones stall the event loop. */
 export const CHUNK_BYTES = 2 ** 20;
 
