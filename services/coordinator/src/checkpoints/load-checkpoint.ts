@@ -1,0 +1,94 @@
+import { createHash } from "node:crypto";
+import { open, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { SegueError, type JobSpec } from "@segue/core";
+import type { FileRangesTensor } from "@segue/protocol";
+import { hashFile } from "./hashed-file.js";
+import { checkpointLayout, type CheckpointLayout } from "./layout.js";
+import { FILES, readManifest, type CheckpointCursor, type Manifest } from "./manifest.js";
+
+export interface LoadedCheckpoint {
+  readonly folder: string;
+  readonly manifest: Manifest;
+  readonly cursor: CheckpointCursor;
+  /** Lane states of every shard in order, f32 [lanesPerShard, laneStateFloats]. */
+  readonly states: readonly Uint8Array[];
+}
+
+/**
+ * Reads a checkpoint and verifies every byte of it: sizes, the SHA-256 of each file, and the digest over all.
+ * @throws SegueError CHECKPOINT_DAMAGED saying which file; errors of the file system
+ */
+export async function loadCheckpoint(folder: string, spec: JobSpec): Promise<LoadedCheckpoint> {
+  const manifest = await readManifest(folder);
+  const layout = checkpointLayout(spec);
+  const digest = createHash("sha256");
+  for (const [name, dataStart] of digestedFiles(layout)) {
+    const whole = createHash("sha256");
+    const bytes = await hashFile(join(folder, name), whole, { hash: digest, start: dataStart });
+    if (name === FILES.model && digest.copy().digest("hex") !== manifest.weightsDigest) throw damaged(folder, "its weights");
+    checkFile(folder, manifest, name, bytes, whole.digest("hex"));
+  }
+  const config = createHash("sha256");
+  checkFile(folder, manifest, FILES.config, await hashFile(join(folder, FILES.config), config), config.digest("hex"));
+  if (digest.digest("hex") !== manifest.digest) throw damaged(folder, "its digest");
+  return {
+    folder,
+    manifest,
+    cursor: JSON.parse(await readFile(join(folder, FILES.cursor), "utf8")) as CheckpointCursor,
+    states: await readStates(join(folder, FILES.lanes), spec, layout),
+  };
+}
+
+/** The snapshot f32 [3, P] of a checkpoint, streamed out of its two files. */
+export function modelSnapshot(folder: string, spec: JobSpec): FileRangesTensor {
+  const { vectorBytes, parameters, modelHeader, optimizerHeader } = checkpointLayout(spec);
+  return {
+    dtype: "f32",
+    shape: [3, parameters],
+    ranges: [
+      { path: join(folder, FILES.model), offset: modelHeader.byteLength, length: vectorBytes },
+      { path: join(folder, FILES.optimizer), offset: optimizerHeader.byteLength, length: 2 * vectorBytes },
+    ],
+  };
+}
+
+/** The files that make up the digest, in order, with the offset where their data starts. */
+function digestedFiles(layout: CheckpointLayout): [name: string, dataStart: number][] {
+  return [
+    [FILES.model, layout.modelHeader.byteLength],
+    [FILES.optimizer, layout.optimizerHeader.byteLength],
+    [FILES.lanes, layout.lanesHeader.byteLength],
+    [FILES.cursor, 0],
+  ];
+}
+
+async function readStates(path: string, spec: JobSpec, layout: CheckpointLayout): Promise<Uint8Array[]> {
+  const shardBytes = layout.laneBytes / spec.batch.shards;
+  const file = await open(path);
+  try {
+    const states: Uint8Array[] = [];
+    for (let shard = 0; shard < spec.batch.shards; shard++) {
+      const bytes = new Uint8Array(shardBytes);
+      for (let filled = 0; filled < shardBytes;) {
+        const at = layout.lanesHeader.byteLength + shard * shardBytes + filled;
+        const { bytesRead } = await file.read(bytes, filled, shardBytes - filled, at);
+        if (bytesRead === 0) throw damaged(path, "its length");
+        filled += bytesRead;
+      }
+      states.push(bytes);
+    }
+    return states;
+  } finally {
+    await file.close();
+  }
+}
+
+function checkFile(folder: string, manifest: Manifest, name: string, bytes: number, sha256: string): void {
+  const expected = manifest.files[name];
+  if (expected?.bytes !== bytes || expected.sha256 !== sha256) throw damaged(folder, name);
+}
+
+function damaged(folder: string, what: string): SegueError {
+  return new SegueError("CHECKPOINT_DAMAGED", `${folder}: ${what} does not match the manifest.`, { status: "DATA_LOSS" });
+}

@@ -1,0 +1,131 @@
+import { createHash, randomUUID, type Hash } from "node:crypto";
+import { mkdir, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { configToHuggingFace, SegueError, type JobSpec } from "@segue/core";
+import { syncFolder } from "../store/atomic-file.js";
+import { HashedFile } from "./hashed-file.js";
+import { checkpointLayout } from "./layout.js";
+import { canonicalJson, checkpointFolderName, FILES, MANIFEST, type CheckpointCursor, type Manifest } from "./manifest.js";
+
+export interface CheckpointInput {
+  readonly jobId: string;
+  readonly spec: JobSpec;
+  readonly eosId: number;
+  readonly cursor: CheckpointCursor;
+  /** Lane states of all shards in order, each f32 [lanesPerShard, laneStateFloats]. */
+  readonly states: readonly Uint8Array[];
+  /** SHA-256 of the weights, as the members reported it. */
+  readonly weightsDigest: string;
+  /** Bytes of the snapshot f32 [3, P]. */
+  readonly readModel: (offset: number, length: number) => Promise<Uint8Array>;
+}
+
+/** Bytes of the snapshot in memory at a time, twice: one slice is written while the next is pulled. */
+const SLICE_BYTES = 8 * 2 ** 20;
+
+/**
+ * Writes a checkpoint with constant memory, atomically: into a temporary folder, flushed, the manifest last, then renamed.
+ * An existing checkpoint of the step is replaced.
+ * @param parent the job's `checkpoints` folder
+ * @throws SegueError CHECKPOINT_WEIGHTS_MISMATCH when the pulled weights are not those that were reported
+ */
+export async function writeCheckpoint(parent: string, input: CheckpointInput): Promise<{ folder: string; manifest: Manifest }> {
+  const name = checkpointFolderName(input.cursor.step);
+  const folder = join(parent, name);
+  const temporary = join(parent, `.${name}.${randomUUID()}`);
+  await mkdir(temporary, { recursive: true });
+  try {
+    const manifest = await writeFiles(temporary, input);
+    await syncFolder(temporary);
+    await rm(folder, { recursive: true, force: true });
+    await rename(temporary, folder);
+    await syncFolder(parent);
+    return { folder, manifest };
+  } catch (error) {
+    await rm(temporary, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+async function writeFiles(folder: string, input: CheckpointInput): Promise<Manifest> {
+  const { spec, cursor, readModel } = input;
+  const { vectorBytes, modelHeader, optimizerHeader, lanesHeader } = checkpointLayout(spec);
+  const digest = createHash("sha256");
+  const files: Record<string, { bytes: number; sha256: string }> = {};
+  const write = async (name: string, fill: (file: HashedFile) => Promise<void>): Promise<void> => {
+    const file = await HashedFile.create(join(folder, name));
+    try {
+      await fill(file);
+    } catch (error) {
+      await file.abandon();
+      throw error;
+    }
+    files[name] = await file.finish();
+  };
+  const stream = async (file: HashedFile, begin: number, end: number): Promise<void> => {
+    for await (const slice of slices(readModel, begin, end)) await file.write(slice, [digest]);
+  };
+
+  await write(FILES.config, (file) => file.write(jsonBytes(configToHuggingFace(spec.model, input.eosId), 2)));
+  await write(FILES.model, async (file) => {
+    await file.write(modelHeader);
+    await stream(file, 0, vectorBytes);
+  });
+  // The weights come first in the digest, so its state here is their digest.
+  checkWeights(digest, input);
+  await write(FILES.optimizer, async (file) => {
+    await file.write(optimizerHeader);
+    await stream(file, vectorBytes, 3 * vectorBytes);
+  });
+  await write(FILES.lanes, async (file) => {
+    await file.write(lanesHeader);
+    for (const states of input.states) await file.write(states, [digest]);
+  });
+  await write(FILES.cursor, (file) => file.write(new TextEncoder().encode(canonicalJson(cursor)), [digest]));
+
+  const manifest: Manifest = {
+    format: 1,
+    jobId: input.jobId,
+    step: cursor.step,
+    digest: digest.digest("hex"),
+    weightsDigest: input.weightsDigest,
+    createdAtMs: Date.now(),
+    sizeBytes: Object.values(files).reduce((sum, { bytes }) => sum + bytes, 0),
+    tokens: cursor.tokens,
+    loss: cursor.loss,
+    spec,
+    files: { ...files },
+  };
+  await write(MANIFEST, (file) => file.write(jsonBytes(manifest, 2)));
+  return manifest;
+}
+
+function checkWeights(soFar: Hash, { weightsDigest, cursor }: CheckpointInput): void {
+  const pulled = soFar.copy().digest("hex");
+  if (pulled === weightsDigest) return;
+  const message = `The weights pulled for step ${cursor.step} have digest ${pulled}, the members reported ${weightsDigest}.`;
+  throw new SegueError("CHECKPOINT_WEIGHTS_MISMATCH", message, { status: "DATA_LOSS" });
+}
+
+async function* slices(
+  read: CheckpointInput["readModel"],
+  begin: number,
+  end: number,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const start = (at: number): Promise<Uint8Array> => {
+    const slice = read(at, Math.min(SLICE_BYTES, end - at));
+    // It is awaited one slice later; a failure until then must not count as unhandled.
+    slice.catch(() => undefined);
+    return slice;
+  };
+  let next = begin < end ? start(begin) : undefined;
+  for (let at = begin; next; at += SLICE_BYTES) {
+    const slice = await next;
+    next = at + SLICE_BYTES < end ? start(at + SLICE_BYTES) : undefined;
+    yield slice;
+  }
+}
+
+function jsonBytes(value: unknown, indent: number): Uint8Array {
+  return new TextEncoder().encode(`${JSON.stringify(value, null, indent)}\n`);
+}
