@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import * as grpc from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import { SegueError } from "@segue/core";
@@ -180,6 +182,34 @@ describe("startGrpcServer", () => {
     const distrustful = jobsClient(address, { tls: { ca: readFileSync(otherCa.ca) }, token: TOKEN });
     await assert.rejects(distrustful.getJob({}), { code: grpc.status.UNAVAILABLE });
     await assert.rejects(jobsClient(address).getJob({}), { code: grpc.status.UNAVAILABLE });
+  });
+
+  it("is reached by an address its certificate does not list when the name is given, and probed over TLS", async () => {
+    const files = await createCertificates(join(temporaryFolder(), "certs"), ["segue.internal"]);
+    const env = {
+      SEGUE_TLS_CERT: files.cert,
+      SEGUE_TLS_KEY: files.key,
+      SEGUE_TLS_CA: files.ca,
+      SEGUE_TOKEN_FILE: files.token,
+      SEGUE_TLS_SERVER_NAME: "segue.internal",
+    };
+    const security = securityFromSettings(env);
+    const server = await start({ getJob: async () => ({ job: { jobId: "x" } }) }, { listen: "0.0.0.0:0", ...security });
+    const address = server.address.replace("0.0.0.0", "127.0.0.2");
+    assert.equal((await jobsClient(address, security).getJob({})).job?.jobId, "x");
+    const unnamed = { ...security, tls: { ...security.tls, serverName: undefined } };
+    await assert.rejects(jobsClient(address, unnamed).getJob({}), { code: grpc.status.UNAVAILABLE });
+
+    const probe = async (): Promise<unknown> => {
+      const script = fileURLToPath(new URL("../src/health-probe.ts", import.meta.url));
+      const child = spawn(process.execPath, ["--import", "tsx", "--conditions", "segue-source", script], {
+        env: { PATH: process.env["PATH"], ...env, SEGUE_LISTEN: server.address },
+      });
+      return (await once(child, "exit"))[0];
+    };
+    assert.equal(await probe(), 0);
+    server.health.set(false);
+    assert.equal(await probe(), 1);
   });
 
   it("never sends a token to another machine in the clear", () => {
