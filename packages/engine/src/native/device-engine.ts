@@ -230,6 +230,11 @@ export class DeviceEngine<F, I> implements Engine {
     return losses_BT;
   }
 
+  /** Memory of the activations of the largest segment so far. */
+  get arenaBytes(): number {
+    return 4 * this.#arena.floats;
+  }
+
   close(): void {
     this.#device.close();
   }

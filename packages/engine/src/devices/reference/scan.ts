@@ -37,7 +37,7 @@ export function scan(args: ScanArgs<F, I>): void {
           for (let n = 0; n < dState; n++) {
             const at = p * dState + n;
             h_PN[at] = decay * h_PN[at]! + dt * x * xBC_RC[row * width + column.b + n]!;
-            y += h_PN[at]! * xBC_RC[row * width + column.c + n]!;
+            y += h_PN[at] * xBC_RC[row * width + column.c + n]!;
           }
           y_RI[row * heads * headDim + head * headDim + p] = y;
         }
