@@ -1,1 +1,1 @@
-export {};
+export { Worker, type WorkerOptions } from "./worker.js";

@@ -1,0 +1,111 @@
+import type { ReductionNode } from "@segue/core";
+import type { AdamWStep, EngineDescription, EngineOptions } from "@segue/engine";
+
+/** What `auto` and the named engines come to on this machine. */
+export interface EngineOffer {
+  readonly name: string;
+  readonly detail: string;
+  /** Why it does not load; absent when it does. */
+  readonly reason?: string | undefined;
+}
+
+export type EngineChoice = "auto" | "cuda" | "cpu" | "tfjs";
+
+/** One slice of a node's gradient sum. */
+export interface NodeSlice {
+  readonly node: ReductionNode;
+  readonly slice: Float32Array;
+}
+
+/** Lane states of one shard, f32 [lanesPerShard, laneStateFloats], in shared memory. */
+export interface ShardStates {
+  readonly shard: number;
+  readonly states: Float32Array;
+}
+
+/** One segment of one shard; arrays are row-major [lanesPerShard, segmentTokens]. */
+export interface ShardBatch {
+  readonly shard: number;
+  readonly tokens: Int32Array;
+  readonly labels: Int32Array;
+  readonly weights?: Float32Array | undefined;
+  readonly resets?: Uint8Array | undefined;
+}
+
+/**
+ * The calls the compute thread answers, one at a time and in order. Arrays that come back filled (`model`, `states`, `into`) are views
+ * of shared memory. `epoch` numbers the replica's attempts: calls of an epoch below the shared fence throw VOID and change nothing.
+ */
+export interface ComputeCalls {
+  /** Which engines load here, best first. */
+  probe: { request: Record<string, never>; response: readonly EngineOffer[] };
+  /** Creates the engine, replacing an earlier one. */
+  open: {
+    request: { readonly engine: EngineChoice; readonly options: EngineOptions; readonly lanesPerShard: number };
+    response: { readonly description: EngineDescription; readonly parameters: number };
+  };
+  /** Fills `model`, f32 [3, P], with the seed's initial weights and zero moments. */
+  initialise: { request: { readonly seed: number; readonly model: Float32Array }; response: null };
+  /** Takes over weights, moments and the states of exactly these shards. @returns the digest of the weights */
+  load: {
+    request: { readonly model: Float32Array; readonly states: readonly ShardStates[] };
+    response: { readonly digest: string };
+  };
+  /** Writes weights, moments and states into `model` and `states`. @returns the digest of the weights */
+  save: {
+    request: { readonly epoch: number; readonly model: Float32Array; readonly states: readonly ShardStates[] };
+    response: { readonly digest: string };
+  };
+  /** Forward and backward over the shards of one tree node; `into`, f32 [P], becomes the node's gradient sum. */
+  gradient: {
+    request: {
+      readonly epoch: number;
+      readonly node: ReductionNode;
+      readonly batches: readonly ShardBatch[];
+      readonly carrySsm: boolean;
+      readonly carryConv: boolean;
+      readonly into: Float32Array;
+    };
+    response: { readonly lossSums: readonly number[]; readonly computeMs: number };
+  };
+  /** Adds the parts, the same slice of several nodes that make up the whole tree, in tree order; `into` becomes their sum. */
+  join: {
+    request: {
+      readonly epoch: number;
+      readonly totalShards: number;
+      readonly parts: readonly NodeSlice[];
+      readonly into: Float32Array;
+    };
+    response: null;
+  };
+  apply: {
+    request: { readonly epoch: number; readonly gradientSum: Float32Array; readonly adamw: AdamWStep };
+    response: { readonly gradientNorm: number; readonly computeMs: number };
+  };
+}
+
+export type CallName = keyof ComputeCalls;
+
+export interface ComputeRequest {
+  readonly id: number;
+  readonly name: CallName;
+  readonly request: unknown;
+}
+
+export type ComputeResponse =
+  | { readonly id: number; readonly ok: true; readonly response: unknown }
+  | {
+      readonly id: number;
+      readonly ok: false;
+      readonly code: string;
+      readonly message: string;
+      readonly stack?: string | undefined;
+    };
+
+/** What a compute thread is started with: one shared int, the lowest epoch that still counts. */
+export interface ComputeThreadData {
+  readonly fence: Int32Array;
+}
+
+/** Code of calls whose epoch the fence has passed. */
+export const VOID = "VOID";

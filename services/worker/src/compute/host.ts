@@ -1,0 +1,158 @@
+import { createHash } from "node:crypto";
+import { SegueError } from "@segue/core";
+import type { Engine, EngineOptions, LaneStates } from "@segue/engine";
+import { VOID, type CallName, type ComputeCalls, type EngineChoice, type EngineOffer, type ShardBatch } from "./calls.js";
+import { bytesOf } from "./shared.js";
+import { TreeSum } from "./tree-sum.js";
+
+/** Where engines come from; `@segue/engine` in the product. */
+export interface EngineFactory {
+  availableEngines(): Promise<readonly EngineOffer[]>;
+  createEngine(choice: EngineChoice, options: EngineOptions): Promise<Engine>;
+  initialParameters(model: EngineOptions["model"], seed: number): Float32Array;
+}
+
+type Handlers = {
+  [Name in CallName]: (
+    request: ComputeCalls[Name]["request"],
+  ) => ComputeCalls[Name]["response"] | Promise<ComputeCalls[Name]["response"]>;
+};
+
+/** The compute thread's side of {@link ComputeCalls}: one engine and the lane states of the shards placed here. */
+export class ComputeHost implements Handlers {
+  readonly #factory: EngineFactory;
+  readonly #fence: Int32Array;
+  #engine: Engine | undefined;
+  #lanesPerShard = 0;
+  readonly #statesOfShard = new Map<number, LaneStates>();
+  #gradients = new TreeSum();
+  #slices = new TreeSum();
+
+  constructor(factory: EngineFactory, fence: Int32Array) {
+    this.#factory = factory;
+    this.#fence = fence;
+  }
+
+  async probe(): Promise<readonly EngineOffer[]> {
+    return this.#factory.availableEngines();
+  }
+
+  async open({ engine, options, lanesPerShard }: ComputeCalls["open"]["request"]): Promise<ComputeCalls["open"]["response"]> {
+    this.#engine?.close();
+    this.#engine = undefined;
+    this.#statesOfShard.clear();
+    this.#gradients = new TreeSum();
+    this.#slices = new TreeSum();
+    this.#lanesPerShard = lanesPerShard;
+    this.#engine = await this.#factory.createEngine(engine, options);
+    return { description: this.#engine.description, parameters: this.#engine.layout.size };
+  }
+
+  initialise({ seed, model }: ComputeCalls["initialise"]["request"]): null {
+    model.fill(0);
+    model.set(this.#factory.initialParameters(this.#open.model, seed));
+    return null;
+  }
+
+  load({ model, states }: ComputeCalls["load"]["request"]): { digest: string } {
+    const engine = this.#open;
+    const { weights, first, second } = threeParts(model);
+    engine.writeParameters(weights);
+    engine.writeMoments(first, second);
+    for (const laneStates of this.#statesOfShard.values()) engine.freeStates(laneStates);
+    this.#statesOfShard.clear();
+    for (const { shard, states: values } of states) {
+      const laneStates = engine.createStates(this.#lanesPerShard);
+      engine.writeStates(laneStates, values);
+      this.#statesOfShard.set(shard, laneStates);
+    }
+    return { digest: sha256(weights) };
+  }
+
+  save({ epoch, model, states }: ComputeCalls["save"]["request"]): { digest: string } {
+    this.#refuseVoid(epoch);
+    const engine = this.#open;
+    const { weights, first, second } = threeParts(model);
+    engine.readParameters(weights);
+    engine.readMoments(first, second);
+    for (const { shard, states: into } of states) engine.readStates(this.#laneStates(shard), into);
+    return { digest: sha256(weights) };
+  }
+
+  gradient(request: ComputeCalls["gradient"]["request"]): ComputeCalls["gradient"]["response"] {
+    const startedMs = performance.now();
+    const lossSums: number[] = [];
+    this.#gradients.sum(request.node, request.into, (node, into) => {
+      if (node.hi - node.lo > 1) return undefined;
+      lossSums.push(this.#shardGradient(request, node.lo, into));
+      return into;
+    });
+    return { lossSums, computeMs: performance.now() - startedMs };
+  }
+
+  join({ epoch, totalShards, parts, into }: ComputeCalls["join"]["request"]): null {
+    this.#refuseVoid(epoch);
+    const sliceOf = new Map(parts.map(({ node, slice }) => [`${node.lo}-${node.hi}`, slice]));
+    const sum = this.#slices.sum({ lo: 0, hi: totalShards }, into, (node) => sliceOf.get(`${node.lo}-${node.hi}`));
+    if (sum !== into) into.set(sum);
+    return null;
+  }
+
+  apply({ epoch, gradientSum, adamw }: ComputeCalls["apply"]["request"]): ComputeCalls["apply"]["response"] {
+    this.#refuseVoid(epoch);
+    const startedMs = performance.now();
+    const gradientNorm = this.#open.applyAdamW(gradientSum, adamw);
+    return { gradientNorm, computeMs: performance.now() - startedMs };
+  }
+
+  get #open(): Engine {
+    return required(this.#engine, "engine");
+  }
+
+  #laneStates(shard: number): LaneStates {
+    return required(this.#statesOfShard.get(shard), `lane states of shard ${shard}`);
+  }
+
+  #shardGradient(request: ComputeCalls["gradient"]["request"], shard: number, into: Float32Array): number {
+    this.#refuseVoid(request.epoch);
+    const engine = this.#open;
+    const states = this.#laneStates(shard);
+    if (!request.carrySsm) engine.zeroStates(states, "ssm");
+    if (!request.carryConv) engine.zeroStates(states, "conv");
+    const batch = required(
+      request.batches.find((candidate) => candidate.shard === shard),
+      `segment of shard ${shard}`,
+    );
+    return engine.forwardBackward(segmentBatch(batch, this.#lanesPerShard), states, into);
+  }
+
+  #refuseVoid(epoch: number): void {
+    if (epoch < Atomics.load(this.#fence, 0)) throw new SegueError(VOID, "the round was withdrawn", { status: "ABORTED" });
+  }
+}
+
+function segmentBatch(batch: ShardBatch, lanes: number): Parameters<Engine["forwardBackward"]>[0] {
+  return {
+    lanes,
+    tokens: batch.tokens.length / lanes,
+    tokens_BT: batch.tokens,
+    labels_BT: batch.labels,
+    weights_BT: batch.weights,
+    resets_BT: batch.resets,
+  };
+}
+
+/** Views of f32 [3, P]. */
+function threeParts(model: Float32Array): { weights: Float32Array; first: Float32Array; second: Float32Array } {
+  const size = model.length / 3;
+  return { weights: model.subarray(0, size), first: model.subarray(size, 2 * size), second: model.subarray(2 * size) };
+}
+
+function sha256(floats: Float32Array): string {
+  return createHash("sha256").update(bytesOf(floats)).digest("hex");
+}
+
+function required<T>(value: T | undefined, what: string): T {
+  if (value === undefined) throw new SegueError("INTERNAL", `the compute thread has no ${what}`, { status: "INTERNAL" });
+  return value;
+}

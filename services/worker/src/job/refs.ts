@@ -1,0 +1,14 @@
+import type { ReductionNode } from "@segue/core";
+
+/** Names of the tensors workers pull from each other (docs/design/cluster-protocol.md). */
+export const refs = {
+  job: (jobId: string): string => `job/${jobId}/`,
+  generations: (jobId: string): string => `job/${jobId}/gen/`,
+  node: (jobId: string, generation: number, step: number, { lo, hi }: ReductionNode): string =>
+    `job/${jobId}/gen/${generation}/step/${step}/node/${lo}-${hi}`,
+  sum: (jobId: string, generation: number, step: number, member: number): string =>
+    `job/${jobId}/gen/${generation}/step/${step}/sum/${member}`,
+  snapshot: (jobId: string, step: number): string => `job/${jobId}/snapshot/${step}/`,
+  model: (jobId: string, step: number): string => `job/${jobId}/snapshot/${step}/model`,
+  states: (jobId: string, step: number, shard: number): string => `job/${jobId}/snapshot/${step}/states/${shard}`,
+};

@@ -1,0 +1,260 @@
+import { laneStateFloats, SegueError, validateJobSpec, type JobSpec } from "@segue/core";
+import type { Join, RunRound, Segments, TensorRegistry, Withdraw } from "@segue/protocol";
+import { jobSpecInputFromProto, type Logger, type Security } from "@segue/runtime";
+import type { AttachMessage } from "../attach/attach-message.js";
+import { VOID, type EngineChoice } from "../compute/calls.js";
+import { ComputeThread } from "../compute/compute-thread.js";
+import { Peers } from "../tensors/peers.js";
+import type { PullCounter } from "../tensors/pull-counter.js";
+import { Exchange } from "./exchange.js";
+import { membershipOf, type Membership } from "./membership.js";
+import { PeerFailure } from "./peer-failure.js";
+import { refs } from "./refs.js";
+import { runSteps } from "./round.js";
+import { stepSegments, type StepSegments } from "./segments.js";
+import { shardStates, Snapshots } from "./snapshots.js";
+import { syncToStep } from "./sync.js";
+
+/** What a replica needs of its worker. */
+export interface ReplicaHost {
+  readonly computeModule: URL;
+  readonly registry: TensorRegistry;
+  readonly pulls: PullCounter;
+  readonly security: Security;
+  /** The operator's choice; "auto" leaves it to the job. */
+  readonly engine: EngineChoice;
+  readonly threads: number;
+  readonly logger: Logger;
+  readonly report: (message: AttachMessage) => void;
+}
+
+/** The engine opened for the job, with what depends on its sizes. */
+interface OpenEngine {
+  readonly compute: ComputeThread;
+  readonly snapshots: Snapshots;
+  readonly detail: string;
+  readonly parameters: number;
+}
+
+/** One generation as this worker lives it, until Withdraw, Failure or the next Join. */
+interface Attempt {
+  readonly generation: number;
+  readonly epoch: number;
+  readonly spec: JobSpec;
+  readonly membership: Membership;
+  readonly abort: AbortController;
+  readonly segments: Map<number, StepSegments>;
+  phase: "joining" | "ready" | "running";
+  /** Optimizer steps the engine has applied, at the last round boundary. */
+  step: number;
+  exchange?: Exchange;
+}
+
+/**
+ * One job on this worker: idle -> joining -> ready -> running -> ready ..., back to idle at Withdraw, Failure and loss of the coordinator.
+ * Messages of any generation but the current one are void. Work runs one task after the other; ending an attempt stops its task soon and
+ * makes all its effects void.
+ */
+export class JobReplica {
+  readonly #jobId: string;
+  readonly #host: ReplicaHost;
+  readonly #peers: Peers;
+  #engine: OpenEngine | undefined;
+  #attempt: Attempt | undefined;
+  #newestGeneration = 0;
+  #epoch = 0;
+  #computingStep = 0;
+  #tail: Promise<void> = Promise.resolve();
+
+  constructor(jobId: string, host: ReplicaHost) {
+    this.#jobId = jobId;
+    this.#host = host;
+    this.#peers = new Peers(host.security);
+  }
+
+  /** Step being computed; 0 when idle. */
+  get computingStep(): number {
+    return this.#attempt?.phase === "running" ? this.#computingStep : 0;
+  }
+
+  join(join: Join, workerId: string): void {
+    const { generation, step } = join;
+    if (generation <= this.#newestGeneration) return;
+    this.#newestGeneration = generation;
+    this.#endAttempt();
+    try {
+      if (!join.spec) throw new SegueError("JOIN_INVALID", "the Join carries no job spec");
+      const { spec } = validateJobSpec(jobSpecInputFromProto(join.spec));
+      const membership = membershipOf(join, workerId, spec.batch.shards);
+      const abort = new AbortController();
+      const attempt: Attempt = {
+        generation,
+        epoch: this.#epoch,
+        spec,
+        membership,
+        abort,
+        segments: new Map(),
+        phase: "joining",
+        step,
+      };
+      this.#attempt = attempt;
+      this.#enqueue(attempt, () => this.#bringToStep(attempt, join));
+    } catch (error) {
+      this.#reportFailure(generation, error);
+    }
+  }
+
+  segments(message: Segments): void {
+    const attempt = this.#current(message.generation);
+    if (!attempt) return;
+    try {
+      attempt.segments.set(message.step, stepSegments(message, attempt.spec));
+    } catch (error) {
+      this.#fail(attempt, error);
+    }
+  }
+
+  runRound(message: RunRound): void {
+    const attempt = this.#current(message.generation);
+    if (!attempt) return;
+    if (attempt.phase !== "ready" || attempt.step !== message.firstStep) {
+      const state = `${attempt.phase} at step ${attempt.step}`;
+      this.#fail(attempt, new SegueError("ROUND_UNEXPECTED", `asked to run from step ${message.firstStep} while ${state}`));
+      return;
+    }
+    attempt.phase = "running";
+    this.#enqueue(attempt, () => this.#runRound(attempt, message));
+  }
+
+  withdraw({ generation }: Withdraw): void {
+    if (this.#current(generation)) this.#endAttempt();
+  }
+
+  /** The coordinator is away: what it asked for is void, and the next one counts its generations anew. Snapshots stay. */
+  detach(): void {
+    this.#endAttempt();
+    this.#newestGeneration = 0;
+  }
+
+  /** Forgets the job. Idempotent. */
+  async close(): Promise<void> {
+    this.#endAttempt();
+    this.#newestGeneration = Number.MAX_SAFE_INTEGER;
+    await this.#engine?.compute.close();
+    await this.#tail;
+    await this.#engine?.compute.close();
+    this.#engine = undefined;
+    this.#peers.close();
+    this.#host.registry.removePrefix(refs.job(this.#jobId));
+  }
+
+  #current(generation: number): Attempt | undefined {
+    return this.#attempt?.generation === generation ? this.#attempt : undefined;
+  }
+
+  async #bringToStep(attempt: Attempt, join: Join): Promise<void> {
+    const { spec, membership, abort } = attempt;
+    const engine = await this.#openEngine(spec);
+    const { compute, snapshots, parameters, detail } = engine;
+    const peers = this.#peers;
+    peers.retain([...membership.peers.map(({ address }) => address), join.weightsAddress, join.statesAddress]);
+    await syncToStep({ join, seed: spec.seed, membership, compute, snapshots, peers, signal: abort.signal });
+    attempt.exchange = new Exchange({ jobId: this.#jobId, membership, parameters, registry: this.#host.registry, peers });
+    attempt.phase = "ready";
+    const { generation, step } = attempt;
+    this.#report({
+      case: "ready",
+      value: { jobId: this.#jobId, generation, step, parameters: BigInt(parameters), engine: detail },
+    });
+  }
+
+  async #runRound(attempt: Attempt, { firstStep, steps }: RunRound): Promise<void> {
+    const { spec, membership, epoch, exchange, segments, generation } = attempt;
+    const engine = this.#engine;
+    if (!engine || !exchange) throw new SegueError("INTERNAL", "ready without an engine", { status: "INTERNAL" });
+    const { compute, snapshots } = engine;
+    // A round starts only when everything before it is committed.
+    snapshots.retain((step) => step >= firstStep);
+    const { signal } = attempt.abort;
+    const onStep = (step: number): void => void (this.#computingStep = step);
+    const results = await runSteps({ spec, membership, compute, exchange, epoch, firstStep, steps, segments, signal, onStep });
+    const lastStep = firstStep + steps;
+    const model = snapshots.modelBuffer();
+    const states = new Map(membership.self.shards.map((shard) => [shard, snapshots.statesBuffer()]));
+    const { digest } = await compute.call("save", { epoch, model, states: shardStates(states) });
+    signal.throwIfAborted();
+    snapshots.add({ step: lastStep, model, states, digest });
+    for (const step of segments.keys()) if (step < lastStep) segments.delete(step);
+    attempt.step = lastStep;
+    attempt.phase = "ready";
+    this.#report({
+      case: "roundDone",
+      value: { jobId: this.#jobId, generation, firstStep, steps, results, weightsDigest: digest },
+    });
+  }
+
+  async #openEngine(spec: JobSpec): Promise<OpenEngine> {
+    if (this.#engine?.compute.alive) return this.#engine;
+    const { engine: operatorChoice, threads, computeModule, registry, pulls } = this.#host;
+    const jobChoice = spec.train.engine;
+    if (jobChoice !== "auto" && operatorChoice !== "auto" && jobChoice !== operatorChoice) {
+      const message = `the job wants engine ${jobChoice}, this worker runs ${operatorChoice} only (SEGUE_ENGINE)`;
+      throw new SegueError("ENGINE_UNAVAILABLE", message, { status: "FAILED_PRECONDITION" });
+    }
+    const compute = new ComputeThread(computeModule);
+    try {
+      const { description, parameters } = await compute.call("open", {
+        engine: jobChoice === "auto" ? operatorChoice : jobChoice,
+        options: { model: spec.model, precision: spec.train.precision, threads },
+        lanesPerShard: spec.batch.lanesPerShard,
+      });
+      const sizes = { parameters, lanesPerShard: spec.batch.lanesPerShard, laneStateFloats: laneStateFloats(spec.model) };
+      // Snapshots outlive a crash of the engine.
+      const snapshots = this.#engine?.snapshots ?? new Snapshots(registry, pulls, { jobId: this.#jobId, ...sizes });
+      this.#engine = { compute, snapshots, detail: description.detail, parameters };
+      return this.#engine;
+    } catch (error) {
+      await compute.close();
+      throw error;
+    }
+  }
+
+  #enqueue(attempt: Attempt, task: () => Promise<void>): void {
+    this.#tail = this.#tail.then(async () => {
+      if (attempt.abort.signal.aborted) return;
+      try {
+        await task();
+      } catch (error) {
+        this.#fail(attempt, error);
+      }
+    });
+  }
+
+  #fail(attempt: Attempt, error: unknown): void {
+    // A withdrawn attempt fails in whatever way it was interrupted; nobody waits for it.
+    if (attempt.abort.signal.aborted) return;
+    this.#endAttempt();
+    this.#reportFailure(attempt.generation, error);
+  }
+
+  #reportFailure(generation: number, error: unknown): void {
+    const cause = error instanceof PeerFailure ? error.cause : error;
+    const code = cause instanceof SegueError ? cause.code : "INTERNAL";
+    const message = cause instanceof Error ? cause.message : String(cause);
+    const peerWorkerId = error instanceof PeerFailure ? error.workerId : "";
+    this.#host.logger.warn({ jobId: this.#jobId, generation, code, peerWorkerId, err: cause }, "round_failed");
+    this.#report({ case: "failure", value: { jobId: this.#jobId, generation, code, message, peerWorkerId } });
+  }
+
+  #endAttempt(): void {
+    this.#epoch++;
+    this.#engine?.compute.raiseFence(this.#epoch);
+    this.#attempt?.abort.abort(new SegueError(VOID, "the round was withdrawn", { status: "ABORTED" }));
+    this.#attempt = undefined;
+    this.#host.registry.removePrefix(refs.generations(this.#jobId));
+  }
+
+  #report(message: AttachMessage): void {
+    this.#host.report(message);
+  }
+}

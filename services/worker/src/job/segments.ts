@@ -1,0 +1,37 @@
+import { SegueError, type JobSpec } from "@segue/core";
+import type { Segments, ShardSegment } from "@segue/protocol";
+import type { ShardBatch } from "../compute/calls.js";
+
+/** One step's work for this worker. */
+export interface StepSegments {
+  readonly totalWeight: number;
+  readonly batches: readonly ShardBatch[];
+}
+
+/**
+ * Takes a step's segments off the wire.
+ * @throws SegueError SEGMENT_INVALID when an array does not have lanesPerShard * segmentTokens entries
+ */
+export function stepSegments(message: Segments, spec: JobSpec): StepSegments {
+  const entries = spec.batch.lanesPerShard * spec.tbptt.segmentTokens;
+  return { totalWeight: message.totalWeight, batches: message.shards.map((segment) => shardBatch(segment, entries)) };
+}
+
+function shardBatch(segment: ShardSegment, entries: number): ShardBatch {
+  const own = (name: string, bytes: Uint8Array, size: number): ArrayBuffer => {
+    if (bytes.byteLength !== entries * size) {
+      const sizes = `${bytes.byteLength} bytes instead of ${entries * size}`;
+      throw new SegueError("SEGMENT_INVALID", `${name} of shard ${segment.shard} have ${sizes}`);
+    }
+    // The bytes lie anywhere inside the message; a copy of its own is aligned.
+    return bytes.slice().buffer;
+  };
+  const { shard, tokens, labels, weights, resets } = segment;
+  return {
+    shard,
+    tokens: new Int32Array(own("tokens", tokens, Int32Array.BYTES_PER_ELEMENT)),
+    labels: new Int32Array(own("labels", labels, Int32Array.BYTES_PER_ELEMENT)),
+    weights: weights.length === 0 ? undefined : new Float32Array(own("weights", weights, Float32Array.BYTES_PER_ELEMENT)),
+    resets: resets.length === 0 ? undefined : new Uint8Array(own("resets", resets, 1)),
+  };
+}

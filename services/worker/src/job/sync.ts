@@ -1,0 +1,84 @@
+import { SegueError } from "@segue/core";
+import type { Join } from "@segue/protocol";
+import type { ComputeThread } from "../compute/compute-thread.js";
+import type { Peers } from "../tensors/peers.js";
+import type { Membership } from "./membership.js";
+import { blaming } from "./peer-failure.js";
+import { refs } from "./refs.js";
+import { shardStates, type Snapshot, type Snapshots } from "./snapshots.js";
+
+/** Snapshots are there before anybody is told of them. */
+const PATIENCE_MS = 10_000;
+
+export interface SyncOptions {
+  readonly join: Join;
+  readonly seed: number;
+  readonly membership: Membership;
+  readonly compute: ComputeThread;
+  readonly snapshots: Snapshots;
+  readonly peers: Peers;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Brings the engine to the step of a Join: weights and optimizer from the own snapshot of that step, else from where the Join says, else
+ * (step 0) from the seed; lane states likewise, else zero. Afterwards that step is the one restore point, published for others.
+ * @throws SegueError SNAPSHOT_MISSING, DIGEST_MISMATCH, or the engine's; PeerFailure
+ */
+export async function syncToStep(options: SyncOptions): Promise<void> {
+  const { join, membership, compute, snapshots, signal } = options;
+  const { step, weightsDigest } = join;
+  // What lies ahead was never committed.
+  snapshots.retain((held) => held <= step);
+  const held = snapshots.at(step);
+  const own = held && (weightsDigest === "" || weightsDigest === held.digest) ? held : undefined;
+  const model = own?.model ?? (await fetchModel(options));
+  const states = new Map<number, Float32Array>();
+  await Promise.all(
+    membership.self.shards.map(async (shard) => {
+      const values = own?.states.get(shard) ?? (await fetchStates(options, shard));
+      states.set(shard, values);
+    }),
+  );
+  signal.throwIfAborted();
+  const { digest } = await compute.call("load", { model, states: shardStates(states) });
+  signal.throwIfAborted();
+  if (weightsDigest !== "" && digest !== weightsDigest) {
+    const message = `the weights of step ${step} have digest ${digest}, not ${weightsDigest}`;
+    throw new SegueError("DIGEST_MISMATCH", message, { status: "DATA_LOSS" });
+  }
+  const snapshot: Snapshot = { step, model, states, digest };
+  snapshots.add(snapshot);
+  snapshots.retain((kept) => kept === step);
+}
+
+async function fetchModel(options: SyncOptions): Promise<Float32Array> {
+  const { join, seed, compute, snapshots } = options;
+  const model = snapshots.modelBuffer();
+  if (join.weightsAddress !== "") await pull(options, join.weightsAddress, refs.model(join.jobId, join.step), model);
+  else if (join.step === 0) await compute.call("initialise", { seed, model });
+  else throw missing(`weights of step ${join.step}`);
+  return model;
+}
+
+async function fetchStates(options: SyncOptions, shard: number): Promise<Float32Array> {
+  const { join, snapshots } = options;
+  const states = snapshots.statesBuffer();
+  if (join.statesAddress !== "") await pull(options, join.statesAddress, refs.states(join.jobId, join.step, shard), states);
+  else if (join.step === 0) states.fill(0);
+  else throw missing(`lane states of shard ${shard} at step ${join.step}`);
+  return states;
+}
+
+function pull(options: SyncOptions, address: string, ref: string, into: Float32Array): Promise<void> {
+  const { membership, peers, signal } = options;
+  // The coordinator is nobody's peer: its failures carry no worker id.
+  const holder = membership.peers.find((peer) => peer.address === address) ?? { workerId: "" };
+  return blaming(holder, peers.pull({ address, ref, into, patienceMs: PATIENCE_MS, signal }));
+}
+
+function missing(what: string): SegueError {
+  return new SegueError("SNAPSHOT_MISSING", `neither held here nor to be had elsewhere: ${what}`, {
+    status: "FAILED_PRECONDITION",
+  });
+}

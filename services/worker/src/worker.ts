@@ -1,0 +1,214 @@
+import { availableParallelism, totalmem } from "node:os";
+import { SegueError } from "@segue/core";
+import { TensorRegistry, Tensors, tensorsHandlers, type AttachResponse } from "@segue/protocol";
+import { hostOf, startGrpcServer, type GrpcServer, type Logger, type Security } from "@segue/runtime";
+import type { AttachMessage } from "./attach/attach-message.js";
+import { Attachment } from "./attach/attachment.js";
+import type { EngineChoice, EngineOffer } from "./compute/calls.js";
+import { ComputeThread, defaultComputeModule } from "./compute/compute-thread.js";
+import { JobReplica } from "./job/replica.js";
+import { PullCounter } from "./tensors/pull-counter.js";
+
+export interface WorkerOptions {
+  readonly name: string;
+  readonly version: string;
+  /** host:port of the worker's Tensors service; port 0 takes a free one. */
+  readonly listen: string;
+  /** host:port under which others reach it. @default where it listens */
+  readonly advertise?: string | undefined;
+  readonly coordinator: string;
+  readonly security: Security;
+  readonly engine: EngineChoice;
+  /** Compute threads; 0: as many as there are cores. */
+  readonly threads: number;
+  readonly logger: Logger;
+  /** Module of the compute thread. @default the one with Segue's engines */
+  readonly computeModule?: URL | undefined;
+}
+
+/** Peers pull several small tensors per step; only members of the cluster come here. */
+const TENSORS_RATE = { perSecond: 1e6, burst: 1e6 };
+const CLOSE_MS = 1_000;
+
+/** A running worker: attached to its coordinator, or trying to be. */
+export class Worker {
+  readonly #options: WorkerOptions;
+  readonly #offers: readonly EngineOffer[];
+  readonly #registry = new TensorRegistry();
+  readonly #pulls = new PullCounter();
+  readonly #replicas = new Map<string, JobReplica>();
+  readonly #idle = new Set<() => void>();
+  #server: GrpcServer | undefined;
+  #attachment: Attachment | undefined;
+  #workerId = "";
+  #drainReason: string | undefined;
+
+  private constructor(options: WorkerOptions, offers: readonly EngineOffer[]) {
+    this.#options = options;
+    this.#offers = offers;
+  }
+
+  /**
+   * Starts the Tensors service and begins to attach.
+   * @throws SegueError ENGINE_UNAVAILABLE when no engine loads, ADVERTISE_MISSING, or what startGrpcServer throws
+   */
+  static async start(options: WorkerOptions): Promise<Worker> {
+    const worker = new Worker(options, await usableEngines(options));
+    await worker.#listen();
+    return worker;
+  }
+
+  /** host:port under which others reach its tensors. */
+  get address(): string {
+    return this.#options.advertise ?? this.#server?.address ?? "";
+  }
+
+  /** Ends when the worker is closed; rejects when the coordinator refuses it for good. */
+  get done(): Promise<void> {
+    return this.#attachment?.done ?? Promise.resolve();
+  }
+
+  /** Asks to leave and goes on working until every job is released, the coordinator is away, or `deadlineMs` is over. */
+  async drain(reason: string, deadlineMs: number): Promise<void> {
+    this.#drainReason = reason;
+    this.#attachment?.send({ case: "draining", value: { reason } });
+    if (this.#replicas.size === 0 || !this.#attachment?.attached) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, deadlineMs);
+      this.#idle.add(() => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+  }
+
+  /** Idempotent. */
+  async close(): Promise<void> {
+    await this.#attachment?.close();
+    await Promise.all(Array.from(this.#replicas.values(), (replica) => replica.close()));
+    this.#replicas.clear();
+    this.#registry.close();
+    await this.#server?.close(CLOSE_MS);
+  }
+
+  async #listen(): Promise<void> {
+    const { listen, advertise, security, logger, coordinator } = this.#options;
+    if (advertise === undefined && ["0.0.0.0", "::"].includes(hostOf(listen))) {
+      const message = `${listen} is every address of this machine; set SEGUE_ADVERTISE to the one under which peers reach it.`;
+      throw new SegueError("ADVERTISE_MISSING", message);
+    }
+    const handlers = this.#pulls.counting(tensorsHandlers(this.#registry));
+    const services = [{ service: Tensors, handlers }] as const;
+    this.#server = await startGrpcServer({ listen, ...security, services, logger, rateLimit: TENSORS_RATE });
+    this.#attachment = new Attachment({
+      coordinator,
+      security,
+      logger,
+      hello: () => this.#hello(),
+      heartbeat: () => this.#heartbeat(),
+      onWelcome: ({ workerId }) => {
+        this.#workerId = workerId;
+        logger.info({ workerId, coordinator }, "attached");
+        if (this.#drainReason !== undefined) this.#attachment?.send({ case: "draining", value: { reason: this.#drainReason } });
+      },
+      onMessage: (message) => this.#handle(message),
+      onLost: () => {
+        for (const replica of this.#replicas.values()) replica.detach();
+        // Nobody is left who could release the jobs.
+        if (this.#drainReason !== undefined) this.#becomeIdle();
+      },
+    });
+  }
+
+  #handle(message: AttachResponse["message"]): void {
+    switch (message.case) {
+      case "join":
+        this.#replica(message.value.jobId).join(message.value, this.#workerId);
+        return;
+      case "segments":
+        this.#replicas.get(message.value.jobId)?.segments(message.value);
+        return;
+      case "runRound":
+        this.#replicas.get(message.value.jobId)?.runRound(message.value);
+        return;
+      case "withdraw":
+        this.#replicas.get(message.value.jobId)?.withdraw(message.value);
+        return;
+      case "release":
+        this.#release(message.value.jobId);
+        return;
+      case "welcome":
+      case "pulse":
+      case undefined:
+        return;
+    }
+  }
+
+  #replica(jobId: string): JobReplica {
+    let replica = this.#replicas.get(jobId);
+    if (!replica) {
+      const { engine, threads, logger, security, computeModule = defaultComputeModule } = this.#options;
+      replica = new JobReplica(jobId, {
+        computeModule,
+        registry: this.#registry,
+        pulls: this.#pulls,
+        security,
+        engine,
+        threads,
+        logger,
+        report: (message) => this.#attachment?.send(message),
+      });
+      this.#replicas.set(jobId, replica);
+    }
+    return replica;
+  }
+
+  #release(jobId: string): void {
+    const replica = this.#replicas.get(jobId);
+    this.#replicas.delete(jobId);
+    replica?.close().catch((error: unknown) => this.#options.logger.error({ jobId, err: error }, "release_failed"));
+    if (this.#replicas.size === 0) this.#becomeIdle();
+  }
+
+  #becomeIdle(): void {
+    for (const resolve of this.#idle) resolve();
+    this.#idle.clear();
+  }
+
+  #hello(): AttachMessage {
+    const { name, version, threads } = this.#options;
+    return {
+      case: "hello",
+      value: {
+        name,
+        version,
+        tensorsAddress: this.address,
+        engines: this.#offers.map((offer) => offer.name),
+        device: this.#offers[0]?.detail ?? "",
+        memoryBytes: BigInt(totalmem()),
+        threads: threads === 0 ? availableParallelism() : threads,
+      },
+    };
+  }
+
+  #heartbeat(): AttachMessage {
+    const nowMs = Date.now();
+    const sentAt = { seconds: BigInt(Math.floor(nowMs / 1000)), nanos: (nowMs % 1000) * 1e6 };
+    const step = Math.max(0, ...Array.from(this.#replicas.values(), (replica) => replica.computingStep));
+    return { case: "heartbeat", value: { sentAt, rssBytes: BigInt(process.memoryUsage.rss()), step } };
+  }
+}
+
+/** Asks a compute thread of its own which engines load: libraries that fail to load must not take a job's thread with them. */
+async function usableEngines({ computeModule = defaultComputeModule, engine }: WorkerOptions): Promise<readonly EngineOffer[]> {
+  const thread = new ComputeThread(computeModule);
+  try {
+    const offers = (await thread.call("probe", {})).filter(({ name }) => engine === "auto" || name === engine);
+    const usable = offers.filter(({ reason }) => reason === undefined);
+    if (usable.length > 0) return usable;
+    const reasons = offers.map(({ name, reason }) => `${name}: ${reason ?? ""}`).join("; ");
+    throw new SegueError("ENGINE_UNAVAILABLE", `No engine runs here (${reasons}).`, { status: "FAILED_PRECONDITION" });
+  } finally {
+    await thread.close();
+  }
+}
