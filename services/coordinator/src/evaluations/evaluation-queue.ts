@@ -1,0 +1,102 @@
+import { SegueError, type EvaluationSpec } from "@segue/core";
+import { cellJobId, evaluationId, queueNames, redisKeys, type connectRedis, type Logger } from "@segue/runtime";
+import { FlowProducer, Queue } from "bullmq";
+
+type Redis = ReturnType<typeof connectRedis>;
+
+export interface EvaluationRequest {
+  readonly jobId: string;
+  readonly step: number;
+  /** Of the checkpoint. */
+  readonly digest: string;
+  readonly evaluation: EvaluationSpec;
+}
+
+/** Puts evaluations into BullMQ: one parent per heat map, one child per length and depth, with ids that make repeats no-ops. */
+export class EvaluationQueue {
+  readonly #redis: Redis;
+  readonly #flows: FlowProducer;
+  readonly #heatmaps: Queue;
+
+  /** Takes a connection of role "producer"; the caller closes it after this queue. */
+  constructor(redis: Redis, logger: Logger) {
+    this.#redis = redis;
+    this.#flows = new FlowProducer({ connection: redis });
+    this.#heatmaps = new Queue(queueNames.heatmaps, { connection: redis });
+    const report = (error: Error): void =>
+      logger.debug({ event: "evaluationQueueError", err: error }, "the evaluation queue has trouble");
+    this.#flows.on("error", report);
+    this.#heatmaps.on("error", report);
+  }
+
+  /** @throws SegueError EVALUATION_QUEUE_UNAVAILABLE when Redis is away */
+  async submit(request: EvaluationRequest): Promise<{ evaluationId: string; cells: number }> {
+    if (this.#redis.status !== "ready") throw unavailable();
+    try {
+      return await this.#submit(request);
+    } catch (error) {
+      throw unavailable(error);
+    }
+  }
+
+  /** Whether a heat map still waits for cells, and so for the files of its checkpoint. False when Redis is away. */
+  async isPending(id: string): Promise<boolean> {
+    if (this.#redis.status !== "ready") return false;
+    const job = await this.#heatmaps.getJob(id).catch(() => undefined);
+    const state = await job?.getState().catch(() => undefined);
+    return state !== undefined && state !== "completed" && state !== "failed" && state !== "unknown";
+  }
+
+  async close(): Promise<void> {
+    await Promise.allSettled([this.#flows.close(), this.#heatmaps.close()]);
+  }
+
+  async #submit({ jobId, step, digest, evaluation }: EvaluationRequest): Promise<{ evaluationId: string; cells: number }> {
+    const { lengths, depths, ...settings } = evaluation.passkey;
+    const id = evaluationId(jobId, step, evaluation.name);
+    const cells = lengths.flatMap((length) => depths.map((depth) => ({ length, depth })));
+    const key = redisKeys.evaluation(id);
+    const now = Date.now();
+    await this.#redis
+      .multi()
+      .hset(key, {
+        jobId,
+        step,
+        name: evaluation.name,
+        digest,
+        lengths: JSON.stringify(lengths),
+        depths: JSON.stringify(depths),
+        ...settings,
+        carryState: String(settings.carryState),
+        cells: cells.length,
+        updatedAtMs: now,
+      })
+      .hsetnx(key, "status", "queued")
+      .hsetnx(key, "createdAtMs", now)
+      .zadd(redisKeys.evaluations(jobId), step, id)
+      .publish(redisKeys.events, jobId)
+      .exec();
+    const shared = { jobId, step, digest, evaluationId: id };
+    await this.#flows.add({
+      name: "heatmap",
+      queueName: queueNames.heatmaps,
+      data: shared,
+      opts: { jobId: id },
+      children: cells.map((cell) => ({
+        name: "cell",
+        queueName: queueNames.cells,
+        data: { ...shared, ...cell, ...settings },
+        opts: { jobId: cellJobId({ digest, ...cell, ...settings }), attempts: 3, backoff: { type: "exponential", delay: 1_000 } },
+      })),
+    });
+    return { evaluationId: id, cells: cells.length };
+  }
+}
+
+function unavailable(cause?: unknown): SegueError {
+  return new SegueError("EVALUATION_QUEUE_UNAVAILABLE", "Evaluations need Redis, which does not answer; set REDIS_URL.", {
+    status: "UNAVAILABLE",
+    retryable: true,
+    cause,
+  });
+}

@@ -1,0 +1,38 @@
+import type { JobSpec } from "@segue/core";
+
+/** One shard's part of a step; row-major [lanesPerShard, segmentTokens], little-endian, ready for the wire. */
+export interface CutShard {
+  readonly shard: number;
+  /** int32. */
+  readonly tokens: Uint8Array;
+  /** int32. */
+  readonly labels: Uint8Array;
+  /** float32; empty: all 1. */
+  readonly weights: Uint8Array;
+  /** uint8; empty: none. */
+  readonly resets: Uint8Array;
+}
+
+/** The segments of one step for all shards, and where the data stands after it. */
+export interface CutStep {
+  /** Sum of label weights over all shards. */
+  readonly totalWeight: number;
+  /** In order of shard. */
+  readonly shards: readonly CutShard[];
+  /** Position of every lane after this step, a JSON value from which {@link OpenCutter} goes on. */
+  readonly cursor: unknown;
+  readonly documentsRead: number;
+  readonly documentsDroppedShort: number;
+}
+
+/** Cuts the steps of a job in order; a function of spec and cursor alone. */
+export interface StepCutter {
+  /** Token that ends each document. */
+  readonly eosId: number;
+  /** undefined when the data is at its end. */
+  next(): Promise<CutStep | undefined>;
+  close(): Promise<void>;
+}
+
+/** @param cursor of the last committed step; undefined: from the beginning */
+export type OpenCutter = (spec: JobSpec, cursor: unknown) => Promise<StepCutter>;

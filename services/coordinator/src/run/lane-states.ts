@@ -1,0 +1,77 @@
+import { laneStateFloats, type JobSpec, type LedgerMember } from "@segue/core";
+import { pullTensor, type TensorRegistry } from "@segue/protocol";
+import type { AttachedWorker } from "../workers/attached-worker.js";
+
+/** How long a worker may take to publish the states of a round it has just reported. */
+const STATES_WAIT_MS = 10_000;
+
+export function statesRef(jobId: string, step: number, shard: number): string {
+  return `job/${jobId}/snapshot/${step}/states/${shard}`;
+}
+
+export function modelRef(jobId: string, step: number): string {
+  return `job/${jobId}/snapshot/${step}/model`;
+}
+
+/**
+ * Pulls the lane states of every shard at `step` from the members that own them.
+ * @returns by shard, each f32 [lanesPerShard, laneStateFloats]
+ * @throws what a pull throws, with the member that failed
+ */
+export async function pullLaneStates(
+  jobId: string,
+  spec: JobSpec,
+  step: number,
+  members: readonly (LedgerMember & { readonly worker: AttachedWorker })[],
+  signal: AbortSignal,
+): Promise<Uint8Array[]> {
+  const states: Uint8Array[] = [];
+  await Promise.all(
+    members.map(async ({ shards, worker }) => {
+      for (const shard of shards) {
+        const into = emptyStates(spec);
+        await pullTensor(worker.tensors, statesRef(jobId, step, shard), { waitMs: STATES_WAIT_MS, signal, into });
+        states[shard] = into;
+      }
+    }),
+  );
+  return states;
+}
+
+/** Lane states of one shard, all zero. */
+export function emptyStates(spec: JobSpec): Uint8Array {
+  return new Uint8Array(4 * spec.batch.lanesPerShard * laneStateFloats(spec.model));
+}
+
+/** The lane states of the committed step, offered to workers that take over shards. They outlive every worker. */
+export class LaneStateStore {
+  readonly #jobId: string;
+  readonly #spec: JobSpec;
+  readonly #registry: TensorRegistry;
+  #states: readonly Uint8Array[];
+
+  constructor(jobId: string, spec: JobSpec, registry: TensorRegistry) {
+    this.#jobId = jobId;
+    this.#spec = spec;
+    this.#registry = registry;
+    this.#states = Array.from({ length: spec.batch.shards }, () => emptyStates(spec));
+  }
+
+  /** Of every shard in order; never modified, so a checkpoint may go on reading them. */
+  get states(): readonly Uint8Array[] {
+    return this.#states;
+  }
+
+  commit(step: number, states: readonly Uint8Array[]): void {
+    this.clear();
+    this.#states = states;
+    const shape = [this.#spec.batch.lanesPerShard, laneStateFloats(this.#spec.model)];
+    for (const [shard, data] of states.entries()) {
+      this.#registry.publish(statesRef(this.#jobId, step, shard), { dtype: "f32", shape, data });
+    }
+  }
+
+  clear(): void {
+    this.#registry.removePrefix(`job/${this.#jobId}/snapshot/`);
+  }
+}

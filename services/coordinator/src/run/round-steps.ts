@@ -1,0 +1,34 @@
+export interface RoundSizing {
+  /** Committed step. */
+  readonly step: number;
+  readonly totalSteps: number;
+  /** How long a round should last. */
+  readonly targetMs: number;
+  readonly maxSteps: number;
+  /** Steps between checkpoints; 0: none on the way. */
+  readonly checkpointEverySteps: number;
+  /** Measured; undefined before the first round. */
+  readonly stepMs?: number | undefined;
+  /** Of the round before; 0 before the first. */
+  readonly previousSteps: number;
+}
+
+/** A round grows at most by this factor, since the first steps of a job are slower than the rest (compilation, warm caches). */
+const MAX_GROWTH = 4;
+
+/**
+ * Steps of the next round: about `targetMs` of work, ending at checkpoint boundaries and at the end of training. Never changes results,
+ * only how often they are committed.
+ */
+export function roundSteps(sizing: RoundSizing): number {
+  const { step, totalSteps, targetMs, maxSteps, checkpointEverySteps, stepMs, previousSteps } = sizing;
+  const wanted = stepMs === undefined ? 1 : Math.max(1, Math.round(targetMs / Math.max(stepMs, 0.001)));
+  const toCheckpoint = checkpointEverySteps > 0 ? checkpointEverySteps - (step % checkpointEverySteps) : Infinity;
+  return Math.min(wanted, Math.max(1, previousSteps * MAX_GROWTH), maxSteps, toCheckpoint, totalSteps - step);
+}
+
+/** Exponential mean of measured step times; slow to believe, so that one hiccup does not shrink the rounds. */
+export function smoothedStepMs(previous: number | undefined, roundMs: number, steps: number): number {
+  const measured = roundMs / steps;
+  return previous === undefined ? measured : 0.5 * previous + 0.5 * measured;
+}

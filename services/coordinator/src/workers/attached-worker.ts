@@ -1,0 +1,47 @@
+import { Tensors, type AttachResponseSchema, type Client, type Hello } from "@segue/protocol";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { connectClient, type Security } from "@segue/runtime";
+import { AsyncQueue } from "../async-queue.js";
+
+type Outgoing = MessageInitShape<typeof AttachResponseSchema>;
+export type OutgoingMessage = NonNullable<Outgoing["message"]>;
+
+/** One worker's stream, from Hello to its end. */
+export class AttachedWorker {
+  readonly workerId: string;
+  readonly hello: Hello;
+  readonly outgoing = new AsyncQueue<Outgoing>();
+  /** Job that has claimed it. */
+  jobId: string | undefined;
+  draining = false;
+  /** Heartbeat intervals since the last sign of life. */
+  missedHeartbeats = 0;
+  rssBytes = 0;
+  step = 0;
+  seenAtMs = Date.now();
+  readonly #security: Security;
+  #tensors: Client<typeof Tensors> | undefined;
+
+  constructor(workerId: string, hello: Hello, security: Security) {
+    this.workerId = workerId;
+    this.hello = hello;
+    this.#security = security;
+  }
+
+  /** Queued at once; dropped when the stream is over. */
+  send(message: OutgoingMessage): void {
+    this.outgoing.push({ message });
+  }
+
+  /** Its Tensors service. */
+  get tensors(): Client<typeof Tensors> {
+    this.#tensors ??= connectClient(Tensors, this.hello.tensorsAddress, this.#security);
+    return this.#tensors;
+  }
+
+  /** Ends the stream after what is queued. Idempotent. */
+  close(): void {
+    this.outgoing.close();
+    this.#tensors?.close();
+  }
+}
