@@ -1,1 +1,5 @@
-export {};
+export type { AdamWStep, Engine, EngineDescription, EngineOptions, LaneStates, SegmentBatch } from "./engine.js";
+export { availableEngines, createEngine, type EngineName, type EngineOffer } from "./create-engine.js";
+export { initialParameters } from "./initial-parameters.js";
+export { readModelFolder, writeModelFolder, type ModelFolder } from "./checkpoint-folder.js";
+export { greedyDecode, prefillPrompt, type Prompt } from "./decode.js";

@@ -1,5 +1,5 @@
 import { modelWidths, type ModelSpec } from "@segue/core";
-import type { Tensor, Tensor1D, Tensor2D, Tensor3D } from "@tensorflow/tfjs";
+import type { Rank, Tensor, Tensor1D, Tensor2D, Tensor3D } from "@tensorflow/tfjs";
 import type { Operations } from "./operations.js";
 import type { Parameters, RecurrentModel, SegmentInput, StateSlot } from "./recurrent-model.js";
 import { convMasks, scanMasks, type ConvMasks, type ScanMasks } from "./segment-masks.js";
@@ -54,7 +54,7 @@ export function mamba2(operations: Operations, spec: ModelSpec): RecurrentModel 
     const R = lanes * tokens;
     const projected_RJ = linear(u_RD, weight("in_proj.weight") as Tensor2D);
     const z_RI = tf.slice(projected_RJ, [0, 0], [R, dInner]);
-    const xbc_BTC = tf.reshape(tf.slice(projected_RJ, [0, dInner], [R, convDim]), [lanes, tokens, convDim]) as Tensor3D;
+    const xbc_BTC = tf.reshape<Rank.R3>(tf.slice(projected_RJ, [0, dInner], [R, convDim]), [lanes, tokens, convDim]);
     const dtRaw_RH = tf.slice(projected_RJ, [0, dInProj - heads], [R, heads]);
 
     const conv = causalConv(xbc_BTC, taps as Tensor3D, weight("conv1d.weight"), weight("conv1d.bias") as Tensor1D, masks.conv);
@@ -86,8 +86,8 @@ export function mamba2(operations: Operations, spec: ModelSpec): RecurrentModel 
       masks.scan,
     );
     const scanned_BTI = tf.slice(tf.reshape(scan.y_ZQHP, [lanes, -1, dInner]), [0, 0, 0], [lanes, tokens, dInner]);
-    const skip_I = tf.reshape(tf.mul(tf.reshape(weight("D"), [heads, 1]), tf.ones([1, headDim])), [dInner]) as Tensor1D;
-    const y_RI = tf.add(tf.reshape(scanned_BTI, [R, dInner]) as Tensor2D, scaleRows(x_RI, skip_I));
+    const skip_I = tf.reshape<Rank.R1>(tf.mul(tf.reshape(weight("D"), [heads, 1]), tf.ones([1, headDim])), [dInner]);
+    const y_RI = tf.add(tf.reshape<Rank.R2>(scanned_BTI, [R, dInner]), scaleRows(x_RI, skip_I));
     const gated_RI = rmsNorm(tf.mul(y_RI, silu(z_RI)), weight("norm.weight") as Tensor1D);
     return { out_RD: linear(gated_RI, weight("out_proj.weight") as Tensor2D), ssm: scan.state_BHPN, taps: conv.taps_BWC };
   }

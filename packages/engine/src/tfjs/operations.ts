@@ -9,17 +9,17 @@ import type { LoadedTensorFlow, TensorFlow } from "./tensorflow.js";
 export interface Operations {
   readonly tf: TensorFlow;
   /** x W^T. */
-  linear(x_RA: Tensor2D, weight_OA: Tensor2D): Tensor2D;
+  readonly linear: (x_RA: Tensor2D, weight_OA: Tensor2D) => Tensor2D;
   /** Product of each pair of matrices; a transposed operand is stored the other way round. */
-  batchedProduct(a: Tensor3D, b: Tensor3D, transposeA: boolean, transposeB: boolean): Tensor3D;
+  readonly batchedProduct: (a: Tensor3D, b: Tensor3D, transposeA: boolean, transposeB: boolean) => Tensor3D;
   /** Every row times `scale_A`, element by element. */
-  scaleRows(x_RA: Tensor2D, scale_A: Tensor1D): Tensor2D;
+  readonly scaleRows: (x_RA: Tensor2D, scale_A: Tensor1D) => Tensor2D;
   /** `bias_A` added to every row. */
-  addToRows(x_RA: Tensor2D, bias_A: Tensor1D): Tensor2D;
+  readonly addToRows: (x_RA: Tensor2D, bias_A: Tensor1D) => Tensor2D;
   /** Rows of the table. */
-  embed(table_VA: Tensor2D, ids_R: Int32Array): Tensor2D;
+  readonly embed: (table_VA: Tensor2D, ids_R: Int32Array) => Tensor2D;
   /** Cross-entropy of each row's label. */
-  crossEntropy(logits_RV: Tensor2D, labels_R: Int32Array): Tensor1D;
+  readonly crossEntropy: (logits_RV: Tensor2D, labels_R: Int32Array) => Tensor1D;
 }
 
 /** A matrix product is worth its own call from this many multiplications on; below, the calls cost more than they save. */
@@ -35,7 +35,7 @@ export function createOperations({ tf, variant }: LoadedTensorFlow): Operations 
       const [a, b, save] = inputs as [A, B, (tensors: Tensor[]) => void];
       save([a, b]);
       return { value: forward(a, b), gradFunc: (dy: Y, saved: Tensor[]) => gradient(dy, saved[0] as A, saved[1] as B) };
-    }) as (a: A, b: B) => Y;
+    });
 
   const columnSums = (x_RA: Tensor2D): Tensor1D => tf.reshape(tf.matMul(tf.ones([1, x_RA.shape[0]]), x_RA), [x_RA.shape[1]]);
 
@@ -45,7 +45,7 @@ export function createOperations({ tf, variant }: LoadedTensorFlow): Operations 
       const narrowInput = x_RA.shape[1] <= dy_RO.shape[1];
       const dWeight = narrowInput
         ? tf.transpose(tf.matMul(tf.transpose(x_RA), dy_RO))
-        : tf.matMul(tf.transpose(dy_RO) as Tensor2D, x_RA);
+        : tf.matMul(tf.transpose<Tensor2D>(dy_RO), x_RA);
       return [tf.matMul(dy_RO, weight_OA), dWeight];
     },
   );
@@ -80,7 +80,7 @@ export function createOperations({ tf, variant }: LoadedTensorFlow): Operations 
     tf.customGrad((table) => ({
       value: tf.gather(table as Tensor2D, tf.tensor1d(ids_R, "int32")),
       gradFunc: (dy: Tensor2D) => tf.tensor2d(scatterAddRows(dy.dataSync<"float32">(), ids_R, table_VA.shape), table_VA.shape),
-    }))(table_VA) as Tensor2D;
+    }))(table_VA);
 
   const crossEntropy = (logits_RV: Tensor2D, labels_R: Int32Array): Tensor1D =>
     tf.customGrad((...inputs) => {

@@ -1,4 +1,4 @@
-import type { Tensor, Tensor1D, Tensor3D, Tensor4D } from "@tensorflow/tfjs";
+import type { Rank, Tensor, Tensor1D, Tensor3D, Tensor4D } from "@tensorflow/tfjs";
 import type { Operations } from "./operations.js";
 import type { ScanMasks } from "./segment-masks.js";
 
@@ -85,14 +85,14 @@ export function ssdScan(
   const perHead = [lanes * groups, dState, headsPerGroup, headDim];
   let state = tf.reshape(tf.transpose(tf.reshape(inputs.state_BHPN, [lanes * groups, M, dState]), [0, 2, 1]), perHead);
   const starts = added_K.map((addition, k) => {
-    const start = tf.reshape(state, [lanes, groups * dState * M]);
+    const start = tf.reshape<Rank.R3>(state, [lanes, groups * dState * M]);
     const shrink = tf.reshape(shrink_K[k] as Tensor, [lanes * groups, 1, headsPerGroup, 1]);
     state = tf.add(tf.mul(state, shrink), tf.reshape(addition, perHead));
     return start;
   });
 
   // y_t += exp(l_t) C_t . (state at the start of the chunk).
-  const start = tf.reshape(tf.stack(starts, 1), [Z * groups, dState, M]) as Tensor3D;
+  const start = tf.reshape<Rank.R3>(tf.stack(starts, 1), [Z * groups, dState, M]);
   const read = tf.reshape(batchedProduct(c, start, false, false), [Z, groups, chunk, M]);
   const read_ZQHP = tf.reshape(groups === 1 ? read : tf.transpose(read, [0, 2, 1, 3]), [Z, chunk, heads, headDim]);
   const fromStart_ZQH = masked(tf.exp(logDecay_ZQH), masks.seesStart_ZQ, [Z, chunk, 1]);

@@ -1,6 +1,6 @@
 import { createRequire } from "node:module";
 import { dirname } from "node:path";
-import * as util from "node:util";
+import type * as util from "node:util";
 import { SegueError } from "@segue/core";
 import type * as tfjs from "@tensorflow/tfjs";
 import type * as tfjsWasm from "@tensorflow/tfjs-backend-wasm";

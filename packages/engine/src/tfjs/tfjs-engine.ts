@@ -1,6 +1,7 @@
-import { parameterLayout, SegueError, type ModelSpec, type ParameterLayout } from "@segue/core";
+import { laneStateFloats, parameterLayout, type ModelSpec, type ParameterLayout } from "@segue/core";
 import type { Scalar, Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs";
 import type { AdamWStep, Engine, EngineDescription, EngineOptions, LaneStates, SegmentBatch } from "../engine.js";
+import { expectLength, expectSegment } from "../input-checks.js";
 import { applyAdamW } from "../optimizer/adamw.js";
 import { mamba2 } from "./mamba2.js";
 import { createOperations, type Operations } from "./operations.js";
@@ -8,16 +9,12 @@ import type { Parameters, RecurrentModel, SegmentInput } from "./recurrent-model
 import { loadTensorFlow, type TensorFlow, type TensorFlowVariant } from "./tensorflow.js";
 
 /**
- * The engine that differentiates by itself: any {@link RecurrentModel}, here Mamba-2, through TensorFlow.js.
+ * The engine that differentiates by itself: any {@link RecurrentModel}, here Mamba-2, through TensorFlow.js. It computes in float32
+ * whatever `precision` says.
  * @param variants ways of running TensorFlow.js to try, in order; all of a thread's engines share the one last chosen
- * @throws SegueError ENGINE_UNAVAILABLE if none loads, or for a precision other than f32
+ * @throws SegueError ENGINE_UNAVAILABLE if none loads
  */
 export async function createTfjsEngine(options: EngineOptions, variants?: readonly TensorFlowVariant[]): Promise<Engine> {
-  if (options.precision !== "f32") {
-    throw new SegueError("ENGINE_UNAVAILABLE", `the tfjs engine computes in f32 only, not in ${options.precision}`, {
-      status: "FAILED_PRECONDITION",
-    });
-  }
   const loaded = await loadTensorFlow(variants);
   const operations = createOperations(loaded);
   return new TfjsEngine(operations, options.model, mamba2(operations, options.model), { name: "tfjs", detail: loaded.detail });
@@ -56,6 +53,7 @@ class TfjsEngine implements Engine {
   }
 
   writeParameters(from: Float32Array): void {
+    expectLength("parameters", from.length, this.layout.size);
     this.#parameters.set(from);
     this.#dropTensors();
   }
@@ -66,6 +64,8 @@ class TfjsEngine implements Engine {
   }
 
   writeMoments(first: Float32Array, second: Float32Array): void {
+    expectLength("first moment", first.length, this.layout.size);
+    expectLength("second moment", second.length, this.layout.size);
     this.#firstMoment.set(first);
     this.#secondMoment.set(second);
   }
@@ -94,7 +94,7 @@ class TfjsEngine implements Engine {
 
   readStates(states: LaneStates, into: Float32Array): void {
     const { lanes, tensors } = states as TfjsStates;
-    const laneFloats = this.#laneFloats();
+    const laneFloats = laneStateFloats(this.model);
     let offset = 0;
     for (const tensor of tensors) {
       const size = tensor.size / lanes;
@@ -107,7 +107,8 @@ class TfjsEngine implements Engine {
 
   writeStates(states: LaneStates, from: Float32Array): void {
     const own = states as TfjsStates;
-    const laneFloats = this.#laneFloats();
+    const laneFloats = laneStateFloats(this.model);
+    expectLength("states", from.length, own.lanes * laneFloats);
     let offset = 0;
     const tensors = own.tensors.map((tensor) => {
       const size = tensor.size / own.lanes;
@@ -123,6 +124,8 @@ class TfjsEngine implements Engine {
   }
 
   forwardBackward(batch: SegmentBatch, states: LaneStates, gradient: Float32Array): number {
+    expectSegment(batch, states, this.model.vocab);
+    expectLength("gradient", gradient.length, this.layout.size);
     const own = states as TfjsStates;
     const names = [...this.#parameterTensors().keys()];
     const inputs = [...this.#parameterTensors().values()];
@@ -144,6 +147,7 @@ class TfjsEngine implements Engine {
   }
 
   applyAdamW(gradientSum: Float32Array, step: AdamWStep): number {
+    expectLength("gradient", gradientSum.length, this.layout.size);
     this.#dropTensors();
     const vectors = { parameters: this.#parameters, first: this.#firstMoment, second: this.#secondMoment };
     return applyAdamW(vectors, gradientSum, this.layout, step);
@@ -174,6 +178,7 @@ class TfjsEngine implements Engine {
     states: LaneStates,
     result: (parameters: Parameters, hidden_RD: Tensor2D) => Tensor1D | Tensor2D,
   ): Float32Array {
+    expectSegment(batch, states, this.model.vocab);
     const own = states as TfjsStates;
     const parameters = this.#parameterTensors();
     let next: Tensor[] = [];
@@ -208,10 +213,6 @@ class TfjsEngine implements Engine {
   #dropTensors(): void {
     if (this.#tensors) this.#tf.dispose([...this.#tensors.values()]);
     this.#tensors = undefined;
-  }
-
-  #laneFloats(): number {
-    return this.network.slots.reduce((sum, { shape }) => sum + shape.reduce((product, extent) => product * extent, 1), 0);
   }
 }
 

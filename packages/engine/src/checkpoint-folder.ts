@@ -1,0 +1,73 @@
+import { mkdir, open, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import {
+  configFromHuggingFace,
+  configToHuggingFace,
+  decodeSafetensors,
+  flattenParameters,
+  parameterLayout,
+  safetensorsHeader,
+  SegueError,
+  type ModelSpec,
+} from "@segue/core";
+
+export interface ModelFolder {
+  readonly model: ModelSpec;
+  /** Flat, in the order of the layout. */
+  readonly parameters: Float32Array;
+}
+
+/** Reads and writes are cut into pieces: one call of Node's moves at most 2 GiB. */
+const PIECE_BYTES = 1 << 30;
+
+/**
+ * Reads `config.json` and `model.safetensors` of a Hugging Face Mamba-2 folder.
+ * @throws SegueError MODEL_UNSUPPORTED, SAFETENSORS_INVALID or CHECKPOINT_MISMATCH; the system's error for a file that is not there
+ */
+export async function readModelFolder(folder: string): Promise<ModelFolder> {
+  const model = configFromHuggingFace(parseConfig(await readFile(join(folder, "config.json"), "utf8")));
+  const tensors = decodeSafetensors(await readBytes(join(folder, "model.safetensors")));
+  return { model, parameters: flattenParameters(model, tensors) };
+}
+
+/** Writes the folder that `Mamba2ForCausalLM.from_pretrained` reads; makes it if need be, overwrites what it holds. */
+export async function writeModelFolder(folder: string, { model, parameters }: ModelFolder, eosId: number): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  await writeFile(join(folder, "config.json"), `${JSON.stringify(configToHuggingFace(model, eosId), null, 2)}\n`);
+  const entries = parameterLayout(model).entries.map(({ name, shape }) => ({ name, dtype: "F32" as const, shape }));
+  const file = await open(join(folder, "model.safetensors"), "w");
+  try {
+    // The flat vector holds the tensors in the header's order, so its bytes are the file's data.
+    await file.writeFile(safetensorsHeader(entries, { format: "pt" }));
+    const bytes = new Uint8Array(parameters.buffer, parameters.byteOffset, parameters.byteLength);
+    for (let start = 0; start < bytes.length; start += PIECE_BYTES)
+      await file.writeFile(bytes.subarray(start, start + PIECE_BYTES));
+  } finally {
+    await file.close();
+  }
+}
+
+function parseConfig(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch (cause) {
+    throw new SegueError("MODEL_UNSUPPORTED", "config.json is not JSON", { cause });
+  }
+}
+
+async function readBytes(path: string): Promise<Uint8Array> {
+  const file = await open(path);
+  try {
+    const { size } = await file.stat();
+    const bytes = new Uint8Array(size);
+    let read = 0;
+    while (read < size) {
+      const { bytesRead } = await file.read(bytes, read, Math.min(PIECE_BYTES, size - read), read);
+      if (bytesRead === 0) throw new SegueError("SAFETENSORS_INVALID", `${path} shrank while it was read`, { status: "DATA_LOSS" });
+      read += bytesRead;
+    }
+    return bytes;
+  } finally {
+    await file.close();
+  }
+}

@@ -1,0 +1,76 @@
+import { SegueError } from "@segue/core";
+import type { Engine, EngineOptions } from "./engine.js";
+import { loadTensorFlow } from "./tfjs/tensorflow.js";
+
+export type EngineName = "cuda" | "cpu" | "tfjs";
+
+export interface EngineOffer {
+  readonly name: EngineName;
+  /** For people, for example "cpu (AVX-512, 2 threads)"; empty when the engine does not work here. */
+  readonly detail: string;
+  /** Why it does not work on this machine. */
+  readonly reason?: string;
+}
+
+/** Fastest first: the order in which `auto` tries them. */
+const ENGINES: readonly EngineName[] = ["cuda", "cpu", "tfjs"];
+
+/** Every engine, fastest first, each tried for real on this machine: the first offer without a reason is what `auto` takes. */
+export async function availableEngines(): Promise<EngineOffer[]> {
+  const offers: EngineOffer[] = [];
+  for (const name of ENGINES) offers.push(await offer(name));
+  return offers;
+}
+
+/**
+ * Opens an engine. Nothing of the others is loaded, save that `auto` tries the faster ones first.
+ * @throws SegueError ENGINE_UNAVAILABLE with the reason; for `auto` with those of all engines
+ */
+export async function createEngine(choice: EngineName | "auto", options: EngineOptions): Promise<Engine> {
+  if (choice !== "auto") return open(choice, options);
+  const reasons: string[] = [];
+  for (const name of ENGINES) {
+    const { reason } = await offer(name);
+    if (reason === undefined) return open(name, options);
+    reasons.push(`${name}: ${reason}`);
+  }
+  throw unavailable(`No engine works on this machine (${reasons.join("; ")})`);
+}
+
+async function offer(name: EngineName): Promise<EngineOffer> {
+  const found = await probe(name);
+  return "reason" in found ? { name, detail: "", reason: found.reason } : { name, detail: found.detail };
+}
+
+async function probe(name: EngineName): Promise<{ detail: string } | { reason: string }> {
+  switch (name) {
+    case "cuda":
+      return { reason: NO_CUDA };
+    case "cpu":
+      return (await import("./native/index.js")).probeCpu();
+    case "tfjs":
+      try {
+        return { detail: (await loadTensorFlow()).detail };
+      } catch (cause) {
+        if (cause instanceof SegueError) return { reason: cause.message };
+        throw cause;
+      }
+  }
+}
+
+async function open(name: EngineName, options: EngineOptions): Promise<Engine> {
+  switch (name) {
+    case "cuda":
+      throw unavailable(`Engine cuda: ${NO_CUDA}`);
+    case "cpu":
+      return (await import("./native/index.js")).createCpuEngine(options);
+    case "tfjs":
+      return (await import("./tfjs/tfjs-engine.js")).createTfjsEngine(options);
+  }
+}
+
+const NO_CUDA = "this version has no CUDA kernels";
+
+function unavailable(message: string): SegueError {
+  return new SegueError("ENGINE_UNAVAILABLE", message, { status: "FAILED_PRECONDITION" });
+}

@@ -1,0 +1,56 @@
+import type { Engine, LaneStates, SegmentBatch } from "./engine.js";
+
+export type Prompt = Pick<SegmentBatch, "lanes" | "tokens" | "tokens_BT">;
+
+/**
+ * Feeds prompts of any length, at most `segmentTokens` at a time, so that memory does not grow with the prompt.
+ * @param betweenSegments called at every boundary inside the prompt, for example to zero the states as a control experiment
+ * @returns logits after the last token, [lanes, vocab]
+ */
+export function prefillPrompt(
+  engine: Engine,
+  states: LaneStates,
+  prompt: Prompt,
+  segmentTokens: number,
+  betweenSegments?: () => void,
+): Float32Array {
+  const { lanes, tokens, tokens_BT } = prompt;
+  if (tokens < 1 || segmentTokens < 1) throw new RangeError("a prompt and its segments have at least one token");
+  for (let start = 0; ; start += segmentTokens) {
+    const length = Math.min(segmentTokens, tokens - start);
+    const segment_BT = new Int32Array(lanes * length);
+    for (let lane = 0; lane < lanes; lane++) {
+      const first = lane * tokens + start;
+      segment_BT.set(tokens_BT.subarray(first, first + length), lane * length);
+    }
+    const logits_BV = engine.prefill({ lanes, tokens: length, tokens_BT: segment_BT }, states);
+    if (start + length === tokens) return logits_BV;
+    betweenSegments?.();
+  }
+}
+
+/**
+ * Continues each lane with its most likely token, `newTokens` times; of equally likely tokens the lowest id wins.
+ * The last token drawn is not fed back.
+ * @param logits_BV logits after the prompt
+ * @returns [lanes, newTokens]
+ */
+export function greedyDecode(engine: Engine, states: LaneStates, logits_BV: Float32Array, newTokens: number): Int32Array {
+  const { lanes } = states;
+  const decoded_BT = new Int32Array(lanes * newTokens);
+  let logits = logits_BV;
+  for (let t = 0; t < newTokens; t++) {
+    const next_B = mostLikely(logits, lanes);
+    next_B.forEach((token, lane) => (decoded_BT[lane * newTokens + t] = token));
+    if (t + 1 < newTokens) logits = engine.prefill({ lanes, tokens: 1, tokens_BT: next_B }, states);
+  }
+  return decoded_BT;
+}
+
+function mostLikely(logits_BV: Float32Array, lanes: number): Int32Array {
+  const vocab = logits_BV.length / lanes;
+  return Int32Array.from({ length: lanes }, (_, lane) => {
+    const row = logits_BV.subarray(lane * vocab, (lane + 1) * vocab);
+    return row.reduce((best, value, id) => (value > (row[best] as number) ? id : best), 0);
+  });
+}

@@ -1,0 +1,36 @@
+import { SegueError } from "@segue/core";
+import type { LaneStates, SegmentBatch } from "./engine.js";
+
+/** @throws SegueError ENGINE_INPUT_INVALID */
+export function expectLength(what: string, actual: number, expected: number): void {
+  if (actual === expected) return;
+  throw new SegueError("ENGINE_INPUT_INVALID", `${what}: expected ${expected}, got ${actual}`);
+}
+
+/**
+ * Ids outside the vocabulary would read past the tables of a kernel.
+ * @throws SegueError ENGINE_INPUT_INVALID
+ */
+export function expectTokens(what: string, ids: Int32Array, vocab: number): void {
+  const wrong = ids.find((id) => id < 0 || id >= vocab);
+  if (wrong === undefined) return;
+  throw new SegueError("ENGINE_INPUT_INVALID", `${what} ${wrong} is outside the vocabulary of ${vocab}`);
+}
+
+/** Sizes and ids of a segment; labels and weights where it has them. @throws SegueError ENGINE_INPUT_INVALID */
+export function expectSegment(
+  batch: Omit<SegmentBatch, "labels_BT"> & Partial<Pick<SegmentBatch, "labels_BT">>,
+  states: LaneStates,
+  vocab: number,
+): void {
+  const rows = batch.lanes * batch.tokens;
+  expectLength("lanes of the states", states.lanes, batch.lanes);
+  expectLength("tokens", batch.tokens_BT.length, rows);
+  expectTokens("token", batch.tokens_BT, vocab);
+  if (batch.labels_BT) {
+    expectLength("labels", batch.labels_BT.length, rows);
+    expectTokens("label", batch.labels_BT, vocab);
+  }
+  if (batch.weights_BT) expectLength("weights", batch.weights_BT.length, rows);
+  if (batch.resets_BT) expectLength("resets", batch.resets_BT.length, rows);
+}
