@@ -25,9 +25,9 @@ export function serveCompute(factory: EngineFactory): void {
   });
 }
 
+/** The types of `name` and `request` belong together where they were sent; structured clone forgets it. */
 function call(host: ComputeHost, name: CallName, request: unknown): unknown {
-  const handler = host[name] as (this: ComputeHost, request: unknown) => unknown;
-  return handler.call(host, request);
+  return (host as unknown as Record<CallName, (request: unknown) => unknown>)[name](request);
 }
 
 function describe(error: unknown): { code: string; message: string; stack?: string | undefined } {

@@ -9,7 +9,7 @@ export interface Snapshot {
   readonly step: number;
   /** Weights, first and second moments, f32 [3, P]. */
   readonly model: Float32Array;
-  /** Lane states of the shards placed here. */
+  /** Lane states of the shards that are or were placed here at this step. */
   readonly states: ReadonlyMap<number, Float32Array>;
   /** SHA-256 of the weights, hex. */
   readonly digest: string;
@@ -95,7 +95,7 @@ export class Snapshots {
   }
 }
 
-/** The states of `shards` as the compute thread takes them. */
+/** Lane states as the compute thread takes them. */
 export function shardStates(states: ReadonlyMap<number, Float32Array>): ShardStates[] {
   return Array.from(states, ([shard, values]) => ({ shard, states: values }));
 }

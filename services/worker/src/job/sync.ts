@@ -47,7 +47,8 @@ export async function syncToStep(options: SyncOptions): Promise<void> {
     const message = `the weights of step ${step} have digest ${digest}, not ${weightsDigest}`;
     throw new SegueError("DIGEST_MISMATCH", message, { status: "DATA_LOSS" });
   }
-  const snapshot: Snapshot = { step, model, states, digest };
+  // States of shards that moved away stay: whoever got them may be told to pull them here.
+  const snapshot: Snapshot = { step, model, states: new Map([...(own?.states ?? []), ...states]), digest };
   snapshots.add(snapshot);
   snapshots.retain((kept) => kept === step);
 }

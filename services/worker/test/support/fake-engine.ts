@@ -1,0 +1,111 @@
+import { laneStateFloats, parameterLayout, randomStream, SegueError, type ModelSpec } from "@segue/core";
+import type { AdamWStep, Engine, EngineOptions, LaneStates, SegmentBatch } from "@segue/engine";
+import { serveCompute } from "../../src/compute/serve.js";
+import { BROKEN_TOKEN, SLOW_TOKEN } from "./tokens.js";
+
+interface FakeStates extends LaneStates {
+  readonly values: Float32Array;
+}
+
+/**
+ * Arithmetic without meaning that depends on everything a step depends on: weights, tokens, labels, weights of labels, resets and states.
+ * Its float32 sums differ when they are added in another order.
+ */
+class FakeEngine implements Engine {
+  readonly description = { name: "tfjs", detail: "fake" } as const;
+  readonly model: ModelSpec;
+  readonly layout;
+  readonly #weights: Float32Array;
+  readonly #first: Float32Array;
+  readonly #second: Float32Array;
+
+  constructor({ model }: EngineOptions) {
+    this.model = model;
+    this.layout = parameterLayout(model);
+    this.#weights = new Float32Array(this.layout.size);
+    this.#first = new Float32Array(this.layout.size);
+    this.#second = new Float32Array(this.layout.size);
+  }
+
+  readParameters(into: Float32Array): void {
+    into.set(this.#weights);
+  }
+  writeParameters(from: Float32Array): void {
+    this.#weights.set(from);
+  }
+  readMoments(first: Float32Array, second: Float32Array): void {
+    first.set(this.#first);
+    second.set(this.#second);
+  }
+  writeMoments(first: Float32Array, second: Float32Array): void {
+    this.#first.set(first);
+    this.#second.set(second);
+  }
+
+  createStates(lanes: number): FakeStates {
+    return { lanes, values: new Float32Array(lanes * laneStateFloats(this.model)) };
+  }
+  freeStates(): void {}
+  zeroStates(states: FakeStates, part: "ssm" | "conv"): void {
+    // Halves stand for the parts.
+    const half = states.values.length / 2;
+    if (part === "ssm") states.values.fill(0, 0, half);
+    else states.values.fill(0, half);
+  }
+  readStates(states: FakeStates, into: Float32Array): void {
+    into.set(states.values);
+  }
+  writeStates(states: FakeStates, from: Float32Array): void {
+    states.values.set(from);
+  }
+
+  forwardBackward(batch: SegmentBatch, states: FakeStates, gradient: Float32Array): number {
+    const { tokens_BT, labels_BT, weights_BT, resets_BT } = batch;
+    if (tokens_BT.includes(BROKEN_TOKEN)) throw new SegueError("ENGINE_OUT_OF_MEMORY", "no room for the segment");
+    if (tokens_BT.includes(SLOW_TOKEN)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 40);
+    const { values } = states;
+    let loss = 0;
+    gradient.fill(0);
+    for (let t = 0; t < tokens_BT.length; t++) {
+      const weight = weights_BT?.[t] ?? 1;
+      const x = Math.fround(Math.sin(tokens_BT[t]! * 12.9898 + t) * 1.7);
+      const at = (t * 7) % values.length;
+      if (resets_BT?.[t]) values.fill(0);
+      values[at] = values[at]! * 0.9 + x + this.#weights[t % this.#weights.length]!;
+      const error = values[at] - labels_BT[t]! / 64;
+      loss += weight * error * error;
+      for (let i = t % 5; i < gradient.length; i += 5)
+        gradient[i] = gradient[i]! + weight * error * (this.#weights[i]! + x / (i + 1));
+    }
+    return loss;
+  }
+
+  applyAdamW(gradientSum: Float32Array, { learningRate, totalWeight, step }: AdamWStep): number {
+    let square = 0;
+    for (let i = 0; i < gradientSum.length; i++) {
+      const g = gradientSum[i]! / totalWeight;
+      square += g * g;
+      this.#first[i] = this.#first[i]! * 0.9 + g * 0.1;
+      this.#second[i] = this.#second[i]! * 0.95 + g * g * 0.05;
+      this.#weights[i] = this.#weights[i]! - (learningRate * this.#first[i]!) / (Math.sqrt(this.#second[i]!) + 1e-3 * step);
+    }
+    return Math.sqrt(square);
+  }
+
+  prefill(): Float32Array {
+    throw new Error("training never prefills");
+  }
+  score(): Float32Array {
+    throw new Error("training never scores");
+  }
+  close(): void {}
+}
+
+serveCompute({
+  availableEngines: async () => [{ name: "tfjs", detail: "fake" }],
+  createEngine: async (_choice, options) => new FakeEngine(options),
+  initialParameters: (model, seed) => {
+    const random = randomStream(seed, "fake");
+    return Float32Array.from({ length: parameterLayout(model).size }, () => random.normal() * 0.1);
+  },
+});
