@@ -14,7 +14,10 @@ const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
 const silu = (x: number): number => x * sigmoid(x);
 const siluSlope = (x: number): number => sigmoid(x) * (1 + x * (1 - sigmoid(x)));
 
-/** Where the taps of token t are read: a row of the segment, a row of the carried taps, or nowhere (another document). */
+/**
+ * Where the taps of token t are read: a row of the segment, a row of the carried taps (negative), or nowhere (another document). The
+ * token after the segment starts no document that is known here.
+ */
 function tapSources(
   args: { tokens: number; taps: number; resets_R?: I | undefined },
   b: number,
@@ -23,8 +26,9 @@ function tapSources(
   const sources: (number | undefined)[] = [];
   let reachable = true;
   for (let back = 0; back < args.taps; back++) {
-    sources.unshift(reachable ? t - back : undefined);
-    if (t - back >= 0 && args.resets_R?.[b * args.tokens + t - back]) reachable = false;
+    const source = t - back;
+    sources.unshift(reachable ? source : undefined);
+    if (source >= 0 && source < args.tokens && args.resets_R?.[b * args.tokens + source]) reachable = false;
   }
   return sources;
 }
