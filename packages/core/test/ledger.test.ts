@@ -101,11 +101,12 @@ describe("ledger", () => {
     assert.equal(decide(ledger, CALM).type, "fail");
   });
 
-  it("settles at the boundary, abandons at once, finishes at the end", () => {
+  it("settles at the boundary, abandons at once, finishes at the end of training or of the data", () => {
     const running = apply(ready(["a"]), { type: "roundStarted", steps: 10 });
     assert.equal(decide(running, { ...CALM, intent: "settle" }).type, "wait");
     assert.equal(decide(running, { ...CALM, intent: "abandon" }).type, "stop");
     const done = after(running, reported(running, "a", "x"), { type: "roundCommitted" });
     assert.equal(decide(done, CALM).type, "finish");
+    assert.equal(decide(apply(ready(["a"]), { type: "dataEnded", step: 0 }), CALM).type, "finish");
   });
 });

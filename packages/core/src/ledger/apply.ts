@@ -52,6 +52,8 @@ export function apply(ledger: Ledger, event: LedgerEvent): Ledger {
       return { ...dissolve(ledger), failures: ledger.failures + 1 };
     case "dissolved":
       return dissolve(ledger);
+    case "dataEnded":
+      return { ...ledger, totalSteps: Math.min(ledger.totalSteps, event.step) };
     case "checkpointWritten":
       return { ...ledger, durableStep: Math.max(ledger.durableStep, event.step) };
     case "restored":

@@ -75,6 +75,8 @@ export type LedgerEvent =
   | { readonly type: "memberFailed"; readonly generation: number; readonly workerId: string }
   /** Membership ends without a loss: pause, drain below the minimum, shutdown. */
   | { readonly type: "dissolved" }
+  /** There is no data for the step `step` and those after it. */
+  | { readonly type: "dataEnded"; readonly step: number }
   | { readonly type: "checkpointWritten"; readonly step: number }
   /** No worker holds `step` any more; the job goes back to a checkpoint. */
   | { readonly type: "restored"; readonly step: number; readonly weightsDigest: string };

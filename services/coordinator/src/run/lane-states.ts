@@ -1,9 +1,11 @@
-import { laneStateFloats, type JobSpec, type LedgerMember } from "@segue/core";
+import { laneStateFloats, SegueError, type JobSpec, type LedgerMember } from "@segue/core";
 import { pullTensor, type TensorRegistry } from "@segue/protocol";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 
 /** How long a worker may take to publish the states of a round it has just reported. */
 const STATES_WAIT_MS = 10_000;
+
+export const STATES_PULL_FAILED = "STATES_PULL_FAILED";
 
 export function statesRef(jobId: string, step: number, shard: number): string {
   return `job/${jobId}/snapshot/${step}/states/${shard}`;
@@ -16,7 +18,7 @@ export function modelRef(jobId: string, step: number): string {
 /**
  * Pulls the lane states of every shard at `step` from the members that own them.
  * @returns by shard, each f32 [lanesPerShard, laneStateFloats]
- * @throws what a pull throws, with the member that failed
+ * @throws SegueError STATES_PULL_FAILED; the field of its violation is the id of the member that did not deliver
  */
 export async function pullLaneStates(
   jobId: string,
@@ -30,7 +32,17 @@ export async function pullLaneStates(
     members.map(async ({ shards, worker }) => {
       for (const shard of shards) {
         const into = emptyStates(spec);
-        await pullTensor(worker.tensors, statesRef(jobId, step, shard), { waitMs: STATES_WAIT_MS, signal, into });
+        try {
+          await pullTensor(worker.tensors, statesRef(jobId, step, shard), { waitMs: STATES_WAIT_MS, signal, into });
+        } catch (cause) {
+          const description = `cannot pull the states of shard ${shard} at step ${step}: ${cause instanceof Error ? cause.message : String(cause)}`;
+          const violations = [{ field: worker.workerId, description }];
+          throw new SegueError(STATES_PULL_FAILED, `${worker.workerId}: ${description}`, {
+            status: "UNAVAILABLE",
+            violations,
+            cause,
+          });
+        }
         states[shard] = into;
       }
     }),

@@ -1,0 +1,54 @@
+import { parameterLayout, type JobSpec } from "@segue/core";
+import { JobPhase, type JobSchema } from "@segue/protocol";
+import { jobSpecToProto } from "@segue/runtime";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { JobRecord } from "./job-record.js";
+import type { LiveStatus } from "./live-status.js";
+
+/** A job as it is at one moment. */
+export interface JobView {
+  readonly record: JobRecord;
+  readonly live: LiveStatus;
+}
+
+export function tokensPerStep({ batch, tbptt }: JobSpec): number {
+  return batch.shards * batch.lanesPerShard * tbptt.segmentTokens;
+}
+
+/** Seconds left at the present speed; 0 when unknown or over. */
+export function etaSeconds({ record, live }: JobView): number {
+  if (record.phase !== "RUNNING" || live.tokensPerSecond <= 0) return 0;
+  return ((record.spec.train.steps - live.step) * tokensPerStep(record.spec)) / live.tokensPerSecond;
+}
+
+export function jobToProto(view: JobView): MessageInitShape<typeof JobSchema> {
+  const { record, live } = view;
+  const { spec } = record;
+  const stepTokens = tokensPerStep(spec);
+  return {
+    jobId: record.jobId,
+    name: spec.name,
+    phase: JobPhase[record.phase],
+    reason: record.reason,
+    step: live.step,
+    totalSteps: spec.train.steps,
+    tokens: BigInt(live.step * stepTokens),
+    totalTokens: BigInt(spec.train.steps * stepTokens),
+    loss: live.loss,
+    tokensPerSecond: live.tokensPerSecond,
+    learningRate: live.learningRate,
+    gradientNorm: live.gradientNorm,
+    workers: live.workers,
+    parameters: BigInt(parameterLayout(spec.model).size),
+    attempt: record.attempt,
+    documentsRead: BigInt(live.documentsRead),
+    documentsDroppedShort: BigInt(live.documentsDroppedShort),
+    submittedAtMs: BigInt(record.submittedAtMs),
+    updatedAtMs: BigInt(record.updatedAtMs),
+    etaSeconds: etaSeconds(view),
+    engine: live.engine,
+    checkpointStep: live.checkpointStep,
+    checkpointDigest: live.checkpointDigest,
+    spec: jobSpecToProto(spec),
+  };
+}

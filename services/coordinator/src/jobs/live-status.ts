@@ -1,0 +1,29 @@
+/** What a job's training looks like right now; derived, never stored. */
+export interface LiveStatus {
+  readonly step: number;
+  readonly loss: number;
+  readonly tokensPerSecond: number;
+  readonly learningRate: number;
+  readonly gradientNorm: number;
+  readonly workers: number;
+  readonly documentsRead: number;
+  readonly documentsDroppedShort: number;
+  readonly engine: string;
+  /** Of the newest checkpoint; 0 and empty when there is none. */
+  readonly checkpointStep: number;
+  readonly checkpointDigest: string;
+}
+
+export const NOT_STARTED: LiveStatus = {
+  step: 0,
+  loss: 0,
+  tokensPerSecond: 0,
+  learningRate: 0,
+  gradientNorm: 0,
+  workers: 0,
+  documentsRead: 0,
+  documentsDroppedShort: 0,
+  engine: "",
+  checkpointStep: 0,
+  checkpointDigest: "",
+};

@@ -1,0 +1,102 @@
+import { parameterLayout } from "@segue/core";
+import { redisKeys, type MetricsWriter } from "@segue/runtime";
+import type { Manifest } from "../checkpoints/manifest.js";
+import { etaSeconds, tokensPerStep, type JobView } from "../jobs/job-view.js";
+import type { StepMetrics } from "../run/step-metrics.js";
+import type { AttachedWorker } from "../workers/attached-worker.js";
+
+const STREAM_ENTRIES = 20_000;
+const SPANS = [1, 10, 100] as const;
+
+interface Span {
+  losses: number;
+  count: number;
+}
+
+/** Everything the coordinator tells Redis, as docs/reference/redis.md describes it. Without Redis nothing is written. */
+export class JobMetrics {
+  readonly #writer: MetricsWriter | undefined;
+  readonly #spans = new Map<string, Span>();
+
+  constructor(writer: MetricsWriter | undefined) {
+    this.#writer = writer;
+  }
+
+  job(view: JobView): void {
+    const { record, live } = view;
+    const { spec, jobId } = record;
+    const stepTokens = tokensPerStep(spec);
+    this.#writer?.zadd(redisKeys.jobs, record.submittedAtMs, jobId);
+    this.#writer?.hash(redisKeys.job(jobId), {
+      name: spec.name,
+      phase: record.phase,
+      reason: record.reason,
+      ...live,
+      totalSteps: spec.train.steps,
+      tokens: live.step * stepTokens,
+      totalTokens: spec.train.steps * stepTokens,
+      attempt: record.attempt,
+      etaSeconds: etaSeconds(view),
+      parameters: parameterLayout(spec.model).size,
+      submittedAtMs: record.submittedAtMs,
+      updatedAtMs: record.updatedAtMs,
+      spec: JSON.stringify(spec),
+    });
+    this.#writer?.publish(redisKeys.events, jobId);
+  }
+
+  /** The steps of a committed round. */
+  steps({ record, live }: JobView, steps: readonly StepMetrics[]): void {
+    const { jobId, attempt, spec } = record;
+    for (const metrics of steps) {
+      for (const every of SPANS) {
+        const key = redisKeys.train(jobId, attempt, every);
+        const span = this.#spans.get(key) ?? { losses: 0, count: 0 };
+        span.losses += metrics.loss;
+        span.count++;
+        this.#spans.set(key, span);
+        if (metrics.step % every !== 0) continue;
+        this.#spans.delete(key);
+        this.#writer?.stream(key, STREAM_ENTRIES, {
+          step: metrics.step,
+          loss: span.losses / span.count,
+          lr: metrics.learningRate,
+          gnorm: metrics.gradientNorm,
+          tps: live.tokensPerSecond,
+          tokens: metrics.step * tokensPerStep(spec),
+        });
+      }
+    }
+  }
+
+  checkpoint({ jobId, step, digest, createdAtMs, sizeBytes, loss }: Manifest): void {
+    // Scores are steps: a checkpoint that was written again replaces its older entry.
+    this.#writer?.zremByScore(redisKeys.checkpoints(jobId), step);
+    this.#writer?.zadd(redisKeys.checkpoints(jobId), step, JSON.stringify({ step, digest, createdAtMs, sizeBytes, loss }));
+  }
+
+  checkpointDeleted(jobId: string, step: number): void {
+    this.#writer?.zremByScore(redisKeys.checkpoints(jobId), step);
+  }
+
+  worker(worker: AttachedWorker, shards: readonly number[]): void {
+    const { workerId, hello, jobId, step, rssBytes, seenAtMs, draining } = worker;
+    const state = draining ? "draining" : jobId === undefined ? "idle" : shards.length > 0 ? "training" : "joining";
+    const content = {
+      name: hello.name,
+      engine: hello.engines[0] ?? "",
+      detail: hello.device,
+      jobId: jobId ?? "",
+      shards,
+      step,
+      rssBytes,
+      state,
+      seenAtMs,
+    };
+    this.#writer?.hash(redisKeys.workers, { [workerId]: JSON.stringify(content) });
+  }
+
+  workerGone(workerId: string): void {
+    this.#writer?.hashDelete(redisKeys.workers, workerId);
+  }
+}

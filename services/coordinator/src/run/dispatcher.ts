@@ -1,0 +1,90 @@
+import type { JobSpec, Ledger } from "@segue/core";
+import { jobSpecToProto } from "@segue/runtime";
+import type { SegmentFeed } from "../feed/segment-feed.js";
+import type { AttachedWorker } from "../workers/attached-worker.js";
+
+export interface DispatcherOptions {
+  readonly jobId: string;
+  readonly spec: JobSpec;
+  /** Where this coordinator's Tensors service answers, as workers reach it. */
+  readonly address: string;
+  readonly workers: ReadonlyMap<string, AttachedWorker>;
+}
+
+/** Speaks to the members of one job: the order of messages that docs/design/cluster-protocol.md describes. */
+export class Dispatcher {
+  readonly #options: DispatcherOptions;
+  #generation = 0;
+  /** Segments of the steps before it have been sent to the members of this generation. */
+  #sentBefore = 0;
+  #sending: Promise<void> = Promise.resolve();
+
+  constructor(options: DispatcherOptions) {
+    this.#options = options;
+  }
+
+  /** Tells the members of a generation just formed to come to the committed step. */
+  join(ledger: Ledger): void {
+    const { jobId, spec, address, workers } = this.#options;
+    const members = ledger.members.map(({ workerId, shards }) => ({
+      workerId,
+      tensorsAddress: workers.get(workerId)?.hello.tensorsAddress ?? "",
+      shards: [...shards],
+    }));
+    this.#generation = ledger.generation;
+    this.#sentBefore = ledger.step;
+    // At step 0 weights come from the seed and states are zero; later they come from a worker that has them, else from a checkpoint.
+    const holder = ledger.holders.map((workerId) => workers.get(workerId)).find((worker) => worker !== undefined);
+    const weightsAddress = ledger.step === 0 ? "" : (holder?.hello.tensorsAddress ?? address);
+    for (const { workerId } of ledger.members) {
+      workers.get(workerId)?.send({
+        case: "join",
+        value: {
+          jobId,
+          generation: ledger.generation,
+          spec: jobSpecToProto(spec),
+          step: ledger.step,
+          members,
+          weightsAddress,
+          statesAddress: ledger.step === 0 ? "" : address,
+          weightsDigest: ledger.weightsDigest,
+        },
+      });
+    }
+  }
+
+  /** Sends the segments of all steps before `endStep`, as far as the data go, unless another generation is formed meanwhile. */
+  sendSegments(ledger: Ledger, feed: SegmentFeed, endStep: number): Promise<void> {
+    const sending = this.#sending.catch(() => undefined).then(() => this.#sendSegments(ledger, feed, endStep));
+    this.#sending = sending;
+    return sending;
+  }
+
+  runRound(ledger: Ledger, snapshot: boolean): void {
+    const { round, generation } = ledger;
+    if (!round) return;
+    const value = { jobId: this.#options.jobId, generation, firstStep: round.firstStep, steps: round.steps, snapshot };
+    for (const { workerId } of ledger.members) this.#options.workers.get(workerId)?.send({ case: "runRound", value });
+  }
+
+  /** Makes the generation void for those of its members that are still there. */
+  withdraw(ledger: Ledger): void {
+    const value = { jobId: this.#options.jobId, generation: ledger.generation };
+    for (const { workerId } of ledger.members) this.#options.workers.get(workerId)?.send({ case: "withdraw", value });
+  }
+
+  async #sendSegments({ generation, members }: Ledger, feed: SegmentFeed, endStep: number): Promise<void> {
+    const { jobId, workers } = this.#options;
+    while (this.#generation === generation && this.#sentBefore < endStep) {
+      const step = this.#sentBefore;
+      const cut = await feed.get(step);
+      if (!cut || this.#generation !== generation) return;
+      for (const { workerId, shards } of members) {
+        const own = shards.flatMap((shard) => cut.shards[shard] ?? []);
+        const value = { jobId, generation, step, totalWeight: cut.totalWeight, shards: own };
+        workers.get(workerId)?.send({ case: "segments", value });
+      }
+      this.#sentBefore = step + 1;
+    }
+  }
+}
