@@ -1,0 +1,206 @@
+import { SegueError } from "@segue/core";
+import { queueNames, redisKeys } from "@segue/runtime";
+import { Queue } from "bullmq";
+import type { ChainableCommander, Redis } from "ioredis";
+import {
+  chooseResolution,
+  downsample,
+  mergeAttempts,
+  parseEntry,
+  toColumns,
+  type Resolution,
+  type SeriesColumns,
+  type SeriesPoint,
+} from "./series.js";
+import {
+  checkpointView,
+  evaluationView,
+  evaluatorView,
+  jobSpecView,
+  jobView,
+  workerView,
+  type CheckpointView,
+  type EvaluationView,
+  type EvaluatorView,
+  type JobView,
+  type WorkerView,
+} from "./views.js";
+
+/** Jobs of one queue by state. */
+export type QueueCounts = Readonly<Record<string, number>>;
+
+export interface Overview {
+  /** Newest first. */
+  readonly jobs: readonly JobView[];
+  readonly workers: readonly WorkerView[];
+  readonly evaluators: readonly EvaluatorView[];
+  readonly queues: Readonly<Record<string, QueueCounts>>;
+}
+
+export interface JobDetail {
+  readonly job: JobView;
+  readonly spec: unknown;
+  /** Newest first. */
+  readonly checkpoints: readonly CheckpointView[];
+}
+
+export interface Series extends SeriesColumns {
+  /** Steps per recorded entry, before any further thinning. */
+  readonly resolution: Resolution;
+}
+
+/** A place in the stream of an attempt; entries after it are new. */
+export interface StreamCursor {
+  readonly attempt: number;
+  readonly lastId: string;
+}
+
+const MAX_JOBS = 200;
+const MAX_ATTEMPTS = 50;
+const MAX_EVALUATIONS = 500;
+const ANSWER_MS = 5_000;
+const COUNTED_STATES = ["active", "waiting", "prioritized", "delayed", "waiting-children", "failed", "completed"] as const;
+
+/** Read-only view of what the other services write to Redis. Every method throws SegueError REDIS_AWAY (UNAVAILABLE) without Redis. */
+export class DashboardStore {
+  readonly #redis: Redis;
+  readonly #queues: readonly Queue[];
+
+  constructor(redis: Redis) {
+    this.#redis = redis;
+    // The queues' meta keys belong to those who fill them.
+    const options = { connection: redis, skipMetasUpdate: true, skipVersionCheck: true };
+    this.#queues = Object.values(queueNames).map((name) => new Queue(name, options));
+    for (const queue of this.#queues) queue.on("error", () => undefined);
+  }
+
+  async overview(): Promise<Overview> {
+    const [jobs, workers, evaluators, queues] = await Promise.all([this.jobs(), this.workers(), this.evaluators(), this.queues()]);
+    return { jobs, workers, evaluators, queues };
+  }
+
+  async jobs(): Promise<JobView[]> {
+    const ids = await this.#ask(() => this.#redis.zrevrange(redisKeys.jobs, 0, MAX_JOBS - 1));
+    const hashes = await this.#hashes(ids.map(redisKeys.job));
+    return ids.map((id, index) => jobView(id, hashes[index] ?? {}));
+  }
+
+  async workers(): Promise<WorkerView[]> {
+    const hash = await this.#ask(() => this.#redis.hgetall(redisKeys.workers));
+    return Object.entries(hash)
+      .map(([id, value]) => workerView(id, value))
+      .sort((a, b) => a.name.localeCompare(b.name));
+  }
+
+  async evaluators(): Promise<EvaluatorView[]> {
+    const hash = await this.#ask(() => this.#redis.hgetall(redisKeys.evaluators));
+    return Object.entries(hash)
+      .map(([name, value]) => evaluatorView(name, value))
+      .sort((a, b) => a.name.localeCompare(b.name));
+  }
+
+  async queues(): Promise<Record<string, QueueCounts>> {
+    const counts = await this.#ask(() => Promise.all(this.#queues.map((queue) => queue.getJobCounts(...COUNTED_STATES))));
+    return Object.fromEntries(this.#queues.map((queue, index) => [queue.name, counts[index] ?? {}]));
+  }
+
+  /** @returns undefined when there is no such job */
+  async job(id: string): Promise<JobDetail | undefined> {
+    const [hash, checkpoints] = await this.#ask(() =>
+      Promise.all([this.#redis.hgetall(redisKeys.job(id)), this.#redis.zrevrange(redisKeys.checkpoints(id), 0, -1)]),
+    );
+    if (Object.keys(hash).length === 0) return undefined;
+    return { job: jobView(id, hash), spec: jobSpecView(hash), checkpoints: checkpoints.map(checkpointView) };
+  }
+
+  /** Evaluations of a job, newest checkpoint first, each with the cells done so far. */
+  async evaluations(jobId: string): Promise<EvaluationView[]> {
+    const ids = await this.#ask(() => this.#redis.zrevrange(redisKeys.evaluations(jobId), 0, MAX_EVALUATIONS - 1));
+    const [hashes, cells] = await Promise.all([
+      this.#hashes(ids.map(redisKeys.evaluation)),
+      this.#hashes(ids.map(redisKeys.cells)),
+    ]);
+    return ids.map((id, index) => evaluationView(id, hashes[index] ?? {}, cells[index] ?? {}));
+  }
+
+  /** The training curve over all attempts in at most about `points` points. */
+  async series(jobId: string, points: number): Promise<Series> {
+    const [step, attempt] = await this.#ask(() => this.#redis.hmget(redisKeys.job(jobId), "step", "attempt"));
+    const resolution = chooseResolution(Number(step ?? 0), points);
+    const last = Number(attempt ?? 0) || 0;
+    const attempts = Array.from({ length: Math.min(last + 1, MAX_ATTEMPTS) }, (_, index) => last - index).reverse();
+    const recorded = await this.#entries((pipeline) => {
+      for (const number of attempts) pipeline.xrange(redisKeys.train(jobId, number, resolution), "-", "+");
+    });
+    // A thinned stream lags behind by up to its span; the newest steps come from the full one.
+    const newest = resolution === 1 ? [] : await this.#newest(redisKeys.train(jobId, last), resolution);
+    const merged = mergeAttempts(recorded);
+    const recordedStep = merged.at(-1)?.step ?? -1;
+    const tail = newest.filter((point) => point.step > recordedStep);
+    return { resolution, ...toColumns([...downsample(merged, points), ...tail]) };
+  }
+
+  /** Where the stream of an attempt ends now. */
+  async streamEnd(jobId: string, attempt: number): Promise<StreamCursor> {
+    const newest = await this.#ask(() => this.#redis.xrevrange(redisKeys.train(jobId, attempt), "+", "-", "COUNT", 1));
+    return { attempt, lastId: newest[0]?.[0] ?? "0-0" };
+  }
+
+  /** What an attempt recorded after the cursor, oldest first, and the cursor behind it. */
+  async pointsAfter(jobId: string, cursor: StreamCursor): Promise<{ points: SeriesPoint[]; cursor: StreamCursor }> {
+    const key = redisKeys.train(jobId, cursor.attempt);
+    const entries = await this.#ask(() => this.#redis.xrange(key, `(${cursor.lastId}`, "+", "COUNT", 5_000));
+    const points = entries.map(([, fields]) => parseEntry(fields)).filter((point) => point !== undefined);
+    return { points, cursor: { attempt: cursor.attempt, lastId: entries.at(-1)?.[0] ?? cursor.lastId } };
+  }
+
+  async #newest(key: string, count: number): Promise<SeriesPoint[]> {
+    const [entries] = await this.#entries((pipeline) => pipeline.xrevrange(key, "+", "-", "COUNT", count));
+    return entries?.reverse() ?? [];
+  }
+
+  async #hashes(keys: readonly string[]): Promise<Record<string, string>[]> {
+    if (keys.length === 0) return [];
+    return (await this.#pipeline((pipeline) => {
+      for (const key of keys) pipeline.hgetall(key);
+    })) as Record<string, string>[];
+  }
+
+  async #entries(write: (pipeline: ChainableCommander) => void): Promise<SeriesPoint[][]> {
+    const streams = (await this.#pipeline(write)) as [id: string, fields: string[]][][];
+    return streams.map((entries) => entries.map(([, fields]) => parseEntry(fields)).filter((point) => point !== undefined));
+  }
+
+  async #pipeline(write: (pipeline: ChainableCommander) => void): Promise<unknown[]> {
+    const results = await this.#ask(async () => {
+      const pipeline = this.#redis.pipeline();
+      write(pipeline);
+      return pipeline.exec();
+    });
+    return (results ?? []).map(([error, value]) => {
+      if (error) throw error;
+      return value;
+    });
+  }
+
+  /** Asks only a connected Redis and waits only so long: a page is better told at once than kept waiting. */
+  async #ask<T>(command: () => Promise<T>): Promise<T> {
+    if (this.#redis.status !== "ready") throw redisAway();
+    let timer: NodeJS.Timeout | undefined;
+    const expired = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(redisAway()), ANSWER_MS);
+    });
+    try {
+      return await Promise.race([command(), expired]);
+    } catch (error) {
+      if (this.#redis.status !== "ready") throw redisAway(error);
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+function redisAway(cause?: unknown): SegueError {
+  return new SegueError("REDIS_AWAY", "Redis does not answer.", { status: "UNAVAILABLE", retryable: true, cause });
+}
