@@ -34,5 +34,13 @@ export interface StepCutter {
   close(): Promise<void>;
 }
 
-/** @param cursor of the last committed step; undefined: from the beginning */
-export type OpenCutter = (spec: JobSpec, cursor: unknown) => Promise<StepCutter>;
+/** Where the segments of jobs come from. */
+export interface DataSource {
+  /**
+   * Checks that the files a spec names can be read, and settles what depends on them (the vocabulary of a tokenizer file).
+   * @throws SegueError SPEC_INVALID with one violation per problem
+   */
+  prepare(spec: JobSpec): Promise<JobSpec>;
+  /** @param cursor of the last committed step; undefined: from the beginning */
+  open(spec: JobSpec, cursor: unknown): Promise<StepCutter>;
+}

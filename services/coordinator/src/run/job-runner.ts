@@ -14,7 +14,7 @@ import type { TensorRegistry } from "@segue/protocol";
 import type { Logger } from "@segue/runtime";
 import { Bell } from "../async-queue.js";
 import type { CheckpointStore } from "../checkpoints/checkpoint-store.js";
-import type { OpenCutter } from "../feed/step-cutter.js";
+import type { DataSource } from "../feed/step-cutter.js";
 import { SegmentFeed } from "../feed/segment-feed.js";
 import type { JobBook } from "../jobs/job-book.js";
 import { tokensPerStep } from "../jobs/job-view.js";
@@ -32,7 +32,7 @@ export interface RunnerDependencies {
   readonly book: JobBook;
   readonly checkpoints: CheckpointStore;
   readonly registry: TensorRegistry;
-  readonly openCutter: OpenCutter;
+  readonly data: DataSource;
   readonly metrics: JobMetrics;
   readonly enqueue: Enqueue;
   readonly logger: Logger;
@@ -234,12 +234,12 @@ export class JobRunner {
 
   /** Goes to the newest checkpoint, or to the beginning. */
   async #restore(): Promise<void> {
-    const { checkpoints, openCutter, book } = this.#deps;
+    const { checkpoints, data, book } = this.#deps;
     await this.#keeper.settle();
     const checkpoint = await checkpoints.loadNewest(this.#spec);
     const step = checkpoint?.cursor.step ?? 0;
     await this.#feed?.close();
-    this.#feed = new SegmentFeed(await openCutter(this.#spec, checkpoint?.cursor.data), step);
+    this.#feed = new SegmentFeed(await data.open(this.#spec, checkpoint?.cursor.data), step);
     this.#apply({ type: "restored", step, weightsDigest: checkpoint?.manifest.weightsDigest ?? "" });
     if (checkpoint) this.#states.commit(step, checkpoint.states);
     else this.#states.clear();

@@ -1,0 +1,151 @@
+import { join } from "node:path";
+import { Jobs, TensorRegistry, Tensors, Workers } from "@segue/protocol";
+import { hostOf, MetricsWriter, startGrpcServer, type connectRedis, type Logger, type Security } from "@segue/runtime";
+import { CheckpointStore } from "./checkpoints/checkpoint-store.js";
+import { EvaluationQueue } from "./evaluations/evaluation-queue.js";
+import type { DataSource } from "./feed/step-cutter.js";
+import { JobBook } from "./jobs/job-book.js";
+import { isActive } from "./jobs/job-record.js";
+import { JobStore } from "./jobs/job-store.js";
+import { jobsHandlers } from "./jobs/jobs-handlers.js";
+import { NOT_STARTED } from "./jobs/live-status.js";
+import { JobMetrics } from "./metrics/job-metrics.js";
+import { Scheduler } from "./run/scheduler.js";
+import { coordinatorTensors } from "./serve-tensors.js";
+import { lockStore } from "./store/store-lock.js";
+import { WorkerPool } from "./workers/worker-pool.js";
+
+export interface CoordinatorOptions {
+  /** host:port; port 0 takes a free one. */
+  readonly listen: string;
+  /** host:port under which workers reach this coordinator; absent: the address it listens on. */
+  readonly advertise?: string | undefined;
+  readonly store: string;
+  readonly heartbeatMs: number;
+  readonly data: DataSource;
+  readonly security: Security;
+  readonly logger: Logger;
+  /** A connection of role "producer", closed by the caller; absent: no metrics and no evaluations. */
+  readonly redis?: ReturnType<typeof connectRedis> | undefined;
+  /** Another process took the store: the caller must end this one. */
+  readonly onStoreLost: (error: Error) => void;
+}
+
+export interface Coordinator {
+  /** host:port it listens on. */
+  readonly address: string;
+  /** Stops every job with a checkpoint, releases the workers, gives up the store. Takes at most about 15 s. Idempotent. */
+  close(): Promise<void>;
+}
+
+const ROUND_MS = 5_000;
+const JOBS_MS = 12_000;
+const SERVER_CLOSE_MS = 1_500;
+
+/**
+ * Starts a coordinator on a store; jobs that were waiting or running continue by themselves.
+ * @throws SegueError STORE_LOCKED, INSECURE_LISTENER, LISTEN_FAILED
+ */
+export async function startCoordinator(options: CoordinatorOptions): Promise<Coordinator> {
+  const { store, logger, security, redis } = options;
+  const lock = await lockStore(store, options.onStoreLost);
+  const writer = redis && new MetricsWriter(redis, logger);
+  const evaluations = redis && new EvaluationQueue(redis, logger);
+  const metrics = new JobMetrics(writer);
+  const jobs = new JobStore(store, logger);
+  const book = new JobBook(jobs, (view) => metrics.job(view));
+  const registry = new TensorRegistry();
+  const checkpointsOf = (jobId: string): CheckpointStore => new CheckpointStore(jobs.folder(jobId), logger);
+  let address = options.advertise ?? "";
+
+  const scheduler: Scheduler = new Scheduler({
+    book,
+    workers: () => pool.workers,
+    dependenciesOf: (jobId) => ({
+      checkpoints: checkpointsOf(jobId),
+      registry,
+      data: options.data,
+      metrics,
+      logger,
+      address,
+      enqueue: {
+        submit: (id, { step, digest }, evaluation) =>
+          evaluations?.submit({ jobId: id, step, digest, evaluation }) ?? Promise.reject(new Error("there is no Redis")),
+        isPending: (id) => evaluations?.isPending(id) ?? Promise.resolve(false),
+      },
+    }),
+  });
+  const pool = new WorkerPool({
+    heartbeatMs: options.heartbeatMs,
+    security,
+    logger,
+    listener: {
+      attached: () => scheduler.attached(),
+      draining: (worker) => scheduler.draining(worker),
+      message: (worker, message) => scheduler.message(worker, message),
+      gone: (worker) => {
+        scheduler.gone(worker);
+        metrics.workerGone(worker.workerId);
+      },
+    },
+  });
+  const workerReports = setInterval(() => {
+    for (const worker of pool.workers) metrics.worker(worker, scheduler.shardsOf(worker));
+  }, options.heartbeatMs);
+
+  const stopParts = async (): Promise<void> => {
+    clearInterval(workerReports);
+    for (const { workerId } of pool.workers) metrics.workerGone(workerId);
+    pool.close();
+    registry.close();
+    await evaluations?.close();
+    await writer?.close();
+    await lock.release();
+  };
+
+  try {
+    const server = await startGrpcServer({
+      listen: options.listen,
+      ...security,
+      logger,
+      services: [
+        { service: Jobs, handlers: jobsHandlers({ book, scheduler, data: options.data, checkpointsOf, evaluations, logger }) },
+        { service: Workers, handlers: pool.handlers },
+        { service: Tensors, handlers: coordinatorTensors(registry, book, checkpointsOf) },
+      ],
+    });
+    address ||= server.address;
+    if (["0.0.0.0", "::"].includes(hostOf(address))) {
+      logger.warn({ event: "addressUnreachable", address }, "workers cannot reach this address; set SEGUE_ADVERTISE");
+    }
+    await continueJobs();
+
+    let closing: Promise<void> | undefined;
+    const close = async (): Promise<void> => {
+      const timer = setTimeout(() => logger.warn({ event: "jobsCutOff" }, "jobs did not stop in time"), JOBS_MS);
+      await Promise.race([scheduler.stop(ROUND_MS), new Promise((resolve) => setTimeout(resolve, JOBS_MS).unref())]);
+      clearTimeout(timer);
+      pool.close();
+      await server.close(SERVER_CLOSE_MS);
+      await stopParts();
+    };
+    return { address: server.address, close: () => (closing ??= close()) };
+  } catch (error) {
+    await stopParts();
+    throw error;
+  }
+
+  async function continueJobs(): Promise<void> {
+    for (const record of await jobs.loadAll()) {
+      const checkpoints = checkpointsOf(record.jobId);
+      await checkpoints.removeTemporary();
+      const [newest] = await checkpoints.list();
+      const { step = 0, digest = "", loss = 0 } = newest?.manifest ?? {};
+      book.adopt(record, { ...NOT_STARTED, step, loss, checkpointStep: step, checkpointDigest: digest });
+      if (record.phase === "PAUSING")
+        await book.setPhase(record.jobId, "PAUSED", "paused; the coordinator was restarted meanwhile");
+      else if (isActive(record.phase)) scheduler.start(record.jobId);
+    }
+    logger.info({ event: "storeOpened", store: join(store), jobs: book.jobs.length }, "the store is open");
+  }
+}

@@ -1,0 +1,151 @@
+import { SegueError, validateJobSpec, type EvaluationSpec, type JobSpec } from "@segue/core";
+import type { EvaluationSpec as EvaluationMessage, Handlers, Jobs } from "@segue/protocol";
+import { jobSpecInputFromProto, jobSpecToProto, type Logger } from "@segue/runtime";
+import type { CheckpointStore } from "../checkpoints/checkpoint-store.js";
+import type { EvaluationQueue } from "../evaluations/evaluation-queue.js";
+import type { DataSource } from "../feed/step-cutter.js";
+import type { Scheduler } from "../run/scheduler.js";
+import type { JobBook } from "./job-book.js";
+import { jobToProto } from "./job-view.js";
+import { NOT_STARTED } from "./live-status.js";
+import { effectiveSpec, newJobId } from "./submit.js";
+
+export interface JobsDependencies {
+  readonly book: JobBook;
+  readonly scheduler: Scheduler;
+  readonly data: DataSource;
+  readonly checkpointsOf: (jobId: string) => CheckpointStore;
+  /** undefined: no Redis. */
+  readonly evaluations: EvaluationQueue | undefined;
+  readonly logger: Logger;
+}
+
+const DEFAULT_PAGE = 100;
+const MAX_PAGE = 1_000;
+
+/** The Jobs service. */
+export function jobsHandlers(deps: JobsDependencies): Handlers<typeof Jobs> {
+  const { book, scheduler, data, checkpointsOf } = deps;
+  const answer = (jobId: string) => ({ job: jobToProto(book.get(jobId)) });
+  /** Requests with the same key that are being accepted right now. */
+  const accepting = new Map<string, Promise<{ jobId: string; warnings: string[] }>>();
+
+  return {
+    async submitJob(request) {
+      const { idempotencyKey: key } = request;
+      const known = key === "" ? undefined : book.findByKey(key);
+      if (known && !request.validateOnly) return { job: jobToProto(known), warnings: [] };
+      if (request.validateOnly) {
+        const { spec, warnings } = await effectiveSpec(request, data);
+        const at = Date.now();
+        const record = { jobId: "", spec, phase: "WAITING", reason: "", attempt: 0, submittedAtMs: at, updatedAtMs: at } as const;
+        return { job: { ...jobToProto({ record, live: NOT_STARTED }), phase: 0 }, warnings };
+      }
+      const accepted = accepting.get(key) ?? accept();
+      if (key !== "") accepting.set(key, accepted);
+      try {
+        const { jobId, warnings } = await accepted;
+        return { ...answer(jobId), warnings };
+      } finally {
+        accepting.delete(key);
+      }
+
+      async function accept(): Promise<{ jobId: string; warnings: string[] }> {
+        const { spec, warnings } = await effectiveSpec(request, data);
+        const jobId = newJobId(spec.name);
+        const now = Date.now();
+        await book.add({
+          jobId,
+          spec,
+          phase: "WAITING",
+          reason: "waiting for workers",
+          attempt: 0,
+          ...(key === "" ? {} : { idempotencyKey: key }),
+          submittedAtMs: now,
+          updatedAtMs: now,
+        });
+        deps.logger.info({ event: "jobSubmitted", jobId, spec }, "a job is submitted");
+        scheduler.start(jobId);
+        return { jobId, warnings };
+      }
+    },
+
+    async getJob({ jobId }) {
+      return answer(jobId);
+    },
+
+    async listJobs({ pageSize, pageToken }) {
+      const newestFirst = [...book.jobs].reverse();
+      const size = Math.min(pageSize === 0 ? DEFAULT_PAGE : pageSize, MAX_PAGE);
+      const last = pageToken === "" ? -1 : newestFirst.findIndex(({ record }) => record.jobId === pageToken);
+      if (pageToken !== "" && last < 0)
+        throw new SegueError("PAGE_TOKEN_INVALID", "The page token is not one that ListJobs returned.");
+      const page = newestFirst.slice(last + 1, last + 1 + size);
+      const isMore = last + 1 + size < newestFirst.length;
+      return { jobs: page.map(jobToProto), nextPageToken: isMore ? (page.at(-1)?.record.jobId ?? "") : "" };
+    },
+
+    async *watchJob({ jobId }, { signal }) {
+      for await (const view of book.watch(jobId, signal)) yield { job: jobToProto(view) };
+    },
+
+    async pauseJob({ jobId }) {
+      await scheduler.pause(jobId);
+      return answer(jobId);
+    },
+
+    async resumeJob({ jobId }) {
+      await scheduler.resume(jobId);
+      return answer(jobId);
+    },
+
+    async cancelJob({ jobId }) {
+      await scheduler.cancel(jobId);
+      return answer(jobId);
+    },
+
+    async listCheckpoints({ jobId }) {
+      book.get(jobId);
+      const checkpoints = await checkpointsOf(jobId).list();
+      return {
+        checkpoints: checkpoints.map(({ folder, manifest }) => ({
+          step: manifest.step,
+          digest: manifest.digest,
+          createdAtMs: BigInt(manifest.createdAtMs),
+          sizeBytes: BigInt(manifest.sizeBytes),
+          tokens: BigInt(manifest.tokens),
+          loss: manifest.loss,
+          path: folder,
+        })),
+      };
+    },
+
+    async submitEvaluation({ jobId, step, evaluation }) {
+      const { record } = book.get(jobId);
+      const checkpoints = await checkpointsOf(jobId).list();
+      const checkpoint = step === 0 ? checkpoints[0] : checkpoints.find(({ manifest }) => manifest.step === step);
+      if (!checkpoint) {
+        const which = step === 0 ? "no checkpoint yet" : `no checkpoint at step ${step}`;
+        throw new SegueError("CHECKPOINT_NOT_FOUND", `The job ${jobId} has ${which}.`, { status: "NOT_FOUND" });
+      }
+      const checked = checkEvaluation(record.spec, evaluation);
+      if (!deps.evaluations) {
+        throw new SegueError("EVALUATION_QUEUE_UNAVAILABLE", "Evaluations need Redis; start the coordinator with REDIS_URL.", {
+          status: "FAILED_PRECONDITION",
+        });
+      }
+      const { digest, step: foundStep } = checkpoint.manifest;
+      const submitted = await deps.evaluations.submit({ jobId, step: foundStep, digest, evaluation: checked });
+      return { ...submitted, step: foundStep };
+    },
+  };
+}
+
+/** Fills in the defaults and checks one evaluation by the rules of the spec it would be part of. */
+function checkEvaluation(spec: JobSpec, evaluation: EvaluationMessage | undefined): EvaluationSpec {
+  const message = jobSpecToProto({ ...spec, evaluations: [] });
+  const input = jobSpecInputFromProto({ ...message, evaluations: evaluation ? [evaluation] : [] });
+  const [checked] = validateJobSpec(evaluation ? input : { ...(input as object), evaluations: [{}] }).spec.evaluations;
+  if (!checked) throw new SegueError("SPEC_INVALID", "Give an evaluation.");
+  return checked;
+}

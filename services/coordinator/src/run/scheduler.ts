@@ -1,0 +1,130 @@
+import { SegueError } from "@segue/core";
+import type { JobBook } from "../jobs/job-book.js";
+import { isFinal } from "../jobs/job-record.js";
+import { allocate } from "../workers/allocate.js";
+import type { AttachedWorker } from "../workers/attached-worker.js";
+import type { PoolListener, WorkerMessage } from "../workers/worker-pool.js";
+import { JobRunner, type RunnerDependencies } from "./job-runner.js";
+
+export interface SchedulerOptions {
+  readonly book: JobBook;
+  /** Workers that are attached. */
+  readonly workers: () => readonly AttachedWorker[];
+  readonly dependenciesOf: (jobId: string) => Omit<RunnerDependencies, "book" | "release">;
+}
+
+/** Brings jobs and workers together: oldest job first. */
+export class Scheduler implements PoolListener {
+  readonly #options: SchedulerOptions;
+  /** In order of submission or resumption. */
+  readonly #runners = new Map<string, JobRunner>();
+  #stopping = false;
+
+  constructor(options: SchedulerOptions) {
+    this.#options = options;
+  }
+
+  /** Starts to train a job, or waits for workers. */
+  start(jobId: string): void {
+    if (this.#stopping || this.#runners.has(jobId)) return;
+    const { book, dependenciesOf } = this.#options;
+    const release = (): void => this.#allocate();
+    const runner = new JobRunner(jobId, { ...dependenciesOf(jobId), book, release });
+    this.#runners.set(jobId, runner);
+    void runner.run().finally(() => {
+      this.#runners.delete(jobId);
+      this.#allocate();
+    });
+    this.#allocate();
+  }
+
+  /** Idempotent. @throws SegueError JOB_NOT_FOUND, JOB_FINISHED */
+  async pause(jobId: string): Promise<void> {
+    const { phase } = this.#unfinished(jobId, "paused");
+    if (phase === "PAUSED" || phase === "PAUSING") return;
+    await this.#options.book.setPhase(jobId, "PAUSING", "ending the round and writing a checkpoint");
+    this.#runners.get(jobId)?.stop("pause");
+  }
+
+  /** Idempotent; a job that is pausing is waited for. @throws SegueError JOB_NOT_FOUND, JOB_FINISHED */
+  async resume(jobId: string): Promise<void> {
+    const { phase } = this.#unfinished(jobId, "resumed");
+    if (phase === "WAITING" || phase === "RUNNING") return;
+    await this.#runners.get(jobId)?.run();
+    if (this.#unfinished(jobId, "resumed").phase !== "PAUSED") return;
+    await this.#options.book.setPhase(jobId, "WAITING", "waiting for workers");
+    this.start(jobId);
+  }
+
+  /** Idempotent. @throws SegueError JOB_NOT_FOUND, JOB_FINISHED when it has succeeded or failed */
+  async cancel(jobId: string): Promise<void> {
+    const { book } = this.#options;
+    if (book.get(jobId).record.phase === "CANCELLED") return;
+    this.#unfinished(jobId, "cancelled");
+    const runner = this.#runners.get(jobId);
+    if (!runner) return book.setPhase(jobId, "CANCELLED", "cancelled on request");
+    runner.stop("cancel");
+    await runner.run();
+  }
+
+  /**
+   * Stops every job at its committed step with a checkpoint; their phases stay, so that the next coordinator continues them.
+   * @param roundMs how long a round in flight may go on
+   */
+  async stop(roundMs: number): Promise<void> {
+    this.#stopping = true;
+    const runners = [...this.#runners.values()];
+    for (const runner of runners) runner.stop("shutdown");
+    const timer = setTimeout(() => runners.forEach((runner) => runner.stop("shutdown", true)), roundMs);
+    await Promise.all(runners.map((runner) => runner.run()));
+    clearTimeout(timer);
+  }
+
+  shardsOf(worker: AttachedWorker): readonly number[] {
+    return this.#runnerOf(worker)?.shardsOf(worker.workerId) ?? [];
+  }
+
+  attached(): void {
+    this.#allocate();
+  }
+
+  draining(worker: AttachedWorker): void {
+    this.#runnerOf(worker)?.workerChanged();
+    this.#allocate();
+  }
+
+  gone(worker: AttachedWorker): void {
+    this.#runnerOf(worker)?.workerGone(worker);
+    this.#allocate();
+  }
+
+  message(worker: AttachedWorker, message: WorkerMessage): void {
+    // A message about another job is a stray of one that has released the worker.
+    if (message.value.jobId === worker.jobId) this.#runnerOf(worker)?.message(worker, message);
+  }
+
+  #allocate(): void {
+    if (this.#stopping) return;
+    const workers = this.#options.workers();
+    const free = workers.filter(({ jobId, draining }) => jobId === undefined && !draining);
+    const grants = allocate(
+      free.map(({ workerId, hello }) => ({ workerId, engines: hello.engines })),
+      [...this.#runners.values()].map((runner) => runner.demand),
+    );
+    for (const { jobId, workerIds } of grants) {
+      for (const worker of free) if (workerIds.includes(worker.workerId)) this.#runners.get(jobId)?.claim(worker);
+    }
+  }
+
+  #runnerOf({ jobId }: AttachedWorker): JobRunner | undefined {
+    return jobId === undefined ? undefined : this.#runners.get(jobId);
+  }
+
+  #unfinished(jobId: string, participle: string) {
+    const { record } = this.#options.book.get(jobId);
+    if (!isFinal(record.phase)) return record;
+    throw new SegueError("JOB_FINISHED", `The job ${jobId} is ${record.phase} and cannot be ${participle}.`, {
+      status: "FAILED_PRECONDITION",
+    });
+  }
+}
