@@ -85,7 +85,7 @@ export function ssdScan(
   const perHead = [lanes * groups, dState, headsPerGroup, headDim];
   let state = tf.reshape(tf.transpose(tf.reshape(inputs.state_BHPN, [lanes * groups, M, dState]), [0, 2, 1]), perHead);
   const starts = added_K.map((addition, k) => {
-    const start = tf.reshape<Rank.R3>(state, [lanes, groups * dState * M]);
+    const start = tf.reshape(state, [lanes, groups * dState * M]);
     const shrink = tf.reshape(shrink_K[k] as Tensor, [lanes * groups, 1, headsPerGroup, 1]);
     state = tf.add(tf.mul(state, shrink), tf.reshape(addition, perHead));
     return start;
