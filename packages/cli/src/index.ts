@@ -1,1 +1,13 @@
-export {};
+export { LocalCluster, startLocalCluster, type LocalClusterOptions, type ServiceCrash } from "./cluster/local-cluster.js";
+export { ServiceProcess, type ServiceExit, type ServiceKind, type ServiceOptions } from "./cluster/service-process.js";
+export { runCli } from "./program.js";
+export type { CliRuntime, TextSink } from "./runtime.js";
+export { EXIT } from "./failure.js";
+export {
+  heatMapOf,
+  readEvaluation,
+  waitForEvaluation,
+  type EvaluationCell,
+  type EvaluationResult,
+} from "./evaluation/read-evaluation.js";
+export { meanAccuracy, renderHeatMap, type HeatMap } from "./show/heat-map.js";

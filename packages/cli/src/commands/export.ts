@@ -1,0 +1,129 @@
+import { createHash } from "node:crypto";
+import { chmod, mkdir, mkdtemp, open, readdir, rename, rm, rmdir } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import type { Command } from "commander";
+import { SegueError } from "@segue/core";
+import { pullTensor, type Checkpoint, type Client, type Tensors } from "@segue/protocol";
+import { addConnectionOptions, withConnection, type Connected, type ConnectionOptions } from "../connection.js";
+import { wholeNumber } from "../numbers.js";
+import type { CliRuntime } from "../runtime.js";
+import { formatBytes, formatCount } from "../show/format.js";
+
+/** The files of a Hugging Face model folder; the rest of a checkpoint is only of use for going on with training. */
+const EXPORTED = ["config.json", "model.safetensors"] as const;
+/** Pulled and written at a time: bounds memory, whatever the model's size. */
+const RANGE_BYTES = 32 * 2 ** 20;
+
+interface FileRecord {
+  readonly bytes: number;
+  readonly sha256: string;
+}
+
+interface ExportOptions extends ConnectionOptions {
+  readonly step?: number;
+}
+
+export function addExportCommand(program: Command, runtime: CliRuntime): void {
+  addConnectionOptions(program.command("export <job> <dir>"))
+    .description("write a checkpoint as a Hugging Face folder (config.json, model.safetensors)")
+    .option("--step <step>", "step of the checkpoint (default: the newest)", wholeNumber(0, 2 ** 32 - 1))
+    .addHelpText(
+      "after",
+      "\nThe folder must not exist yet, or be empty. It appears when it is complete and its digests are verified.\n\n" +
+        "Example:\n  segue export text-7f3a ./text-model --step 4000\n",
+    )
+    .action((jobId: string, dir: string, options: ExportOptions) =>
+      withConnection(runtime, options, (connected) => exportCheckpoint(connected, jobId, resolve(dir), options.step)),
+    );
+}
+
+async function exportCheckpoint(
+  { connection, output, signal }: Connected,
+  jobId: string,
+  dir: string,
+  step?: number,
+): Promise<void> {
+  const { checkpoints } = await connection.jobs.listCheckpoints({ jobId });
+  const checkpoint = chooseCheckpoint(jobId, checkpoints, step);
+  await requireFree(dir);
+  await mkdir(dirname(dir), { recursive: true });
+  const scratch = await mkdtemp(join(dirname(dir), `.${basename(dir)}-`));
+  try {
+    const refOf = (file: string): string => `job/${jobId}/checkpoint/${checkpoint.step}/${file}`;
+    const manifest = await pullTensor(connection.tensors, refOf("manifest.json"), { signal });
+    const files = manifestFiles(manifest.data);
+    for (const file of EXPORTED) {
+      const record = files[file];
+      if (!record) throw damaged(`${file} is not in the manifest of step ${checkpoint.step}`);
+      output.note(`${file}: ${formatBytes(record.bytes)}`);
+      await pullFile(connection.tensors, refOf(file), join(scratch, file), record, signal);
+    }
+    await chmod(scratch, 0o777 & ~process.umask());
+    // An empty folder may be in the way; rename replaces it on Linux but not everywhere.
+    await rmdir(dir).catch(() => undefined);
+    await rename(scratch, dir);
+  } catch (error) {
+    await rm(scratch, { recursive: true, force: true });
+    throw error;
+  }
+  const { digest } = checkpoint;
+  output.result(
+    { jobId, step: checkpoint.step, digest, dir, files: EXPORTED },
+    () => `exported step ${formatCount(checkpoint.step)} of ${jobId} to ${dir} (checkpoint digest ${digest.slice(0, 16)})`,
+  );
+}
+
+function chooseCheckpoint(jobId: string, checkpoints: readonly Checkpoint[], step: number | undefined): Checkpoint {
+  const newestFirst = [...checkpoints].sort((a, b) => b.step - a.step);
+  const chosen = step === undefined ? newestFirst[0] : newestFirst.find((checkpoint) => checkpoint.step === step);
+  if (chosen) return chosen;
+  const steps = newestFirst.map((checkpoint) => checkpoint.step).join(", ");
+  throw new SegueError(
+    "CHECKPOINT_NOT_FOUND",
+    steps === "" ? `${jobId} has no checkpoint yet.` : `${jobId} has no checkpoint at step ${step}; it has: ${steps}.`,
+    { status: "NOT_FOUND" },
+  );
+}
+
+async function requireFree(dir: string): Promise<void> {
+  const entries = await readdir(dir).catch((error: NodeJS.ErrnoException) => (error.code === "ENOENT" ? [] : [error.message]));
+  if (entries.length > 0) {
+    throw new SegueError("FOLDER_NOT_EMPTY", `${dir} exists and is not an empty folder; choose another name.`);
+  }
+}
+
+function manifestFiles(json: Uint8Array): Readonly<Record<string, FileRecord | undefined>> {
+  try {
+    return (JSON.parse(Buffer.from(json).toString("utf8")) as { files: Record<string, FileRecord> }).files;
+  } catch (cause) {
+    throw damaged("manifest.json cannot be read", cause);
+  }
+}
+
+/** Streams one file to disk and compares it with the manifest. */
+async function pullFile(
+  tensors: Client<typeof Tensors>,
+  ref: string,
+  path: string,
+  { bytes, sha256 }: FileRecord,
+  signal: AbortSignal,
+): Promise<void> {
+  const hash = createHash("sha256");
+  const file = await open(path, "wx");
+  try {
+    for (let offset = 0; offset < bytes; offset += RANGE_BYTES) {
+      const length = Math.min(RANGE_BYTES, bytes - offset);
+      const { data } = await pullTensor(tensors, ref, { offset, length, signal });
+      hash.update(data);
+      await file.writeFile(data);
+    }
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  if (hash.digest("hex") !== sha256) throw damaged(`${ref} does not have the digest of the manifest`);
+}
+
+function damaged(message: string, cause?: unknown): SegueError {
+  return new SegueError("CHECKPOINT_DAMAGED", `${message}.`, { status: "DATA_LOSS", cause });
+}

@@ -1,0 +1,65 @@
+import { randomUUID } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { text } from "node:stream/consumers";
+import type { Command } from "commander";
+import { jobSpecToYaml, SegueError, validateJobSpec } from "@segue/core";
+import { addConnectionOptions, withConnection, type Connected, type ConnectionOptions } from "../connection.js";
+import type { CliRuntime } from "../runtime.js";
+import { formatCount } from "../show/format.js";
+import { jobView, type JobView } from "../show/job-view.js";
+import { watchJob } from "./watch.js";
+
+interface SubmitOptions extends ConnectionOptions {
+  readonly watch?: boolean;
+  readonly validate?: boolean;
+}
+
+export function addSubmitCommand(program: Command, runtime: CliRuntime): void {
+  addConnectionOptions(program.command("submit <file>"))
+    .description("submit a job spec (YAML; - reads standard input)")
+    .option("--watch", "stay and show how the job goes on")
+    .option("--validate", "only check the spec and print it with every default filled in")
+    .addHelpText(
+      "after",
+      "\nPaths in the spec are paths on the coordinator's machine.\n\nExamples:\n" +
+        "  segue submit recipes/text.yaml --watch\n  segue submit recipes/text.yaml --validate\n",
+    )
+    .action((file: string, options: SubmitOptions) =>
+      withConnection(runtime, options, (connected) => submitFile(connected, file, options)),
+    );
+}
+
+async function submitFile(connected: Connected, file: string, options: SubmitOptions): Promise<void> {
+  const { connection, output } = connected;
+  const validateOnly = options.validate === true;
+  const { job, warnings } = await connection.jobs.submitJob({
+    source: { case: "yaml", value: await readSpec(file) },
+    // A retry inside the connection must not submit twice.
+    idempotencyKey: randomUUID(),
+    validateOnly,
+  });
+  if (!job) throw new SegueError("INTERNAL", "The coordinator answered without a job.", { status: "INTERNAL" });
+  for (const warning of warnings) output.note(`warning: ${warning}`);
+  const view = jobView(job);
+  const watching = options.watch === true && !validateOnly;
+  output.result({ ...view, warnings }, () => (validateOnly ? specText(view) : submittedText(view, watching)));
+  if (watching) await watchJob(connected, view.jobId);
+}
+
+async function readSpec(file: string): Promise<string> {
+  try {
+    return file === "-" ? await text(process.stdin) : await readFile(file, "utf8");
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new SegueError("FILE_UNREADABLE", `Cannot read the job spec ${file}: ${reason}`, { cause });
+  }
+}
+
+function specText(view: JobView): string {
+  return jobSpecToYaml(validateJobSpec(view.spec).spec).trimEnd();
+}
+
+function submittedText(view: JobView, watching: boolean): string {
+  const size = `${formatCount(view.parameters)} parameters, ${formatCount(view.totalSteps)} steps, ${formatCount(view.totalTokens)} tokens`;
+  return `submitted ${view.jobId}: ${size}${watching ? "" : `\nwatch it with: segue watch ${view.jobId}`}`;
+}

@@ -1,0 +1,65 @@
+import { Command } from "commander";
+import { addCertsCommand } from "./commands/certs.js";
+import { addCheckpointsCommand } from "./commands/checkpoints.js";
+import { addClusterCommand } from "./commands/cluster.js";
+import { addEvaluateCommand } from "./commands/evaluate.js";
+import { addExportCommand } from "./commands/export.js";
+import { addJobCommands } from "./commands/jobs.js";
+import { addSubmitCommand } from "./commands/submit.js";
+import { addWatchCommand } from "./commands/watch.js";
+import { asFailure, exitCodeOf, failureJson, renderFailure } from "./failure.js";
+import type { CliRuntime } from "./runtime.js";
+
+const EXIT_CODES = `
+Exit codes:
+  0  done
+  1  refused or failed
+  2  the command line or the input is not right
+  3  the coordinator (or Redis) does not answer
+  4  the watched job failed or was cancelled
+`;
+
+export function createProgram(runtime: CliRuntime): Command {
+  const program = new Command("segue")
+    .description("Trains recurrent language models on documents of any length.")
+    .version("0.1.0")
+    .addHelpText("after", EXIT_CODES)
+    .showSuggestionAfterError()
+    .helpCommand(false)
+    // Errors are thrown, so that every failure is printed in one form by runCli.
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => void runtime.stdout.write(text),
+      writeErr: (text) => void runtime.stderr.write(text),
+      outputError: () => undefined,
+    });
+  addSubmitCommand(program, runtime);
+  addJobCommands(program, runtime);
+  addWatchCommand(program, runtime);
+  addCheckpointsCommand(program, runtime);
+  addEvaluateCommand(program, runtime);
+  addExportCommand(program, runtime);
+  addClusterCommand(program, runtime);
+  addCertsCommand(program, runtime);
+  return program;
+}
+
+/** Runs one command line (without node and script) and returns its exit code; prints its failure. */
+export async function runCli(args: readonly string[], runtime: CliRuntime): Promise<number> {
+  try {
+    await createProgram(runtime).parseAsync(args, { from: "user" });
+    return 0;
+  } catch (error) {
+    const failure = asFailure(error);
+    // --help and --version come as errors, too.
+    if (failure.code === "USAGE" && isPrintedHelp(error)) return (error as { exitCode: number }).exitCode === 0 ? 0 : 2;
+    if (args.includes("--json")) runtime.stdout.write(`${failureJson(failure)}\n`);
+    else runtime.stderr.write(`${renderFailure(failure)}\n`);
+    return exitCodeOf(failure);
+  }
+}
+
+function isPrintedHelp(error: unknown): boolean {
+  const code = (error as { code?: string }).code ?? "";
+  return ["commander.helpDisplayed", "commander.help", "commander.version"].includes(code);
+}

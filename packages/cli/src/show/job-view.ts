@@ -1,0 +1,72 @@
+import { JobPhase, type Checkpoint, type Job } from "@segue/protocol";
+import { jobSpecInputFromProto } from "@segue/runtime";
+
+export type PhaseName = Exclude<keyof typeof JobPhase, "UNSPECIFIED"> | "UNSPECIFIED";
+
+/** A job's fields as JSON can carry them: what `--json` prints. */
+export interface JobView extends Omit<
+  Job,
+  | "$typeName"
+  | "$unknown"
+  | "phase"
+  | "tokens"
+  | "totalTokens"
+  | "parameters"
+  | "documentsRead"
+  | "documentsDroppedShort"
+  | "submittedAtMs"
+  | "updatedAtMs"
+  | "spec"
+> {
+  readonly phase: PhaseName;
+  readonly tokens: number;
+  readonly totalTokens: number;
+  readonly parameters: number;
+  readonly documentsRead: number;
+  readonly documentsDroppedShort: number;
+  readonly submittedAtMs: number;
+  readonly updatedAtMs: number;
+  /** The effective spec, with the names of the YAML file. */
+  readonly spec?: unknown;
+}
+
+export interface CheckpointView extends Omit<Checkpoint, "$typeName" | "$unknown" | "createdAtMs" | "sizeBytes" | "tokens"> {
+  readonly createdAtMs: number;
+  readonly sizeBytes: number;
+  readonly tokens: number;
+}
+
+/** Phases that a job never leaves. */
+export function isFinal(phase: PhaseName): boolean {
+  return phase === "SUCCEEDED" || phase === "CANCELLED" || phase === "FAILED";
+}
+
+export function jobView(job: Job): JobView {
+  const { spec, ...fields } = plainFields(job);
+  return {
+    ...fields,
+    phase: JobPhase[job.phase] as PhaseName,
+    tokens: Number(job.tokens),
+    totalTokens: Number(job.totalTokens),
+    parameters: Number(job.parameters),
+    documentsRead: Number(job.documentsRead),
+    documentsDroppedShort: Number(job.documentsDroppedShort),
+    submittedAtMs: Number(job.submittedAtMs),
+    updatedAtMs: Number(job.updatedAtMs),
+    ...(spec ? { spec: jobSpecInputFromProto(spec) } : {}),
+  };
+}
+
+export function checkpointView(checkpoint: Checkpoint): CheckpointView {
+  return {
+    ...plainFields(checkpoint),
+    createdAtMs: Number(checkpoint.createdAtMs),
+    sizeBytes: Number(checkpoint.sizeBytes),
+    tokens: Number(checkpoint.tokens),
+  };
+}
+
+/** A message's fields without protobuf-es' own marks. */
+function plainFields<T extends object>(message: T): Omit<T, "$typeName" | "$unknown"> {
+  return Object.fromEntries(Object.entries(message).filter(([name]) => !name.startsWith("$"))) as Omit<T, "$typeName" | "$unknown">;
+}
