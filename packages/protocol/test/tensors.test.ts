@@ -60,6 +60,12 @@ describe("pulled tensors", () => {
     await assert.rejects(pullTensor(client, "t", { offset: bytes.byteLength + 1 }), { code: status.OUT_OF_RANGE });
   });
 
+  it("can be pulled thousands of times over one connection", async () => {
+    const { registry, client } = await serveRegistry();
+    registry.publish("t", bytesTensor(randomBytes(8)));
+    for (let i = 0; i < 100; i++) await Promise.all(Array.from({ length: 30 }, () => pullTensor(client, "t")));
+  });
+
   it("may be empty", async () => {
     const { registry, client } = await serveRegistry();
     registry.publish("nothing", { dtype: "f32", shape: [0, 4], data: new Uint8Array(0) });

@@ -85,11 +85,13 @@ async function receive(
   const watchdog = new Watchdog(signal);
   try {
     watchdog.feed(waitMs + idleMs);
+    let complete: PulledTensor | undefined;
+    // To the very end: leaving at the trailer would reset the stream, and a server closes a connection that sees thousands of resets.
     for await (const message of client.pull(request, { signal: watchdog.signal })) {
       watchdog.feed(idleMs);
-      const complete = accept(ref, options, progress, message);
-      if (complete) return complete;
+      complete = accept(ref, options, progress, message);
     }
+    if (complete) return complete;
     throw broken(ref, "the stream ended without a trailer");
   } catch (error) {
     if (watchdog.starved) {
