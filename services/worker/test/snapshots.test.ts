@@ -46,11 +46,9 @@ describe("snapshots", () => {
         await new Promise<void>((resolve) => (finish = resolve));
       },
     };
-    const request = { ref: "job/j/snapshot/0/model" } as Parameters<(typeof handlers)["pull"]>[0];
-    const pull = pulls
-      .counting(handlers)
-      .pull(request, {} as Parameters<(typeof handlers)["pull"]>[1])
-      [Symbol.asyncIterator]();
+    const [request, context] = [{ ref: "job/j/snapshot/0/model" }, {}] as unknown as Parameters<typeof handlers.pull>;
+    const responses = pulls.counting(handlers).pull(request, context);
+    const pull = responses[Symbol.asyncIterator]();
     await pull.next();
     snapshots.retain(() => false);
     assert.notEqual(snapshots.modelBuffer(), first);
