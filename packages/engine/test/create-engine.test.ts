@@ -30,14 +30,16 @@ describe("createEngine", () => {
     await assert.rejects(createEngine("cuda", OPTIONS), { code: "ENGINE_UNAVAILABLE", message: /no CUDA kernels/ });
   });
 
-  it("loads TensorFlow.js only when that engine is chosen, and then prints nothing", async () => {
+  it("loads TensorFlow.js only when that engine is chosen, and then prints nothing and hooks into nothing", async () => {
     const program = `
       import { createEngine } from "@segue/engine";
       import { createRequire } from "node:module";
       const loaded = () => Object.keys(createRequire(import.meta.url).cache).some((file) => file.includes("@tensorflow"));
+      const hooks = () => process.listenerCount("uncaughtException") + process.listenerCount("unhandledRejection");
       const before = loaded();
+      const hooksBefore = hooks();
       const engine = await createEngine("tfjs", ${JSON.stringify(OPTIONS)});
-      if (before || !loaded()) process.exitCode = 1;
+      if (before || !loaded() || hooks() !== hooksBefore) process.exitCode = 1;
       engine.close();`;
     const { stdout } = await promisify(execFile)(
       process.execPath,

@@ -7,13 +7,13 @@ import { ssdScan } from "./ssd-scan.js";
 
 /**
  * Mamba-2 as Hugging Face's `Mamba2ForCausalLM` computes it, the gated norm over the whole row whatever the number of groups.
- * B lanes, T tokens, R = B T rows, D model width, I inner width, J input projection [z (I) | x (I) | B | C | dt (H)],
+ * B lanes, T tokens, R = B T rows, D model width, I inner width, J rows of the input projection [z (I) | x (I) | B | C | dt (H)],
  * C convolution channels [x | B | C], W taps, H heads, P width of a head, N state size, G groups.
  */
 export function mamba2(operations: Operations, spec: ModelSpec): RecurrentModel {
   const { tf, linear, scaleRows, addToRows, embed } = operations;
-  const { dInner, heads, convDim, dInProj } = modelWidths(spec);
-  const { layers, dState, headDim, groups, dConv, rmsEps } = spec;
+  const { dInner, heads, convDim } = modelWidths(spec);
+  const { layers, dModel, dState, headDim, groups, dConv, rmsEps } = spec;
   const carriedTaps = dConv - 1;
   const layerSlots = (part: StateSlot["part"], ...shape: number[]): StateSlot[] =>
     Array.from({ length: layers }, () => ({ part, shape }));
@@ -52,10 +52,12 @@ export function mamba2(operations: Operations, spec: ModelSpec): RecurrentModel 
   function mixer(u_RD: Tensor2D, weight: (name: string) => Tensor, input: SegmentInput, ssm: Tensor, taps: Tensor, masks: Masks) {
     const { lanes, tokens } = input;
     const R = lanes * tokens;
-    const projected_RJ = linear(u_RD, weight("in_proj.weight") as Tensor2D);
-    const z_RI = tf.slice(projected_RJ, [0, 0], [R, dInner]);
-    const xbc_BTC = tf.reshape<Rank.R3>(tf.slice(projected_RJ, [0, dInner], [R, convDim]), [lanes, tokens, convDim]);
-    const dtRaw_RH = tf.slice(projected_RJ, [0, dInProj - heads], [R, heads]);
+    // Three products instead of one and three slices: the pieces of the weight are small, those of the product are not.
+    const inProj_JD = weight("in_proj.weight") as Tensor2D;
+    const project = (first: number, width: number): Tensor2D => linear(u_RD, tf.slice(inProj_JD, [first, 0], [width, dModel]));
+    const z_RI = project(0, dInner);
+    const xbc_BTC = tf.reshape<Rank.R3>(project(dInner, convDim), [lanes, tokens, convDim]);
+    const dtRaw_RH = project(dInner + convDim, heads);
 
     const conv = causalConv(xbc_BTC, taps as Tensor3D, weight("conv1d.weight"), weight("conv1d.bias") as Tensor1D, masks.conv);
     const dt_RH = tf.softplus(tf.add(dtRaw_RH, weight("dt_bias")));

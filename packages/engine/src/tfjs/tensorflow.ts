@@ -3,6 +3,7 @@ import { dirname } from "node:path";
 import type * as util from "node:util";
 import { SegueError } from "@segue/core";
 import type * as tfjs from "@tensorflow/tfjs";
+import type { KernelBackend, TensorInfo } from "@tensorflow/tfjs";
 import type * as tfjsWasm from "@tensorflow/tfjs-backend-wasm";
 
 /** The TensorFlow.js namespace, whichever package it came from. */
@@ -71,8 +72,41 @@ async function loadWasm(): Promise<LoadedTensorFlow> {
   const wasm = requireFromHere(name) as typeof tfjsWasm;
   // The binaries lie beside the bundle; without this they would be looked for beside the program.
   wasm.setWasmPaths(`${dirname(requireFromHere.resolve(name))}/`);
+  shareClones(tf);
   const simd = (await tf.env().getAsync("WASM_HAS_SIMD_SUPPORT")) === true;
-  return select(tf, "wasm", "wasm", `tfjs (wasm${simd ? ", SIMD" : ""})`);
+  return withoutNewListeners(() => select(tf, "wasm", "wasm", `tfjs (wasm${simd ? ", SIMD" : ""})`));
+}
+
+/**
+ * Lets clones on the WASM backend share memory, as on every other backend and as its own reshape does. Automatic differentiation
+ * clones whatever it saves, so copying there costs a tenth of a step.
+ */
+function shareClones(tf: TensorFlow): void {
+  tf.unregisterKernel("Identity", "wasm");
+  tf.registerKernel({
+    kernelName: "Identity",
+    backendName: "wasm",
+    kernelFunc: ({ inputs, backend }) => {
+      const x = inputs["x"] as TensorInfo;
+      (backend as KernelBackend).incRef(x.dataId);
+      return { dataId: x.dataId, shape: x.shape, dtype: x.dtype };
+    },
+  });
+}
+
+/** The start of the WASM module hooks itself into the process's last resort for errors; that belongs to the program. */
+async function withoutNewListeners<T>(start: () => Promise<T>): Promise<T> {
+  const events = ["uncaughtException", "unhandledRejection"] as const;
+  const before = events.map((event) => process.listeners(event as "beforeExit"));
+  try {
+    return await start();
+  } finally {
+    events.forEach((event, i) => {
+      for (const listener of process.listeners(event as "beforeExit")) {
+        if (!before[i]?.includes(listener)) process.removeListener(event, listener);
+      }
+    });
+  }
 }
 
 async function select(tf: TensorFlow, variant: TensorFlowVariant, backend: string, detail: string): Promise<LoadedTensorFlow> {
