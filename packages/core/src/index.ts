@@ -44,3 +44,15 @@ export {
   type RoundReport,
   type StepReport,
 } from "./ledger/ledger.js";
+export { initialCursor, type DataCounters, type DataCursor, type LaneCursor } from "./data/cursor.js";
+export { skipTokens, type DocumentChunk, type DocumentSource } from "./data/document-source.js";
+export { minimumPasskeyDocumentTokens, passkeyDocument, passkeySource } from "./passkey/document.js";
+export { minimumPasskeyPromptTokens, passkeyPrompt, type PasskeyPrompt, type PasskeyPromptOptions } from "./passkey/prompt.js";
+export { PASSKEY_TEMPLATES, type PasskeyTemplate } from "./passkey/text.js";
+export {
+  byteTokenizer,
+  createTokenizer,
+  huggingFaceTokenizer,
+  type HuggingFaceTokenizerOptions,
+  type Tokenizer,
+} from "./tokenizer/tokenizer.js";

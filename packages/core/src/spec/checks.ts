@@ -1,5 +1,8 @@
 import type { Violation } from "../errors.js";
 import { modelWidths, parameterLayout } from "../model/sizes.js";
+import { minimumPasskeyDocumentTokens } from "../passkey/document.js";
+import { minimumPasskeyPromptTokens } from "../passkey/prompt.js";
+import { byteTokenizer } from "../tokenizer/tokenizer.js";
 import { DEFAULT_PASSKEY_DATA, DEFAULT_SPEC, MODEL_PRESETS } from "./defaults.js";
 import type { JobSpec } from "./job-spec.js";
 import { LIMITS, type JobSpecInput } from "./schema.js";
@@ -104,6 +107,14 @@ function checkData(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void {
     `must not exceed maxDepth, ${passkey.maxDepth}, but is ${passkey.minDepth}`,
     "data.passkey.maxDepth",
   );
+  const least = spec.tokenizer.kind === "bytes" ? minimumPasskeyDocumentTokens(byteTokenizer(), passkey.digits) : 0;
+  refuse(
+    passkey.documentTokens < least,
+    "data.passkey.documentTokens",
+    `must be at least ${least} to hold a needle and a question, but is ${passkey.documentTokens}`,
+    "data.passkey.digits",
+    "tokenizer.kind",
+  );
   refuse(
     passkey.documentTokens < minDocumentTokens,
     "data.minDocumentTokens",
@@ -183,6 +194,17 @@ function checkEvaluations(spec: JobSpec, refuse: Refuse): void {
     for (const list of ["lengths", "depths"] as const) {
       const repeated = passkey[list].find((value, at) => passkey[list].indexOf(value) !== at);
       refuse(repeated !== undefined, `${field}.passkey.${list}`, `holds ${repeated ?? ""} twice; remove one`);
+    }
+    if (spec.tokenizer.kind === "bytes") {
+      const least = minimumPasskeyPromptTokens(byteTokenizer(), passkey.template, passkey.digits);
+      const tooShort = passkey.lengths.find((length) => length < least);
+      refuse(
+        tooShort !== undefined,
+        `${field}.passkey.lengths`,
+        `must be at least ${least} to hold a prompt, but one is ${tooShort ?? ""}`,
+        `${field}.passkey.digits`,
+        "tokenizer.kind",
+      );
     }
     const cells = passkey.lengths.length * passkey.depths.length;
     refuse(

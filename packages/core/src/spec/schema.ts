@@ -81,7 +81,7 @@ export const jobSpecInputSchema = section({
     eosId: integer(0, 2 ** 20),
   }).optional(),
   tbptt: section({
-    segmentTokens: integer(1, 2 ** 20),
+    segmentTokens: integer(2, 2 ** 20),
     segmentsPerChain: integer(0, uint32),
     carrySsm: flag(),
     carryConv: flag(),
