@@ -1,0 +1,57 @@
+import type { JobSpec } from "@segue/core";
+
+/** What the time allows. */
+export interface DemoPlan {
+  readonly steps: number;
+  /** Whether these are the steps the recipe is known to learn in. */
+  readonly isWhole: boolean;
+  readonly checkpointEvery: number;
+  /** Prompts per cell of a heat map. */
+  readonly samples: number;
+}
+
+/** Of the time left after measuring: the rest is for evaluations, starts and surprises. */
+const TRAINING_SHARE = 0.75;
+const CHECKPOINTS = 5;
+/** A forward pass is cheaper than a training step, an evaluator has fewer cores: about the same speed. */
+const MAX_EVALUATION_SHARE = 0.04;
+const MIN_STEPS = 10;
+
+/** Fits the recipe into the time left at the speed measured. Pure. */
+export function planDemo(recipe: JobSpec, tokensPerSecond: number, secondsLeft: number): DemoPlan {
+  const tokensPerStep = recipe.batch.shards * recipe.batch.lanesPerShard * recipe.tbptt.segmentTokens;
+  const affordable = Math.floor((tokensPerSecond * secondsLeft * TRAINING_SHARE) / tokensPerStep);
+  const steps = Math.max(MIN_STEPS, Math.min(recipe.train.steps, affordable));
+  const recipeSamples = recipe.evaluations[0]?.passkey.samples ?? 1;
+  const promptTokens = evaluationTokens(recipe) / recipeSamples;
+  const samples = Math.floor((tokensPerSecond * secondsLeft * MAX_EVALUATION_SHARE) / promptTokens);
+  return {
+    steps,
+    isWhole: steps === recipe.train.steps,
+    checkpointEvery: Math.ceil(steps / CHECKPOINTS),
+    samples: Math.max(1, Math.min(recipeSamples, samples)),
+  };
+}
+
+/** The recipe with the plan's numbers: warm-up at most a tenth, decay over the last 30 %. Pure. */
+export function plannedSpec(recipe: JobSpec, plan: DemoPlan): JobSpec {
+  const { steps, checkpointEvery, samples } = plan;
+  return {
+    ...recipe,
+    train: { ...recipe.train, steps },
+    schedule: {
+      ...recipe.schedule,
+      warmupSteps: Math.min(recipe.schedule.warmupSteps, Math.floor(steps / 10)),
+      decaySteps: Math.round(0.3 * steps),
+    },
+    checkpoints: { ...recipe.checkpoints, everySteps: checkpointEvery },
+    evaluations: recipe.evaluations.map((evaluation) => ({ ...evaluation, passkey: { ...evaluation.passkey, samples } })),
+  };
+}
+
+function evaluationTokens(recipe: JobSpec): number {
+  return recipe.evaluations.reduce(
+    (sum, { passkey }) => sum + passkey.lengths.reduce((a, b) => a + b, 0) * passkey.depths.length * passkey.samples,
+    0,
+  );
+}

@@ -1,0 +1,250 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { JobPhase } from "@segue/protocol";
+import { job, MODEL_BYTES, segue, startScriptedCoordinator, type ScriptedCoordinator } from "./support/scripted-coordinator.js";
+
+const SPEC = "{model: {layers: 1, dModel: 64}, data: {passkey: {}}, train: {steps: 100}}";
+
+describe("segue", () => {
+  let coordinator: ScriptedCoordinator;
+  let dir: string;
+
+  beforeEach(async () => {
+    coordinator = await startScriptedCoordinator();
+    dir = await mkdtemp(join(tmpdir(), "segue-cli-"));
+  });
+  afterEach(async () => {
+    await coordinator.close();
+    await rm(dir, { recursive: true, force: true });
+  });
+
+  const run = (...args: string[]) => segue([...args, "--coordinator", coordinator.address]);
+  const json = async (...args: string[]): Promise<Record<string, unknown>> => {
+    const { stdout, stderr } = await run(...args, "--json");
+    assert.equal(stderr, "");
+    return JSON.parse(stdout) as Record<string, unknown>;
+  };
+  const writeSpec = async (text: string): Promise<string> => {
+    const file = join(dir, "spec.yaml");
+    await writeFile(file, text);
+    return file;
+  };
+
+  describe("submit", () => {
+    it("says the id and how to watch it", async () => {
+      const { exitCode, stdout } = await run("submit", await writeSpec(SPEC));
+      assert.equal(exitCode, 0);
+      assert.match(stdout, /^submitted job-1: 85,000 parameters, 100 steps, 10,000 tokens\nwatch it with: segue watch job-1\n$/);
+    });
+
+    it("only validates and prints the effective spec as YAML that can be submitted", async () => {
+      const { exitCode, stdout } = await run("submit", await writeSpec(SPEC), "--validate");
+      assert.equal(exitCode, 0);
+      assert.match(stdout, /segmentTokens: 2048/);
+      assert.equal((await run("submit", await writeSpec(stdout), "--validate")).stdout, stdout);
+    });
+
+    it("lists every wrong field and exits with 2", async () => {
+      const { exitCode, stderr } = await run("submit", await writeSpec("{model: {layers: 0, dModle: 64}, train: {steps: 100}}"));
+      assert.equal(exitCode, 2);
+      assert.match(stderr, /^error SPEC_INVALID: /);
+      for (const field of ["model.layers", "model.dModle", "data"])
+        assert.ok(stderr.includes(`  ${field}: `), `${field} in ${stderr}`);
+    });
+
+    it("gives programs the fields as JSON, on stdout alone", async () => {
+      const answer = await json("submit", await writeSpec("{train: {steps: 0}}"));
+      const { code, violations } = answer["error"] as { code: string; violations: { field: string }[] };
+      assert.equal(code, "SPEC_INVALID");
+      assert.ok(violations.some(({ field }) => field === "train.steps"));
+    });
+
+    it("names a file that it cannot read", async () => {
+      const { exitCode, stderr } = await run("submit", join(dir, "missing.yaml"));
+      assert.equal(exitCode, 2);
+      assert.match(stderr, /^error FILE_UNREADABLE: .*missing\.yaml/);
+    });
+
+    it("watches to the end on request", async () => {
+      coordinator.updates = [job(), job({ phase: JobPhase.SUCCEEDED, step: 100 })];
+      const { exitCode, stdout } = await run("submit", await writeSpec(SPEC), "--watch");
+      assert.equal(exitCode, 0);
+      assert.match(
+        stdout,
+        /job-1 running on 2 workers\n.*step 10\/100 .*loss 2\.5000 .*12\.3K tokens\/s\njob-1 succeeded\n.*100 %.*\n$/s,
+      );
+    });
+  });
+
+  describe("watch", () => {
+    it("exits with 4 when the job fails", async () => {
+      coordinator.updates = [job({ phase: JobPhase.FAILED, reason: "the loss is not a number" })];
+      const { exitCode, stderr } = await run("watch", "job-1");
+      assert.equal(exitCode, 4);
+      assert.match(stderr, /^error JOB_FAILED: job-1 failed: the loss is not a number\n$/);
+    });
+
+    it("prints one JSON object for each update", async () => {
+      coordinator.updates = [job(), job({ phase: JobPhase.SUCCEEDED, step: 100 })];
+      const { stdout } = await run("watch", "job-1", "--json");
+      const phases = stdout
+        .trimEnd()
+        .split("\n")
+        .map((line) => (JSON.parse(line) as { phase: string }).phase);
+      assert.deepEqual(phases, ["RUNNING", "SUCCEEDED"]);
+    });
+  });
+
+  it("lists the jobs of all pages", async () => {
+    const { stdout } = await run("jobs");
+    assert.match(stdout, /^JOB +PHASE +STEP/);
+    assert.match(stdout, /job-1 +running +10\/100 +2\.5000 +12\.3K +2/);
+    assert.match(stdout, /job-2/);
+  });
+
+  it("shows a job with its spec, and its fields as plain JSON", async () => {
+    assert.match((await run("job", "job-1")).stdout, /phase +running[^]*train:\n {2}steps: 100/);
+    const view = await json("job", "job-1");
+    assert.equal(view["phase"], "RUNNING");
+    assert.equal(view["totalTokens"], 10_000);
+    assert.equal((view["spec"] as { train: { steps: number } }).train.steps, 100);
+  });
+
+  it("steers jobs", async () => {
+    assert.equal((await run("pause", "job-1")).stdout, "job-1 pausing\n");
+    assert.equal((await run("resume", "job-1")).stdout, "job-1 running\n");
+    assert.equal((await run("cancel", "job-1")).exitCode, 0);
+  });
+
+  it("passes the coordinator's refusals on", async () => {
+    const { exitCode, stderr } = await run("pause", "job-9");
+    assert.equal(exitCode, 1);
+    assert.equal(stderr, "error JOB_NOT_FOUND: There is no job job-9.\n");
+  });
+
+  it("lists checkpoints with step, digest, size and loss", async () => {
+    assert.match((await run("checkpoints", "job-1")).stdout, /STEP +DIGEST[^]*20 +b{64} +1\.5000 +5 +2 KiB/);
+  });
+
+  it("queues evaluations as described on the command line", async () => {
+    const answer = await json("eval", "job-1", "--lengths", "1K,300", "--depths", "0,0.5", "--samples", "7", "--no-carry");
+    assert.equal(answer["cells"], 4);
+    const [request] = coordinator.evaluationRequests;
+    assert.deepEqual(request?.evaluation?.passkey?.lengths, [1024, 300]);
+    assert.deepEqual(request?.evaluation?.passkey?.depths, [0, 0.5]);
+    assert.equal(request?.evaluation?.passkey?.samples, 7);
+    assert.equal(request?.evaluation?.passkey?.carryState, false);
+  });
+
+  it("gives equal evaluations equal names and others another", async () => {
+    const id = async (...args: string[]) => (await json("eval", "job-1", ...args))["evaluationId"];
+    assert.equal(await id("--samples", "7"), await id("--samples", "7"));
+    assert.notEqual(await id("--samples", "7"), await id("--samples", "8"));
+  });
+
+  describe("export", () => {
+    it("writes a verified Hugging Face folder and nothing beside it", async () => {
+      const { exitCode, stdout } = await run("export", "job-1", join(dir, "model"));
+      assert.equal(exitCode, 0, stdout);
+      assert.deepEqual((await readdir(join(dir, "model"))).sort(), ["config.json", "model.safetensors"]);
+      assert.deepEqual(new Uint8Array(await readFile(join(dir, "model", "model.safetensors"))), MODEL_BYTES);
+      assert.deepEqual(await readdir(dir), ["model"]);
+    });
+
+    it("leaves nothing behind when a file does not have the manifest's digest", async () => {
+      const ref = "job/job-1/checkpoint/20/model.safetensors";
+      coordinator.registry.remove(ref);
+      coordinator.registry.publish(ref, { dtype: "u8", shape: [MODEL_BYTES.length], data: MODEL_BYTES.map((byte) => byte ^ 1) });
+      const { exitCode, stderr } = await run("export", "job-1", join(dir, "model"));
+      assert.equal(exitCode, 1);
+      assert.match(stderr, /error CHECKPOINT_DAMAGED/);
+      assert.deepEqual(await readdir(dir), []);
+    });
+
+    it("does not touch a folder that is not empty", async () => {
+      await writeFile(join(dir, "precious"), "");
+      assert.match((await run("export", "job-1", dir)).stderr, /^error FOLDER_NOT_EMPTY/);
+    });
+
+    it("names the steps there are when the wanted one is missing", async () => {
+      const { exitCode, stderr } = await run("export", "job-1", join(dir, "model"), "--step", "7");
+      assert.equal(exitCode, 1);
+      assert.equal(stderr, "error CHECKPOINT_NOT_FOUND: job-1 has no checkpoint at step 7; it has: 20.\n");
+    });
+  });
+
+  const usage: [string, string[], RegExp][] = [
+    ["an unknown option", ["jobs", "--jsno"], /unknown option '--jsno'/],
+    ["an unknown command", ["sumbit", "x"], /unknown command 'sumbit'/],
+    ["a missing argument", ["watch"], /missing required argument 'job'/],
+    ["a count that is none", ["eval", "job-1", "--samples", "many"], /must be a whole number from 1 to 10000/],
+    ["a share beyond 1", ["eval", "job-1", "--depths", "0,2"], /shares between 0 and 1/],
+    ["an engine there is not", ["cluster", "up", "--engine", "abacus"], /Allowed choices are auto, cuda, cpu, tfjs/],
+  ];
+  for (const [what, args, message] of usage) {
+    it(`refuses ${what} with exit code 2`, async () => {
+      const { exitCode, stderr } = await segue(args);
+      assert.equal(exitCode, 2);
+      assert.match(stderr, /^error USAGE: /);
+      assert.match(stderr, message);
+    });
+  }
+
+  it("refuses an address and an environment that are wrong with exit code 2", async () => {
+    assert.equal((await segue(["jobs", "--coordinator", "nowhere"])).exitCode, 2);
+    const { exitCode, stderr } = await segue(["jobs"], { SEGUE_CORDINATOR: "127.0.0.1:1" });
+    assert.equal(exitCode, 2);
+    assert.match(stderr, /did you mean SEGUE_COORDINATOR/);
+  });
+
+  it("exits with 3 and says what to do when nothing answers", async () => {
+    const { exitCode, stderr } = await segue(["jobs"], { SEGUE_COORDINATOR: "127.0.0.1:1" });
+    assert.equal(exitCode, 3);
+    assert.match(stderr, /^error COORDINATOR_UNREACHABLE: No coordinator answers at 127\.0\.0\.1:1 .*segue cluster up/);
+  });
+
+  it("shows help with examples and exit codes", async () => {
+    const { exitCode, stdout } = await segue(["--help"]);
+    assert.equal(exitCode, 0);
+    assert.match(stdout, /Exit codes:/);
+    for (const command of [
+      "submit",
+      "jobs",
+      "job",
+      "watch",
+      "pause",
+      "resume",
+      "cancel",
+      "eval",
+      "checkpoints",
+      "export",
+      "certs",
+    ]) {
+      assert.match((await segue([command, "--help"])).stdout, /Example/, command);
+    }
+  });
+});
+
+describe("segue against a coordinator with a token", () => {
+  let coordinator: ScriptedCoordinator;
+  let dir: string;
+  before(async () => {
+    coordinator = await startScriptedCoordinator({ token: "correct-horse-battery" });
+    dir = await mkdtemp(join(tmpdir(), "segue-cli-"));
+    await writeFile(join(dir, "token"), "correct-horse-battery\n");
+  });
+  after(async () => {
+    await coordinator.close();
+    await rm(dir, { recursive: true, force: true });
+  });
+
+  it("sends the token of --token-file", async () => {
+    const args = ["jobs", "--coordinator", coordinator.address];
+    assert.equal((await segue([...args, "--token-file", join(dir, "token")])).exitCode, 0);
+    const { exitCode, stderr } = await segue(args);
+    assert.equal(exitCode, 1);
+    assert.match(stderr, /^error UNAUTHENTICATED: /);
+  });
+});

@@ -1,0 +1,53 @@
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { parameterLayout, parseJobSpec, resolveVocabulary } from "@segue/core";
+import { planDemo, plannedSpec } from "../src/demo/plan.js";
+
+const recipes = new URL("../../../recipes/", import.meta.url);
+const read = (file: string) => parseJobSpec(readFileSync(new URL(file, recipes), "utf8"));
+
+describe("recipes", () => {
+  for (const file of readdirSync(recipes)) {
+    it(`${file} is a valid job spec without warnings`, () => assert.deepEqual(read(file).warnings, []));
+  }
+
+  it("mamba2-130m has the parameters of the public model and the paper's tokens a step", () => {
+    const { spec } = read("mamba2-130m.yaml");
+    // GPT-NeoX has 50,277 tokens.
+    assert.equal(parameterLayout(resolveVocabulary(spec, 50_277).model).size, 128_989_632);
+    assert.equal(spec.batch.shards * spec.batch.lanesPerShard * spec.tbptt.segmentTokens, 524_288);
+  });
+
+  it("passkey-demo asks for keys that lie beyond the segment of the question", () => {
+    const { spec } = read("passkey-demo.yaml");
+    const [evaluation] = spec.evaluations;
+    assert.ok(evaluation);
+    const { lengths, depths, digits } = evaluation.passkey;
+    assert.equal(digits, spec.data.passkey?.digits);
+    const cross = lengths.flatMap((length) => depths.filter((depth) => length * (1 - depth) >= spec.tbptt.segmentTokens));
+    assert.ok(cross.length >= 9, `${cross.length} cells need the carried state`);
+  });
+});
+
+describe("planDemo", () => {
+  const recipe = read("passkey-demo.yaml").spec;
+
+  it("trains the whole recipe where there is time for it", () => {
+    assert.deepEqual(planDemo(recipe, 100_000, 240), { steps: 3600, isWhole: true, checkpointEvery: 720, samples: 20 });
+  });
+
+  it("trains as much as the time allows on a slow engine, and evaluates less", () => {
+    const plan = planDemo(recipe, 2_000, 240);
+    assert.equal(plan.isWhole, false);
+    assert.ok(plan.steps * 2048 <= 2_000 * 240 * 0.75);
+    assert.ok(plan.samples < 20 && plan.samples >= 1);
+  });
+
+  it("keeps a valid spec whatever the plan", () => {
+    for (const speed of [10, 1_000, 50_000, 1e7]) {
+      const spec = plannedSpec(recipe, planDemo(recipe, speed, 100));
+      assert.ok(spec.schedule.warmupSteps + spec.schedule.decaySteps <= spec.train.steps);
+      assert.ok(spec.checkpoints.everySteps >= 1);
+    }
+  });
+});

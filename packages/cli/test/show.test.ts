@@ -1,0 +1,117 @@
+import assert from "node:assert/strict";
+import { lastLines } from "../src/cluster/last-lines.js";
+import { parseEvaluation } from "../src/evaluation/read-evaluation.js";
+import { formatBytes, formatDuration, formatShort } from "../src/show/format.js";
+import { meanAccuracy, renderHeatMap } from "../src/show/heat-map.js";
+import { jobView } from "../src/show/job-view.js";
+import { ProgressView } from "../src/show/progress.js";
+import { renderTable } from "../src/show/table.js";
+import { job } from "./support/scripted-coordinator.js";
+
+describe("numbers for people", () => {
+  it("keep three digits and the largest unit", () => {
+    assert.deepEqual([0, 999, 999.6, 95_123, 1_234_567].map(formatShort), ["0", "999", "1K", "95.1K", "1.23M"]);
+    assert.deepEqual([512, 2048, 1_048_575].map(formatBytes), ["512 B", "2 KiB", "1 MiB"]);
+    assert.deepEqual([5, 200, 7500].map(formatDuration), ["5 s", "3 min 20 s", "2 h 5 min"]);
+  });
+});
+
+describe("renderTable", () => {
+  it("aligns columns by their widest value and numbers to the right", () => {
+    const columns = [
+      { title: "NAME", value: (row: [string, number]) => row[0] },
+      { title: "N", value: (row: [string, number]) => String(row[1]), right: true },
+    ];
+    const rows: [string, number][] = [
+      ["a", 5],
+      ["longer", 100],
+    ];
+    assert.equal(renderTable(columns, rows), "NAME      N\na         5\nlonger  100");
+  });
+});
+
+describe("renderHeatMap", () => {
+  const map = {
+    lengths: [1024, 500],
+    depths: [0, 0.5],
+    accuracy: (length: number, depth: number) => (length === 500 ? undefined : depth === 0 ? 1 : 0.25),
+  };
+
+  it("has a row for each depth, a column for each length and a dash for what is not known", () => {
+    const lines = renderHeatMap(map, { colour: false })
+      .split("\n")
+      .map((line) => line.trimEnd().replace(/ +/g, " ").trim());
+    assert.deepEqual(lines, ["depth 1Ki 500", "0 % 100 % -", "50 % 25 % -"]);
+  });
+
+  it("adds only colours on a terminal", () => {
+    const coloured = renderHeatMap(map, { colour: true });
+    assert.notEqual(coloured, renderHeatMap(map, { colour: false }));
+    // eslint-disable-next-line no-control-regex
+    assert.equal(coloured.replace(/\x1b\[[\d;]*m/g, ""), renderHeatMap(map, { colour: false }));
+  });
+
+  it("averages what is known", () => {
+    assert.equal(meanAccuracy(map), 0.625);
+    assert.equal(meanAccuracy({ ...map, lengths: [500] }), undefined);
+  });
+});
+
+describe("parseEvaluation", () => {
+  it("reads the hashes that the evaluator writes", () => {
+    const fields = {
+      jobId: "j",
+      step: "20",
+      name: "p",
+      digest: "d",
+      status: "running",
+      lengths: "[1024]",
+      depths: "[0,0.5]",
+      carryState: "false",
+    };
+    const result = parseEvaluation("j_20_p", fields, { "1024:0.5": '{"correct":3,"samples":4,"ms":1,"answers":[]}' });
+    assert.deepEqual(result.cells, [{ length: 1024, depth: 0.5, correct: 3, samples: 4 }]);
+    assert.equal(result.carryState, false);
+    assert.equal(result.accuracy, 0.75);
+  });
+});
+
+describe("ProgressView", () => {
+  const shown = (isTerminal: boolean, play: (view: ProgressView) => void): string => {
+    let text = "";
+    play(new ProgressView({ isTerminal, columns: 200, write: (part) => (text += part) }));
+    return text;
+  };
+
+  it("draws one line again and again on a terminal, news above it", () => {
+    const text = shown(true, (view) => {
+      view.update(jobView(job({ step: 10, etaSeconds: 90 })));
+      view.update(jobView(job({ step: 20, etaSeconds: 80 })));
+      view.update(jobView(job({ step: 20, checkpointStep: 20, checkpointDigest: "c".repeat(64) })));
+      view.end();
+    });
+    const lines = text.split("\n").map((line) => line.split("\r").at(-1)?.replace("\x1b[2K", ""));
+    assert.deepEqual(lines.slice(0, 2), ["job-1 running on 2 workers", "checkpoint at step 20, digest cccccccccccccccc"]);
+    assert.match(text, /\[##\.{18}\] 10 % {2}step 10\/100 {2}loss 2\.5000 {2}12\.3K tokens\/s {2}ETA 1 min 30 s/);
+    assert.ok(text.endsWith("\n"));
+  });
+
+  it("prints plain lines now and then elsewhere", () => {
+    const text = shown(false, (view) => {
+      for (let step = 1; step <= 99; step++) view.update(jobView(job({ step })), 100 * step);
+      view.update(jobView(job({ step: 100 })), 9_950);
+    });
+    assert.equal(text.includes("\r"), false);
+    assert.deepEqual(
+      [...text.matchAll(/step (\d+)\//g)].map(([, step]) => step),
+      ["1", "51", "100"],
+    );
+  });
+});
+
+describe("lastLines", () => {
+  it("turns pino's lines into sentences and keeps others", () => {
+    const log = '{"level":30,"msg":"old"}\nplain words\n{"level":60,"msg":"out of luck","reason":"no port"}\n';
+    assert.equal(lastLines(log, 2), "  plain words\n  fatal: out of luck (no port)");
+  });
+});

@@ -1,0 +1,142 @@
+import { createHash } from "node:crypto";
+import { SegueError, parseJobSpec } from "@segue/core";
+import {
+  create,
+  JobPhase,
+  Jobs,
+  JobSchema,
+  TensorRegistry,
+  Tensors,
+  tensorsHandlers,
+  type Handlers,
+  type Job,
+  type SubmitEvaluationRequest,
+} from "@segue/protocol";
+import { createLogger, jobSpecToProto, startGrpcServer, toServiceError } from "@segue/runtime";
+import { runCli } from "@segue/cli";
+
+/** A coordinator that answers over real gRPC what the test tells it to. */
+export interface ScriptedCoordinator {
+  readonly address: string;
+  readonly evaluationRequests: SubmitEvaluationRequest[];
+  readonly registry: TensorRegistry;
+  /** What watchJob streams. */
+  updates: Job[];
+  close(): Promise<void>;
+}
+
+export const MODEL_BYTES = new Uint8Array(100_000).map((_, index) => index % 251);
+const CONFIG_BYTES = Buffer.from('{"model_type":"mamba2"}');
+
+export function job(fields: Partial<Omit<Job, "$typeName" | "$unknown">> = {}): Job {
+  const { spec } = parseJobSpec("{model: {layers: 1, dModel: 64}, data: {passkey: {}}, train: {steps: 100}}");
+  return create(JobSchema, {
+    jobId: "job-1",
+    name: "job",
+    phase: JobPhase.RUNNING,
+    step: 10,
+    totalSteps: 100,
+    tokens: 1000n,
+    totalTokens: 10_000n,
+    loss: 2.5,
+    tokensPerSecond: 12_345,
+    workers: 2,
+    parameters: 85_000n,
+    submittedAtMs: 1_700_000_000_000n,
+    spec: jobSpecToProto(spec),
+    ...fields,
+  });
+}
+
+export async function startScriptedCoordinator(options: { token?: string } = {}): Promise<ScriptedCoordinator> {
+  const registry = new TensorRegistry();
+  publishCheckpoint(registry);
+  const evaluationRequests: SubmitEvaluationRequest[] = [];
+  const scripted = { updates: [job()] };
+  const notFound = (jobId: string): never => {
+    throw toServiceError(new SegueError("JOB_NOT_FOUND", `There is no job ${jobId}.`, { status: "NOT_FOUND" }));
+  };
+  const known = (jobId: string): { job: Job } => (jobId === "job-1" ? { job: job() } : notFound(jobId));
+  const handlers: Handlers<typeof Jobs> = {
+    submitJob: async ({ source, validateOnly }) => {
+      if (source.case !== "yaml") throw new Error("the CLI sends YAML");
+      try {
+        const { spec, warnings } = parseJobSpec(source.value);
+        return { job: job({ jobId: validateOnly ? "" : "job-1", step: 0, spec: jobSpecToProto(spec) }), warnings };
+      } catch (error) {
+        throw toServiceError(error);
+      }
+    },
+    getJob: async ({ jobId }) => known(jobId),
+    listJobs: async ({ pageToken }) =>
+      pageToken === "" ? { jobs: [job()], nextPageToken: "more" } : { jobs: [job({ jobId: "job-2" })], nextPageToken: "" },
+    watchJob: async function* ({ jobId }) {
+      known(jobId);
+      for (const update of scripted.updates) yield { job: update };
+    },
+    pauseJob: async ({ jobId }) => ({ job: { ...known(jobId).job, phase: JobPhase.PAUSING } }),
+    resumeJob: async ({ jobId }) => known(jobId),
+    cancelJob: async ({ jobId }) => known(jobId),
+    listCheckpoints: async ({ jobId }) => {
+      known(jobId);
+      return {
+        checkpoints: [{ step: 20, digest: "b".repeat(64), sizeBytes: 2048n, tokens: 5n, loss: 1.5, createdAtMs: 0n, path: "/x" }],
+      };
+    },
+    submitEvaluation: async (request) => {
+      evaluationRequests.push(request);
+      return { evaluationId: `${request.jobId}_20_${request.evaluation?.name}`, step: 20, cells: 4 };
+    },
+  };
+  const server = await startGrpcServer({
+    listen: "127.0.0.1:0",
+    logger: createLogger("scripted", "silent"),
+    ...options,
+    services: [
+      { service: Jobs, handlers },
+      { service: Tensors, handlers: tensorsHandlers(registry) },
+    ],
+  });
+  return Object.assign(scripted, {
+    address: server.address,
+    evaluationRequests,
+    registry,
+    close: async () => {
+      await server.close(1_000);
+      registry.close();
+    },
+  });
+}
+
+function publishCheckpoint(registry: TensorRegistry): void {
+  const files = { "config.json": CONFIG_BYTES, "model.safetensors": MODEL_BYTES };
+  const records = Object.fromEntries(
+    Object.entries(files).map(([name, data]) => [
+      name,
+      { bytes: data.byteLength, sha256: createHash("sha256").update(data).digest("hex") },
+    ]),
+  );
+  const manifest = Buffer.from(JSON.stringify({ format: 1, files: records }));
+  for (const [name, data] of Object.entries({ ...files, "manifest.json": manifest })) {
+    registry.publish(`job/job-1/checkpoint/20/${name}`, { dtype: "u8", shape: [data.byteLength], data });
+  }
+}
+
+export interface CliRun {
+  readonly exitCode: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs a command line in this process. */
+export async function segue(args: readonly string[], env: Record<string, string> = {}): Promise<CliRun> {
+  let stdout = "";
+  let stderr = "";
+  const exitCode = await runCli(args, {
+    stdout: { write: (text: string) => (stdout += text) },
+    stderr: { write: (text: string) => (stderr += text) },
+    env,
+    signal: new AbortController().signal,
+  });
+  return { exitCode, stdout, stderr };
+}
