@@ -1,0 +1,71 @@
+import assert from "node:assert/strict";
+import { Scratch, segueJson, tinySpec } from "./helpers/clusters.js";
+import { finalDigest, jobOf, submitSpec, waitForJob, waitForSuccess } from "./helpers/jobs.js";
+
+describe("exactness", () => {
+  const scratch = new Scratch();
+  afterEach(() => scratch.close());
+
+  const trainWith = async (workers: number, spec: string, engine: "cpu" | "tfjs"): Promise<string> => {
+    const cluster = await scratch.cluster({ workers, engine, threads: 1 });
+    const jobId = await submitSpec(scratch, cluster, spec);
+    const job = await waitForSuccess(cluster, jobId);
+    assert.match(job.engine, new RegExp(engine));
+    return finalDigest(cluster, jobId);
+  };
+
+  for (const engine of ["tfjs", "cpu"] as const) {
+    it(`${engine}: one, two and three workers end in the same bits after 20 steps`, async () => {
+      const digests = [];
+      for (const workers of [1, 2, 3]) {
+        const spec = tinySpec({ minWorkers: workers });
+        digests.push(await trainWith(workers, spec, engine));
+        await scratch.close();
+      }
+      assert.match(digests[0]!, /^20 [0-9a-f]{64}$/);
+      assert.deepEqual(digests, [digests[0], digests[0], digests[0]]);
+    });
+  }
+
+  it("a change of one setting changes the bits, so the digest can tell", async () => {
+    const plain = await trainWith(1, tinySpec(), "cpu");
+    const other = await trainWith(1, tinySpec().replace("learningRate: 0.01", "learningRate: 0.0100001"), "cpu");
+    assert.notEqual(plain, other);
+  });
+
+  const long = tinySpec({ steps: 400, minWorkers: 2 });
+
+  it("a job interrupted by SIGTERM of all processes and resumed ends as if undisturbed", async () => {
+    const undisturbed = await trainWith(2, long, "cpu");
+
+    const dir = scratch.folder();
+    const first = await scratch.cluster({ dir, workers: 2, engine: "cpu", threads: 1 });
+    const jobId = await submitSpec(scratch, first, long);
+    const interrupted = await waitForJob(first, jobId, ({ step }) => step >= 40);
+    assert.equal(interrupted.phase, "RUNNING");
+    // All at the same moment, as a node that shuts down would.
+    await Promise.all(first.names.map((name) => first.kill(name, "SIGTERM")));
+    await first.close();
+
+    const second = await scratch.cluster({ dir, workers: 2, engine: "cpu", threads: 1 });
+    assert.ok((await jobOf(second, jobId)).step < 400);
+    await waitForSuccess(second, jobId);
+    assert.equal(await finalDigest(second, jobId), undisturbed);
+  });
+
+  it("a job paused, resumed, and robbed of a worker by SIGKILL ends as if undisturbed", async () => {
+    const undisturbed = await trainWith(2, long, "cpu");
+
+    const cluster = await scratch.cluster({ workers: 3, engine: "cpu", threads: 1 });
+    const jobId = await submitSpec(scratch, cluster, long);
+    await waitForJob(cluster, jobId, ({ step }) => step >= 20);
+    await segueJson(cluster.coordinator, "pause", jobId);
+    const paused = await waitForJob(cluster, jobId, ({ phase }) => phase === "PAUSED");
+    assert.ok(paused.step < 400, `paused at ${paused.step}`);
+    await segueJson(cluster.coordinator, "resume", jobId);
+    await waitForJob(cluster, jobId, ({ step, phase }) => phase === "RUNNING" && step > paused.step);
+    await cluster.kill("worker-1", "SIGKILL");
+    await waitForSuccess(cluster, jobId);
+    assert.equal(await finalDigest(cluster, jobId), undisturbed);
+  });
+});
