@@ -56,3 +56,5 @@ export {
   type HuggingFaceTokenizerOptions,
   type Tokenizer,
 } from "./tokenizer/tokenizer.js";
+export { shuffledDocument } from "./data/document-order.js";
+export { SegmentCutter, type SegmentCutterOptions, type ShardSegment, type StepSegments } from "./data/segment-cutter.js";
