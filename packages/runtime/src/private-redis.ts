@@ -62,7 +62,8 @@ function launch(redisServer: string, config: string): Launched {
   const setpriv = findProgram("setpriv");
   // The kernel sends SIGTERM when this process dies in whatever way.
   const [program, ...args] = setpriv ? [setpriv, "--pdeathsig", "TERM", redisServer, "-"] : [redisServer, "-"];
-  const child = spawn(program, args, { stdio: ["pipe", "pipe", "pipe"] });
+  // Detached: a terminal's Ctrl-C must not reach it before the services that still need it have ended.
+  const child = spawn(program, args, { stdio: ["pipe", "pipe", "pipe"], detached: true });
   const killChild = (): void => void child.kill("SIGTERM");
   process.once("exit", killChild);
   child.once("exit", () => process.off("exit", killChild));
