@@ -84,6 +84,7 @@ export function resolveVocabulary(spec: JobSpec, tokenizerVocab: number): JobSpe
   ]);
 }
 
+/** The error that tells everything wrong with a spec; equal violations are told once. */
 export function specInvalid(violations: readonly Violation[]): SegueError {
   const seen = new Set<string>();
   const unique = violations.filter(({ field, description }) => {

@@ -1,0 +1,133 @@
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { basename, resolve } from "node:path";
+import {
+  createTokenizer,
+  minimumPasskeyPromptTokens,
+  passkeySource,
+  SegueError,
+  specInvalid,
+  type DocumentSource,
+  type JobSpec,
+  type Tokenizer,
+  type Violation,
+} from "@segue/core";
+import { fileSource } from "./file-source.js";
+import { findFiles, type FoundFile } from "./find-files.js";
+import { indexFile, type FileIndex } from "./index-file.js";
+
+export interface DataFolders {
+  /** What relative paths of a spec start from. */
+  readonly baseDir: string;
+  /** Where texts and indexes are kept; `<store>/cache`. */
+  readonly cacheDir: string;
+}
+
+export interface OpenDocuments {
+  readonly source: DocumentSource;
+  readonly tokenizer: Tokenizer;
+  /** Changes when the documents do, but not with the folder they lie in. */
+  readonly fingerprint: string;
+}
+
+/** Files up to this many bytes in all are read through when a job is submitted, larger ones when it starts. */
+const CHECK_AT_SUBMIT_BYTES = 64 << 20;
+
+/**
+ * The documents of a job, all of them checked and indexed.
+ * @throws SegueError SPEC_INVALID with one violation for each file that cannot be used
+ */
+export async function openDocuments(spec: JobSpec, folders: DataFolders): Promise<OpenDocuments> {
+  const tokenizer = await loadTokenizer(spec, folders.baseDir);
+  const { passkey } = spec.data;
+  if (passkey) {
+    return { source: passkeySource(tokenizer, passkey, spec.seed), tokenizer, fingerprint: "passkey" };
+  }
+  const { files, violations } = await findFiles(spec.data.paths, folders.baseDir);
+  const indexes = await indexAll(files, spec, folders.cacheDir, violations);
+  if (violations.length > 0) throw specInvalid(violations);
+  const contents = indexes.map(({ file, index }) => [basename(file.path), index.ranges.length / 2, textBytes(index)]);
+  return {
+    source: fileSource(
+      indexes.map(({ index }) => index),
+      tokenizer,
+      spec.tokenizer.kind === "bytes",
+    ),
+    tokenizer,
+    fingerprint: createHash("sha256").update(JSON.stringify(contents)).digest("hex"),
+  };
+}
+
+/**
+ * Checks what a spec says of files, as far as that is quick.
+ * @returns the tokenizer
+ * @throws SegueError SPEC_INVALID with one violation per problem
+ */
+export async function checkDocuments(spec: JobSpec, folders: DataFolders): Promise<Tokenizer> {
+  const { files, violations } = await findFiles(spec.data.paths, folders.baseDir);
+  const totalBytes = files.reduce((sum, { bytes }) => sum + bytes, 0);
+  if (totalBytes <= CHECK_AT_SUBMIT_BYTES) await indexAll(files, spec, folders.cacheDir, violations);
+  const tokenizer = await loadTokenizer(spec, folders.baseDir).catch((error: unknown) => {
+    if (!(error instanceof SegueError) || !error.violations) throw error;
+    violations.push(...error.violations);
+    return undefined;
+  });
+  if (tokenizer) violations.push(...passkeyViolations(spec, tokenizer));
+  if (!tokenizer || violations.length > 0) throw specInvalid(violations);
+  return tokenizer;
+}
+
+async function indexAll(
+  files: readonly FoundFile[],
+  spec: JobSpec,
+  cacheDir: string,
+  violations: Violation[],
+): Promise<{ file: FoundFile; index: FileIndex }[]> {
+  const indexes = [];
+  for (const file of files) {
+    try {
+      indexes.push({ file, index: await indexFile(file, spec.data.textField, cacheDir) });
+    } catch (error) {
+      if (!(error instanceof SegueError) || !error.violations) throw error;
+      violations.push(...error.violations);
+    }
+  }
+  return indexes;
+}
+
+async function loadTokenizer(spec: JobSpec, baseDir: string): Promise<Tokenizer> {
+  const { file } = spec.tokenizer;
+  if (spec.tokenizer.kind === "bytes" || file === undefined) return createTokenizer(spec.tokenizer);
+  const path = resolve(baseDir, file);
+  try {
+    return createTokenizer(spec.tokenizer, JSON.parse(await readFile(path, "utf-8")));
+  } catch (error) {
+    const description = `${path} cannot be used: ${error instanceof Error ? error.message : String(error)}`;
+    throw specInvalid([{ field: "tokenizer.file", description }]);
+  }
+}
+
+/** What the length of passkey texts in this tokenizer's tokens forbids. */
+function passkeyViolations(spec: JobSpec, tokenizer: Tokenizer): Violation[] {
+  const violations: Violation[] = [];
+  try {
+    if (spec.data.passkey) passkeySource(tokenizer, spec.data.passkey, spec.seed);
+  } catch (error) {
+    if (!(error instanceof SegueError)) throw error;
+    violations.push({ field: "data.passkey.documentTokens", description: error.message });
+  }
+  spec.evaluations.forEach(({ passkey }, index) => {
+    const least = minimumPasskeyPromptTokens(tokenizer, passkey.template, passkey.digits);
+    const tooShort = passkey.lengths.find((length) => length < least);
+    if (tooShort === undefined) return;
+    const field = `evaluations[${index}].passkey.lengths`;
+    violations.push({ field, description: `must be at least ${least} to hold a prompt, but one is ${tooShort}` });
+  });
+  return violations;
+}
+
+function textBytes({ ranges }: FileIndex): number {
+  let bytes = 0;
+  for (let entry = 1; entry < ranges.length; entry += 2) bytes += ranges[entry] ?? 0;
+  return bytes;
+}
