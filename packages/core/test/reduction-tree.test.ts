@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { maximalNodes, splitPoint } from "@segue/core";
+import fc from "fast-check";
+import { maximalNodes, splitPoint, type ReductionNode } from "@segue/core";
 
 describe("the reduction tree", () => {
   it("splits after the largest power of two smaller than the node", () => {
@@ -20,5 +21,30 @@ describe("the reduction tree", () => {
       { lo: 4, hi: 8 },
     ]);
     assert.deepEqual(maximalNodes([], 4), []);
+  });
+
+  it("adds in the same order whoever holds which shards", () => {
+    // A sum written out as text shows its order: (0+1) is not (1+0).
+    const add = (node: ReductionNode): string => {
+      const split = splitPoint(node);
+      return split === undefined ? String(node.lo) : `(${add({ lo: node.lo, hi: split })}+${add({ lo: split, hi: node.hi })})`;
+    };
+    const join = (node: ReductionNode, held: ReadonlyMap<string, string>): string => {
+      const whole = held.get(`${node.lo}-${node.hi}`);
+      const split = splitPoint(node);
+      if (whole !== undefined || split === undefined) return whole ?? assert.fail(`nobody holds ${node.lo}`);
+      return `(${join({ lo: node.lo, hi: split }, held)}+${join({ lo: split, hi: node.hi }, held)})`;
+    };
+    fc.assert(
+      fc.property(fc.array(fc.nat(3), { minLength: 1, maxLength: 40 }), (owners) => {
+        const held = new Map<string, string>();
+        for (const worker of new Set(owners)) {
+          const shards = owners.flatMap((owner, shard) => (owner === worker ? [shard] : []));
+          for (const node of maximalNodes(shards, owners.length)) held.set(`${node.lo}-${node.hi}`, add(node));
+        }
+        const root = { lo: 0, hi: owners.length };
+        assert.equal(join(root, held), add(root));
+      }),
+    );
   });
 });

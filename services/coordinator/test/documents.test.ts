@@ -212,7 +212,7 @@ describe("textPieces", () => {
     })();
     const pieces: string[] = [];
     for await (const piece of textPieces(chunks)) pieces.push(piece);
-    assert.ok(pieces.every((piece) => piece.isWellFormed() && piece.length <= 1 << 20));
+    assert.ok(pieces.every((piece) => !/\p{Surrogate}/u.test(piece) && piece.length <= 1 << 20));
     assert.equal(pieces.join("").length, 3_000_001);
   });
 });
