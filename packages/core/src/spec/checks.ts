@@ -58,7 +58,7 @@ function checkModel(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void {
     "model.headDim",
     ...sizes,
   );
-  const parameters = parameterLayout({ ...model, layers: 1 }).size * model.layers;
+  const parameters = parameterLayout(model).size;
   refuse(parameters > LIMITS.parameters, "model", `has more than ${LIMITS.parameters} parameters; make it smaller`);
   const bytes = spec.tokenizer.kind === "bytes";
   refuse(
