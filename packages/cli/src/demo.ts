@@ -1,6 +1,6 @@
 import { Command, InvalidArgumentError } from "commander";
 import { runDemo } from "./demo/run-demo.js";
-import { asFailure, exitCodeOf, failureJson, renderFailure } from "./failure.js";
+import { asFailure, EXIT, exitCodeOf, failureJson, renderFailure } from "./failure.js";
 
 const DEFAULT_MINUTES = 4.5;
 const SHORT_MINUTES = 0.5;
@@ -8,7 +8,7 @@ const SHORT_MINUTES = 0.5;
 const stop = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => stop.abort());
 
-const { minutes, short, keep, json } = new Command("demo")
+const program = new Command("demo")
   .description(
     "Trains a small Mamba-2 on documents several segments long, on a cluster on this machine, and shows what it carries.",
   )
@@ -17,8 +17,10 @@ const { minutes, short, keep, json } = new Command("demo")
   .option("--keep", "leave the cluster and its dashboard running until Ctrl-C")
   .option("--json", "print the result as JSON on stdout and nothing else")
   .addHelpText("after", "\nExamples:\n  npm run demo\n  npm run demo -- --minutes 2 --keep\n")
-  .parse()
-  .opts<{ minutes: number; short?: boolean; keep?: boolean; json?: boolean }>();
+  // Help and wrong options end the process by themselves.
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? EXIT.ok : EXIT.usage))
+  .parse();
+const { minutes, short, keep, json } = program.opts<{ minutes: number; short?: boolean; keep?: boolean; json?: boolean }>();
 
 try {
   await runDemo(

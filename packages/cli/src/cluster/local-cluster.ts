@@ -44,6 +44,8 @@ export interface ServiceCrash {
 /** A coordinator's grace is that of its checkpoint, a worker's that of its round. */
 const GRACE_MS = { coordinator: 60_000, worker: 30_000, evaluator: 10_000, dashboard: 5_000 } as const;
 
+const KINDS = ["coordinator", "worker", "evaluator", "dashboard"] as const;
+
 /** One address cannot serve several processes. */
 const NOT_INHERITED = { SEGUE_ADVERTISE: undefined, SEGUE_METRICS_LISTEN: undefined };
 
@@ -103,7 +105,8 @@ export class LocalCluster {
 
   /** Names of all services: "coordinator", "worker-1", "evaluator-1", "dashboard" and so on. */
   get names(): string[] {
-    return [...this.#services.keys()];
+    const byKind = (name: string): number => KINDS.indexOf(this.process(name).kind);
+    return [...this.#services.keys()].sort((a, b) => byKind(a) - byKind(b) || a.localeCompare(b, "en", { numeric: true }));
   }
 
   /** @throws RangeError for a name that is not in {@link names} */
