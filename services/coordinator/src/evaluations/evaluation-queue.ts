@@ -86,7 +86,12 @@ export class EvaluationQueue {
         name: "cell",
         queueName: queueNames.cells,
         data: { ...shared, ...cell, ...settings },
-        opts: { jobId: cellJobId({ digest, ...cell, ...settings }), attempts: 3, backoff: { type: "exponential", delay: 1_000 } },
+        opts: {
+          jobId: cellJobId({ digest, ...cell, ...settings }),
+          attempts: 3,
+          backoff: { type: "exponential", delay: 1_000 },
+          failParentOnFailure: true,
+        },
       })),
     });
     return { evaluationId: id, cells: cells.length };

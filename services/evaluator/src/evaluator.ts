@@ -1,0 +1,146 @@
+import { SegueError } from "@segue/core";
+import type { EngineName } from "@segue/engine";
+import { fromServiceError, queueNames, redisKeys, type connectRedis, type Logger } from "@segue/runtime";
+import { DelayedError, UnrecoverableError, Worker, type Job } from "bullmq";
+import { cellText, parseCell, type PasskeyCell, type PasskeyCellResult } from "./cell.js";
+import type { CheckpointCache } from "./checkpoint-cache.js";
+import type { ModelProcess } from "./model-process.js";
+import type { EvaluationResults } from "./results.js";
+
+type Redis = ReturnType<typeof connectRedis>;
+
+export interface EvaluatorOptions {
+  readonly name: string;
+  /** A connection of role "worker", closed by the caller. */
+  readonly redis: Redis;
+  readonly checkpoints: CheckpointCache;
+  readonly model: ModelProcess;
+  readonly results: EvaluationResults;
+  readonly engine: EngineName | "auto";
+  readonly threads: number;
+  readonly logger: Logger;
+}
+
+/** A cell that no process renews for this long is given to another evaluator. */
+const LOCK_MS = 60_000;
+const STATUS_MS = 2_000;
+
+/** Takes cells from the queue one at a time and closes heat maps whose cells are complete. */
+export class Evaluator {
+  readonly #options: EvaluatorOptions;
+  readonly #workers: readonly Worker[];
+  readonly #cutOff = new AbortController();
+  readonly #status: NodeJS.Timeout;
+  #cell = "";
+  #engine: string;
+  #closed: Promise<void> | undefined;
+
+  constructor(options: EvaluatorOptions) {
+    this.#options = options;
+    this.#engine = options.engine;
+    const settings = { connection: options.redis, concurrency: 1, lockDuration: LOCK_MS, stalledInterval: LOCK_MS / 2 };
+    this.#workers = [
+      new Worker(queueNames.cells, (job, token) => this.#runCell(job, token), settings),
+      new Worker(queueNames.heatmaps, (job) => this.#closeHeatmap(job), settings),
+    ];
+    for (const worker of this.#workers) {
+      worker.on("error", (error) => options.logger.debug({ event: "queueError", err: error }, "the queue has trouble"));
+      worker.on("failed", (job, error) => void this.#afterFailure(job, error));
+    }
+    this.#status = setInterval(() => this.#report(), STATUS_MS);
+    this.#report();
+  }
+
+  /** Takes nothing new and waits for the running cell; after graceMs the cell goes back into the queue. Idempotent. */
+  close(graceMs: number): Promise<void> {
+    this.#closed ??= this.#close(graceMs);
+    return this.#closed;
+  }
+
+  async #close(graceMs: number): Promise<void> {
+    clearInterval(this.#status);
+    const timer = setTimeout(() => this.#cutOff.abort(new Error("the evaluator is stopping")), graceMs);
+    await Promise.all(this.#workers.map((worker) => worker.close()));
+    clearTimeout(timer);
+    await this.#options.redis.hdel(redisKeys.evaluators, this.#options.name).catch(() => undefined);
+  }
+
+  async #runCell(job: Job, token: string | undefined): Promise<PasskeyCellResult> {
+    const { checkpoints, model, results, engine, threads, logger } = this.#options;
+    const cell = permanently(() => parseCell(job.data));
+    this.#cell = cellText(cell);
+    this.#report();
+    const signal = this.#cutOff.signal;
+    try {
+      const folder = await checkpoints.folderOf(cell, signal);
+      const listener = {
+        engine: (detail: string) => (this.#engine = detail),
+        progress: (done: number) => void job.updateProgress({ done, samples: cell.samples }).catch(() => undefined),
+      };
+      const result = await model.evaluate({ folder, engine, threads, cell }, listener, signal);
+      await results.cell(cell.evaluationId, cell.jobId, result);
+      logger.info({ event: "cellDone", jobId: cell.jobId, step: cell.step, ...result, answers: undefined }, "evaluated a cell");
+      return result;
+    } catch (error) {
+      if (signal.aborted) {
+        // Back into the queue without counting as an attempt.
+        await job.moveToDelayed(Date.now(), token);
+        throw new DelayedError();
+      }
+      throw retryOrNot(error);
+    } finally {
+      this.#cell = "";
+      this.#report();
+    }
+  }
+
+  async #closeHeatmap(job: Job): Promise<{ accuracy: number }> {
+    const { evaluationId, jobId } = job.data as Pick<PasskeyCell, "evaluationId" | "jobId">;
+    const cells = Object.values(await job.getChildrenValues<PasskeyCellResult>());
+    const accuracy = await this.#options.results.done(evaluationId, jobId, cells);
+    this.#options.logger.info(
+      { event: "evaluationDone", evaluationId, cells: cells.length, accuracy },
+      "an evaluation is complete",
+    );
+    return { accuracy };
+  }
+
+  async #afterFailure(job: Job | undefined, error: Error): Promise<void> {
+    const { logger, results } = this.#options;
+    logger.warn(
+      { event: "evaluationFailed", queueJob: job?.id, attempt: job?.attemptsMade, reason: error.message },
+      "evaluation failed",
+    );
+    const isFinal = job !== undefined && (error instanceof UnrecoverableError || job.attemptsMade >= (job.opts.attempts ?? 1));
+    const { evaluationId, jobId } = (job?.data ?? {}) as Partial<PasskeyCell>;
+    if (isFinal && evaluationId && jobId) await results.failed(evaluationId, jobId, error.message).catch(() => undefined);
+  }
+
+  #report(): void {
+    const { name, redis } = this.#options;
+    const status = {
+      state: this.#cell === "" ? "idle" : "evaluating",
+      cell: this.#cell,
+      engine: this.#engine,
+      seenAtMs: Date.now(),
+    };
+    void redis.hset(redisKeys.evaluators, name, JSON.stringify(status)).catch(() => undefined);
+  }
+}
+
+/** BullMQ tries again after any error but this one. */
+function permanently<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw new UnrecoverableError(error instanceof Error ? error.message : String(error));
+  }
+}
+
+/** Errors that say themselves that another try is in vain are not tried again. */
+function retryOrNot(error: unknown): Error {
+  const known = error instanceof SegueError ? error : fromServiceError(error);
+  const transient = known.retryable || ["UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN", "INTERNAL"].includes(known.status);
+  const message = `${known.code}: ${known.message}`;
+  return transient ? new Error(message, { cause: error }) : new UnrecoverableError(message);
+}

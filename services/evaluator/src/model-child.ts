@@ -1,0 +1,55 @@
+/**
+ * The process that holds the model: computing blocks its event loop, which must not be the one that renews the queue's locks. Speaks
+ * {@link ModelRequest} and {@link ModelReply} over Node's IPC with the process that started it, and ends with it.
+ */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { createTokenizer, SegueError, validateJobSpec } from "@segue/core";
+import { createEngine, readModelFolder } from "@segue/engine";
+import type { PasskeyCell } from "./cell.js";
+import type { ModelReply, ModelRequest } from "./model-messages.js";
+import { evaluatePasskeyCell, type PasskeySubject } from "./passkey.js";
+
+let loaded: { readonly folder: string; readonly subject: PasskeySubject } | undefined;
+
+async function subjectOf({ folder, engine: choice, threads }: ModelRequest): Promise<PasskeySubject> {
+  if (loaded?.folder === folder) return loaded.subject;
+  loaded?.subject.engine.close();
+  loaded = undefined;
+  const { model, parameters } = await readModelFolder(folder);
+  const { spec } = validateJobSpec(JSON.parse(await readFile(join(folder, "spec.json"), "utf8")));
+  const tokenizerJson =
+    spec.tokenizer.kind === "huggingface"
+      ? (JSON.parse(await readFile(join(folder, "tokenizer.json"), "utf8")) as unknown)
+      : undefined;
+  // Evaluations are in float32 (paper.md section 4.4), whatever the training computes in.
+  const engine = await createEngine(choice, { model, precision: "f32", threads });
+  engine.writeParameters(parameters);
+  loaded = {
+    folder,
+    subject: { engine, tokenizer: createTokenizer(spec.tokenizer, tokenizerJson), segmentTokens: spec.tbptt.segmentTokens },
+  };
+  return loaded.subject;
+}
+
+function send(reply: ModelReply): void {
+  process.send?.(reply);
+}
+
+async function answer(request: ModelRequest, cell: PasskeyCell): Promise<void> {
+  try {
+    const subject = await subjectOf(request);
+    send({ id: request.id, kind: "engine", engine: subject.engine.description.detail });
+    const result = evaluatePasskeyCell(subject, cell, (done) => send({ id: request.id, kind: "progress", done }));
+    send({ id: request.id, kind: "result", result });
+  } catch (error) {
+    const known = error instanceof SegueError;
+    const message = error instanceof Error ? error.message : String(error);
+    send({ id: request.id, kind: "error", code: known ? error.code : "EVALUATION_FAILED", message });
+  }
+}
+
+process.on("message", (request: ModelRequest) => void answer(request, request.cell));
+process.on("disconnect", () => process.exit(0));
+// Ctrl-C in a terminal reaches the whole group; the parent decides when this process ends.
+process.on("SIGINT", () => undefined);

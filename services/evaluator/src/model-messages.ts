@@ -1,0 +1,18 @@
+import type { EngineName } from "@segue/engine";
+import type { PasskeyCell, PasskeyCellResult } from "./cell.js";
+
+export interface ModelRequest {
+  readonly id: number;
+  /** Holds config.json, model.safetensors, spec.json and, for Hugging Face tokenizers, tokenizer.json. */
+  readonly folder: string;
+  readonly engine: EngineName | "auto";
+  readonly threads: number;
+  readonly cell: PasskeyCell;
+}
+
+export type ModelReply =
+  | { readonly id: number; readonly kind: "engine"; readonly engine: string }
+  /** Prompts answered so far. */
+  | { readonly id: number; readonly kind: "progress"; readonly done: number }
+  | { readonly id: number; readonly kind: "result"; readonly result: PasskeyCellResult }
+  | { readonly id: number; readonly kind: "error"; readonly code: string; readonly message: string };

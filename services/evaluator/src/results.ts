@@ -1,0 +1,46 @@
+import { redisKeys, type connectRedis } from "@segue/runtime";
+import type { PasskeyCellResult } from "./cell.js";
+
+type Redis = ReturnType<typeof connectRedis>;
+
+/** Writes what an evaluation has found so far. Writing a cell twice is harmless: the same work has the same result. */
+export class EvaluationResults {
+  readonly #redis: Redis;
+
+  constructor(redis: Redis) {
+    this.#redis = redis;
+  }
+
+  async cell(evaluationId: string, jobId: string, result: PasskeyCellResult): Promise<void> {
+    const { length, depth, ...found } = result;
+    await this.#redis
+      .multi()
+      .hset(redisKeys.cells(evaluationId), `${length}:${depth}`, JSON.stringify(found))
+      .hset(redisKeys.evaluation(evaluationId), { status: "running", updatedAtMs: Date.now() })
+      .publish(redisKeys.events, jobId)
+      .exec();
+  }
+
+  /** The whole heat map, from the cells' own results: a cell that another evaluation had computed before comes in here. */
+  async done(evaluationId: string, jobId: string, results: readonly PasskeyCellResult[]): Promise<number> {
+    const cells = Object.fromEntries(
+      results.map(({ length, depth, ...found }) => [`${length}:${depth}`, JSON.stringify(found)] as const),
+    );
+    const accuracy = results.reduce((sum, { correct, samples }) => sum + correct / samples, 0) / Math.max(1, results.length);
+    const transaction = this.#redis.multi();
+    if (results.length > 0) transaction.hset(redisKeys.cells(evaluationId), cells);
+    await transaction
+      .hset(redisKeys.evaluation(evaluationId), { status: "done", accuracy, updatedAtMs: Date.now() })
+      .publish(redisKeys.events, jobId)
+      .exec();
+    return accuracy;
+  }
+
+  async failed(evaluationId: string, jobId: string, reason: string): Promise<void> {
+    await this.#redis
+      .multi()
+      .hset(redisKeys.evaluation(evaluationId), { status: "failed", reason, updatedAtMs: Date.now() })
+      .publish(redisKeys.events, jobId)
+      .exec();
+  }
+}
