@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { mkdir, open, readdir, rename, rm, stat, utimes } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { SegueError } from "@segue/core";
 import { pullTensor, type Client, type Tensors } from "@segue/protocol";
@@ -16,7 +16,7 @@ interface Manifest {
 }
 
 /** Files of a checkpoint that an evaluation needs; the last only exists for Hugging Face tokenizers. */
-const FILES = ["config.json", "model.safetensors", "spec.json", "tokenizer.json"] as const;
+const FILES = ["config.json", "model.safetensors", "tokenizer.json"] as const;
 const OPTIONAL: readonly string[] = ["tokenizer.json"];
 /** Pulled and written at a time, which bounds memory. */
 const RANGE_BYTES = 32 * 2 ** 20;
@@ -64,6 +64,7 @@ export class CheckpointCache {
         if (record) await this.#pullFile(refOf(file), join(scratch, file), record, signal);
         else if (!OPTIONAL.includes(file)) throw damaged(`${file} is missing in the manifest of step ${step} of ${jobId}`);
       }
+      await writeFile(join(scratch, "manifest.json"), data);
       await rename(scratch, folder);
     } finally {
       await rm(scratch, { recursive: true, force: true });

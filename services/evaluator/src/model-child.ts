@@ -17,7 +17,8 @@ async function subjectOf({ folder, engine: choice, threads }: ModelRequest): Pro
   loaded?.subject.engine.close();
   loaded = undefined;
   const { model, parameters } = await readModelFolder(folder);
-  const { spec } = validateJobSpec(JSON.parse(await readFile(join(folder, "spec.json"), "utf8")));
+  const manifest = JSON.parse(await readFile(join(folder, "manifest.json"), "utf8")) as { spec: unknown };
+  const { spec } = validateJobSpec(manifest.spec);
   const tokenizerJson =
     spec.tokenizer.kind === "huggingface"
       ? (JSON.parse(await readFile(join(folder, "tokenizer.json"), "utf8")) as unknown)

@@ -3,7 +3,7 @@ import type { PasskeyCell, PasskeyCellResult } from "./cell.js";
 
 export interface ModelRequest {
   readonly id: number;
-  /** Holds config.json, model.safetensors, spec.json and, for Hugging Face tokenizers, tokenizer.json. */
+  /** Holds config.json, model.safetensors, manifest.json and, for Hugging Face tokenizers, tokenizer.json. */
   readonly folder: string;
   readonly engine: EngineName | "auto";
   readonly threads: number;
