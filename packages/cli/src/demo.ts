@@ -30,7 +30,7 @@ try {
 } catch (error) {
   const failure = asFailure(error);
   if (stop.signal.aborted) {
-    process.exitCode = 130;
+    process.exitCode = EXIT.interrupted;
   } else {
     if (json === true) process.stdout.write(`${failureJson(failure)}\n`);
     else process.stderr.write(`${renderFailure(failure)}\n`);

@@ -13,6 +13,8 @@ export const EXIT = {
   unreachable: 3,
   /** The job that was watched failed or was cancelled. */
   jobFailed: 4,
+  /** Ended by Ctrl-C or SIGTERM. */
+  interrupted: 130,
 } as const;
 
 /** A watched job ended without success. */

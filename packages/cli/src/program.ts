@@ -7,16 +7,17 @@ import { addExportCommand } from "./commands/export.js";
 import { addJobCommands } from "./commands/jobs.js";
 import { addSubmitCommand } from "./commands/submit.js";
 import { addWatchCommand } from "./commands/watch.js";
-import { asFailure, exitCodeOf, failureJson, renderFailure } from "./failure.js";
+import { asFailure, EXIT, exitCodeOf, failureJson, renderFailure } from "./failure.js";
 import type { CliRuntime } from "./runtime.js";
 
 const EXIT_CODES = `
 Exit codes:
-  0  done
-  1  refused or failed
-  2  the command line or the input is not right
-  3  the coordinator (or Redis) does not answer
-  4  the watched job failed or was cancelled
+    0  done
+    1  refused or failed
+    2  the command line or the input is not right
+    3  the coordinator (or Redis) does not answer
+    4  the watched job failed or was cancelled
+  130  interrupted
 `;
 
 export function createProgram(runtime: CliRuntime): Command {
@@ -48,11 +49,14 @@ export function createProgram(runtime: CliRuntime): Command {
 export async function runCli(args: readonly string[], runtime: CliRuntime): Promise<number> {
   try {
     await createProgram(runtime).parseAsync(args, { from: "user" });
-    return 0;
+    return EXIT.ok;
   } catch (error) {
+    // What was cut off fails in many ways, none of which is news to whoever pressed Ctrl-C.
+    if (runtime.signal.aborted) return EXIT.interrupted;
     const failure = asFailure(error);
     // --help and --version come as errors, too.
-    if (failure.code === "USAGE" && isPrintedHelp(error)) return (error as { exitCode: number }).exitCode === 0 ? 0 : 2;
+    if (failure.code === "USAGE" && isPrintedHelp(error))
+      return (error as { exitCode: number }).exitCode === 0 ? EXIT.ok : EXIT.usage;
     if (args.includes("--json")) runtime.stdout.write(`${failureJson(failure)}\n`);
     else runtime.stderr.write(`${renderFailure(failure)}\n`);
     return exitCodeOf(failure);

@@ -20,6 +20,8 @@ export interface EvaluationResult {
   readonly name: string;
   readonly digest: string;
   readonly status: string;
+  /** Why it failed; empty otherwise. */
+  readonly reason: string;
   readonly lengths: readonly number[];
   readonly depths: readonly number[];
   readonly carryState: boolean;
@@ -52,6 +54,7 @@ export function parseEvaluation(
     name: fields["name"] ?? "",
     digest: fields["digest"] ?? "",
     status: fields["status"] ?? "",
+    reason: fields["reason"] ?? "",
     lengths: JSON.parse(fields["lengths"] ?? "[]") as number[],
     depths: JSON.parse(fields["depths"] ?? "[]") as number[],
     carryState: fields["carryState"] !== "false",
@@ -92,7 +95,7 @@ export async function waitForEvaluation(
     }
     if (result && isComplete(result)) return result;
     if (result?.status === "failed") {
-      throw new SegueError("EVALUATION_FAILED", `The evaluator could not finish ${evaluationId}; its log says why.`, {
+      throw new SegueError("EVALUATION_FAILED", `${evaluationId} could not be finished: ${result.reason}`, {
         status: "ABORTED",
       });
     }
