@@ -9,6 +9,7 @@ import {
   safetensorsHeader,
   SegueError,
   type ModelSpec,
+  type SafetensorsTensor,
 } from "@segue/core";
 
 export interface ModelFolder {
@@ -26,8 +27,12 @@ const PIECE_BYTES = 1 << 30;
  */
 export async function readModelFolder(folder: string): Promise<ModelFolder> {
   const model = configFromHuggingFace(parseConfig(await readFile(join(folder, "config.json"), "utf8")));
-  const tensors = decodeSafetensors(await readBytes(join(folder, "model.safetensors")));
-  return { model, parameters: flattenParameters(model, tensors) };
+  return { model, parameters: flattenParameters(model, await readSafetensorsFile(join(folder, "model.safetensors"))) };
+}
+
+/** @throws SegueError SAFETENSORS_INVALID; the system's error for a file that is not there */
+export async function readSafetensorsFile(path: string): Promise<Map<string, SafetensorsTensor>> {
+  return decodeSafetensors(await readBytes(path));
 }
 
 /** Writes the folder that `Mamba2ForCausalLM.from_pretrained` reads; makes it if need be, overwrites what it holds. */

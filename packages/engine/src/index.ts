@@ -3,3 +3,6 @@ export { availableEngines, createEngine, type EngineName, type EngineOffer } fro
 export { initialParameters } from "./initial-parameters.js";
 export { readModelFolder, writeModelFolder, type ModelFolder } from "./checkpoint-folder.js";
 export { greedyDecode, prefillPrompt, type Prompt } from "./decode.js";
+export { readVerifyCase, type RandomTokens, type VerifyCase } from "./verify/verify-case.js";
+export { VERIFY_LIMITS, verifyEngine, type Measurement, type VerifyReport } from "./verify/verify-engine.js";
+export type { GoldenValues } from "./verify/golden.js";

@@ -1,0 +1,78 @@
+import { laneStateFloats } from "@segue/core";
+import type { Engine, SegmentBatch } from "../engine.js";
+
+/** What an engine computes for a batch that it gets in one or several segments, the states carried from each to the next. */
+export interface CaseResults {
+  /** Weighted mean cross-entropy. */
+  readonly loss: number;
+  /** Cross-entropy of every label, [lanes, tokens]. */
+  readonly losses_BT: Float32Array;
+  /** [lanes, vocab] */
+  readonly lastLogits_BV: Float32Array;
+  /** [lanes, laneStateFloats] */
+  readonly finalStates: Float32Array;
+  /** Of the weighted mean, flat; no gradient flows from a segment into the one before. */
+  readonly gradient: Float32Array;
+}
+
+/** Columns [start, start + tokens) of every lane. */
+export function segmentOf(batch: SegmentBatch, start: number, tokens: number): SegmentBatch {
+  const cut = <A extends Int32Array | Float32Array | Uint8Array>(whole_BT: A): A => {
+    const part_BT = whole_BT.slice(0, batch.lanes * tokens) as A;
+    for (let lane = 0; lane < batch.lanes; lane++) {
+      const first = lane * batch.tokens + start;
+      part_BT.set(whole_BT.subarray(first, first + tokens), lane * tokens);
+    }
+    return part_BT;
+  };
+  return {
+    lanes: batch.lanes,
+    tokens,
+    tokens_BT: cut(batch.tokens_BT),
+    labels_BT: cut(batch.labels_BT),
+    weights_BT: batch.weights_BT && cut(batch.weights_BT),
+    resets_BT: batch.resets_BT && cut(batch.resets_BT),
+  };
+}
+
+/**
+ * Trains, scores and prefills the batch in segments of `segmentTokens`, each time from zero states.
+ * @param pause awaited before every call of the engine, so that a caller can stop in between by throwing
+ */
+export async function runCase(
+  engine: Engine,
+  batch: SegmentBatch,
+  segmentTokens: number,
+  pause: () => Promise<void>,
+): Promise<CaseResults> {
+  const { lanes, tokens } = batch;
+  const [training, scoring, filling] = [engine.createStates(lanes), engine.createStates(lanes), engine.createStates(lanes)];
+  try {
+    const gradient = new Float32Array(engine.layout.size);
+    const ofSegment = new Float32Array(engine.layout.size);
+    const losses_BT = new Float32Array(lanes * tokens);
+    let lastLogits_BV = new Float32Array(0);
+    let lossSum = 0;
+    for (let start = 0; start < tokens; start += segmentTokens) {
+      const segment = segmentOf(batch, start, Math.min(segmentTokens, tokens - start));
+      await pause();
+      lossSum += engine.forwardBackward(segment, training, ofSegment);
+      for (let i = 0; i < gradient.length; i++) gradient[i] = (gradient[i] as number) + (ofSegment[i] as number);
+      await pause();
+      const scores = engine.score(segment, scoring);
+      for (let lane = 0; lane < lanes; lane++) {
+        losses_BT.set(scores.subarray(lane * segment.tokens, (lane + 1) * segment.tokens), lane * tokens + start);
+      }
+      await pause();
+      lastLogits_BV = Float32Array.from(engine.prefill(segment, filling));
+    }
+    const totalWeight = batch.weights_BT ? batch.weights_BT.reduce((sum, weight) => sum + weight, 0) : lanes * tokens;
+    const mean = totalWeight > 0 ? 1 / totalWeight : 0;
+    for (let i = 0; i < gradient.length; i++) gradient[i] = (gradient[i] as number) * mean;
+    const finalStates = new Float32Array(lanes * laneStateFloats(engine.model));
+    engine.readStates(training, finalStates);
+    return { loss: lossSum * mean, losses_BT, lastLogits_BV, finalStates, gradient };
+  } finally {
+    for (const states of [training, scoring, filling]) engine.freeStates(states);
+  }
+}
