@@ -1,4 +1,3 @@
-import { join } from "node:path";
 import { Jobs, TensorRegistry, Tensors, Workers } from "@segue/protocol";
 import { hostOf, MetricsWriter, startGrpcServer, type connectRedis, type Logger, type Security } from "@segue/runtime";
 import { CheckpointStore } from "./checkpoints/checkpoint-store.js";
@@ -104,6 +103,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   };
 
   try {
+    await adoptJobs();
     const server = await startGrpcServer({
       listen: options.listen,
       ...security,
@@ -118,13 +118,13 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     if (["0.0.0.0", "::"].includes(hostOf(address))) {
       logger.warn({ event: "addressUnreachable", address }, "workers cannot reach this address; set SEGUE_ADVERTISE");
     }
-    await continueJobs();
+    for (const { record } of book.jobs) if (isActive(record.phase)) scheduler.start(record.jobId);
 
     let closing: Promise<void> | undefined;
     const close = async (): Promise<void> => {
-      const timer = setTimeout(() => logger.warn({ event: "jobsCutOff" }, "jobs did not stop in time"), JOBS_MS);
-      await Promise.race([scheduler.stop(ROUND_MS), new Promise((resolve) => setTimeout(resolve, JOBS_MS).unref())]);
-      clearTimeout(timer);
+      await withDeadline(scheduler.stop(ROUND_MS), JOBS_MS, () =>
+        logger.warn({ event: "jobsCutOff" }, "jobs did not stop in time"),
+      );
       pool.close();
       await server.close(SERVER_CLOSE_MS);
       await stopParts();
@@ -135,17 +135,30 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     throw error;
   }
 
-  async function continueJobs(): Promise<void> {
+  async function adoptJobs(): Promise<void> {
     for (const record of await jobs.loadAll()) {
-      const checkpoints = checkpointsOf(record.jobId);
+      const { jobId } = record;
+      const checkpoints = checkpointsOf(jobId);
       await checkpoints.removeTemporary();
       const [newest] = await checkpoints.list();
       const { step = 0, digest = "", loss = 0 } = newest?.manifest ?? {};
       book.adopt(record, { ...NOT_STARTED, step, loss, checkpointStep: step, checkpointDigest: digest });
-      if (record.phase === "PAUSING")
-        await book.setPhase(record.jobId, "PAUSED", "paused; the coordinator was restarted meanwhile");
-      else if (isActive(record.phase)) scheduler.start(record.jobId);
+      // A pause that was under way is complete now: nothing runs, and the newest checkpoint counts.
+      if (record.phase === "PAUSING") await book.setPhase(jobId, "PAUSED", "paused; the coordinator was restarted meanwhile");
     }
-    logger.info({ event: "storeOpened", store: join(store), jobs: book.jobs.length }, "the store is open");
+    logger.info({ event: "storeOpened", store, jobs: book.jobs.length }, "the store is open");
   }
+}
+
+/** Resolves with the promise or after the deadline, whichever comes first. */
+async function withDeadline(promise: Promise<void>, deadlineMs: number, onLate: () => void): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(() => {
+      onLate();
+      resolve();
+    }, deadlineMs);
+  });
+  await Promise.race([promise, late]);
+  clearTimeout(timer);
 }

@@ -26,5 +26,5 @@ export function isFinal(phase: Phase): boolean {
 
 /** Jobs that a starting coordinator continues by itself. */
 export function isActive(phase: Phase): boolean {
-  return phase === "WAITING" || phase === "RUNNING" || phase === "PAUSING";
+  return phase === "WAITING" || phase === "RUNNING";
 }

@@ -67,7 +67,7 @@ export class JobRunner {
   #generationOver = new AbortController();
   #stop: StopReason | undefined;
   #abandon = false;
-  #fatal: unknown;
+  #fatal: Error | undefined;
   #lastFailure: SegueError | undefined;
   #attemptStarted = false;
   #stepMs: number | undefined;
@@ -172,7 +172,7 @@ export class JobRunner {
 
   async #loop(): Promise<void> {
     for (;;) {
-      if (this.#fatal !== undefined) throw this.#fatal;
+      if (this.#fatal) throw this.#fatal;
       if (this.#stop === undefined) await this.#letLeaversGo();
       const decision = this.#decide();
       switch (decision.type) {
@@ -309,7 +309,7 @@ export class JobRunner {
     this.#dispatcher
       .sendSegments(this.#ledger, feed, Math.min(step + 2 * steps, this.#ledger.totalSteps))
       .catch((error: unknown) => {
-        this.#fatal = error;
+        this.#fatal = error instanceof Error ? error : new Error(String(error));
         this.#bell.ring();
       });
   }
@@ -406,6 +406,7 @@ export class JobRunner {
         "nobody holds the committed step; the newest checkpoint counts",
       );
     }
+    this.#releaseAll();
     const { book } = this.#deps;
     if (this.#stop === "pause") await book.setPhase(this.jobId, "PAUSED", "paused on request");
     if (this.#stop === "cancel") await book.setPhase(this.jobId, "CANCELLED", "cancelled on request");
@@ -413,9 +414,17 @@ export class JobRunner {
   }
 
   async #finish(): Promise<boolean> {
-    if (!(await this.#makeDurable())) return false;
+    const before = this.#ledger;
+    if (!(await this.#makeDurable())) {
+      // Had a holder been lost, the ledger would know; so it is the disk, and trying again would not help.
+      if (this.#ledger === before) {
+        throw new SegueError("CHECKPOINT_FAILED", "The last checkpoint could not be written; see the log.", { status: "INTERNAL" });
+      }
+      return false;
+    }
     const { step, totalSteps } = this.#ledger;
     await this.#keeper.evaluateLast();
+    this.#releaseAll();
     const ended = step < this.#spec.train.steps ? `the documents ended at step ${totalSteps}` : "";
     await this.#deps.book.setPhase(this.jobId, "SUCCEEDED", ended);
     this.#logger.info({ event: "jobSucceeded", step }, "the job is done");
@@ -459,10 +468,15 @@ export class JobRunner {
     this.#deps.release(worker);
   }
 
-  #end(): void {
+  /** The job is over or at rest: it takes no more workers. */
+  #releaseAll(): void {
     if (this.#ledger.phase !== "none") this.#apply({ type: "dissolved" });
     this.#stop ??= "shutdown";
     for (const worker of [...this.#workers.values()]) this.#release(worker);
+  }
+
+  #end(): void {
+    this.#releaseAll();
     this.#deps.book.setLive(this.jobId, { workers: 0, tokensPerSecond: 0 });
     this.#states.clear();
     this.#feed

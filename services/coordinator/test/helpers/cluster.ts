@@ -1,0 +1,107 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { startCoordinator, type Coordinator } from "@segue/coordinator";
+import { JobPhase, Jobs, type Job } from "@segue/protocol";
+import { connectClient, createLogger } from "@segue/runtime";
+import { fakeData } from "./fake-data.js";
+import { startFakeWorker, type FakeWorker, type FakeWorkerOptions } from "./fake-worker.js";
+
+export const SPEC = `
+name: tiny
+model: { layers: 1, dModel: 16, dState: 4, headDim: 8, chunk: 4, vocab: 256 }
+data: { passkey: { documentTokens: 256, digits: 2 } }
+tbptt: { segmentTokens: 8 }
+batch: { shards: 4, lanesPerShard: 2 }
+train: { steps: 24 }
+rounds: { targetMs: 20, maxSteps: 5 }
+checkpoints: { everySteps: 6, keepLast: 2 }
+`;
+
+/** A coordinator on a temporary store, fake workers, and a client; everything is closed by `close`. */
+export class TestCluster {
+  readonly #closers: (() => Promise<unknown>)[] = [];
+  readonly store: string;
+  #names = 0;
+  #coordinator: Coordinator | undefined;
+  #client: ReturnType<typeof connectClient<typeof Jobs>> | undefined;
+
+  private constructor(store: string) {
+    this.store = store;
+  }
+
+  static async start(): Promise<TestCluster> {
+    const cluster = new TestCluster(await mkdtemp(join(tmpdir(), "segue-coordinator-")));
+    await cluster.startCoordinator();
+    return cluster;
+  }
+
+  get address(): string {
+    return this.#coordinator?.address ?? "";
+  }
+
+  get jobs() {
+    this.#client ??= connectClient(Jobs, this.address);
+    return this.#client;
+  }
+
+  async startCoordinator(): Promise<void> {
+    this.#coordinator = await startCoordinator({
+      listen: "127.0.0.1:0",
+      store: this.store,
+      heartbeatMs: 100,
+      data: fakeData,
+      security: {},
+      logger: createLogger("coordinator", process.env["TEST_LOG"] ?? "silent"),
+      onStoreLost: (error) => {
+        throw error;
+      },
+    });
+  }
+
+  async stopCoordinator(): Promise<void> {
+    this.#client?.close();
+    this.#client = undefined;
+    await this.#coordinator?.close();
+  }
+
+  async worker(options: Partial<FakeWorkerOptions> = {}): Promise<FakeWorker> {
+    const worker = await startFakeWorker({ coordinator: this.address, name: `w${this.#names++}`, ...options });
+    this.#closers.push(() => worker.kill());
+    return worker;
+  }
+
+  async submit(yaml = SPEC): Promise<string> {
+    const { job } = await this.jobs.submitJob({ source: { case: "yaml", value: yaml } });
+    return job!.jobId;
+  }
+
+  /** The first version of the job for which `condition` holds. */
+  async until(jobId: string, condition: (job: Job) => boolean): Promise<Job> {
+    for await (const { job } of this.jobs.watchJob({ jobId }, { deadlineMs: 20_000 })) if (job && condition(job)) return job;
+    const { job } = await this.jobs.getJob({ jobId });
+    throw new Error(`the job ended ${JobPhase[job!.phase]}: ${job!.reason}`);
+  }
+
+  /** Waits for what happens on the other side of a socket. */
+  async eventually(condition: () => boolean, what: string): Promise<void> {
+    for (let waited = 0; !condition(); waited += 10) {
+      if (waited > 5_000) throw new Error(`never: ${what}`);
+      await sleep(10);
+    }
+  }
+
+  /** Digest of the last checkpoint of a job that succeeds. */
+  async digest(jobId: string): Promise<string> {
+    await this.until(jobId, ({ phase }) => phase === JobPhase.SUCCEEDED);
+    const { checkpoints } = await this.jobs.listCheckpoints({ jobId });
+    return checkpoints[0]!.digest;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#closers.map((close) => close()));
+    await this.stopCoordinator();
+    await rm(this.store, { recursive: true });
+  }
+}
