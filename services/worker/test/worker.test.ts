@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { Tensors, pullTensor } from "@segue/protocol";
 import { connectClient } from "@segue/runtime";
 import type { Worker } from "../src/worker.js";
-import { BROKEN_TOKEN, SLOW_TOKEN } from "./support/tokens.js";
+import { BROKEN_TOKEN, CRASH_TOKEN, SLOW_TOKEN } from "./support/tokens.js";
 import {
   engineCompute,
   fakeCompute,
@@ -201,6 +201,18 @@ describe("worker", function () {
     const second = { ...first, generation: 2 };
     await join(second);
     await runRound(second, 0, 3);
+  });
+
+  it("survives the end of its compute thread and restores its own snapshot in a new one", async () => {
+    const stream = await attach("solo");
+    const first = { spec: tinySpec(2), generation: 1, placed: [[stream, [0, 1]]] as const };
+    await join(first);
+    const [before] = await runRound(first, 0, 2);
+    sendRound(first, 2, 2, { step: 3, token: CRASH_TOKEN });
+    assert.equal((await stream.next("failure")).code, "ENGINE_CRASHED");
+    const second = { ...first, generation: 2 };
+    await join(second, { step: 2, weightsDigest: before!.weightsDigest });
+    await runRound(second, 2, 2);
   });
 
   it("reports a round for which it has no segments", async () => {

@@ -1,7 +1,7 @@
 import { laneStateFloats, parameterLayout, randomStream, SegueError, type ModelSpec } from "@segue/core";
 import type { AdamWStep, Engine, EngineOptions, LaneStates, SegmentBatch } from "@segue/engine";
 import { serveCompute } from "../../src/compute/serve.js";
-import { BROKEN_TOKEN, SLOW_TOKEN } from "./tokens.js";
+import { BROKEN_TOKEN, CRASH_TOKEN, SLOW_TOKEN } from "./tokens.js";
 
 interface FakeStates extends LaneStates {
   readonly values: Float32Array;
@@ -62,6 +62,7 @@ class FakeEngine implements Engine {
   forwardBackward(batch: SegmentBatch, states: FakeStates, gradient: Float32Array): number {
     const { tokens_BT, labels_BT, weights_BT, resets_BT } = batch;
     if (tokens_BT.includes(BROKEN_TOKEN)) throw new SegueError("ENGINE_OUT_OF_MEMORY", "no room for the segment");
+    if (tokens_BT.includes(CRASH_TOKEN)) process.exit(9);
     if (tokens_BT.includes(SLOW_TOKEN)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 40);
     const { values } = states;
     let loss = 0;
