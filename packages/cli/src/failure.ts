@@ -26,6 +26,16 @@ export class JobFailedError extends SegueError {
   }
 }
 
+/** The command has printed its whole result, which says what went wrong: only the exit code is left. */
+export class ReportedFailure extends Error {
+  readonly exitCode: number;
+
+  constructor(exitCode: number) {
+    super("the result says what went wrong");
+    this.exitCode = exitCode;
+  }
+}
+
 /** Any error as one with a code and a sentence; `coordinator` is the address to name when nothing answers there. */
 export function asFailure(error: unknown, coordinator?: string): SegueError {
   if (error instanceof CommanderError) {

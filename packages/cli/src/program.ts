@@ -6,8 +6,9 @@ import { addEvaluateCommand } from "./commands/evaluate.js";
 import { addExportCommand } from "./commands/export.js";
 import { addJobCommands } from "./commands/jobs.js";
 import { addSubmitCommand } from "./commands/submit.js";
+import { addVerifyCommand } from "./commands/verify.js";
 import { addWatchCommand } from "./commands/watch.js";
-import { asFailure, EXIT, exitCodeOf, failureJson, renderFailure } from "./failure.js";
+import { asFailure, EXIT, exitCodeOf, failureJson, renderFailure, ReportedFailure } from "./failure.js";
 import type { CliRuntime } from "./runtime.js";
 
 const EXIT_CODES = `
@@ -42,6 +43,7 @@ export function createProgram(runtime: CliRuntime): Command {
   addExportCommand(program, runtime);
   addClusterCommand(program, runtime);
   addCertsCommand(program, runtime);
+  addVerifyCommand(program, runtime);
   return program;
 }
 
@@ -51,6 +53,7 @@ export async function runCli(args: readonly string[], runtime: CliRuntime): Prom
     await createProgram(runtime).parseAsync(args, { from: "user" });
     return EXIT.ok;
   } catch (error) {
+    if (error instanceof ReportedFailure) return error.exitCode;
     // What was cut off fails in many ways, none of which is news to whoever pressed Ctrl-C.
     if (runtime.signal.aborted) return EXIT.interrupted;
     const failure = asFailure(error);
