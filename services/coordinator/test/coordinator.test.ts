@@ -19,9 +19,12 @@ describe("coordinator", () => {
 
   before(async () => {
     const alone = await TestCluster.start();
-    await alone.worker();
-    undisturbed = await alone.digest(await alone.submit());
-    await alone.close();
+    try {
+      await alone.worker();
+      undisturbed = await alone.digest(await alone.submit());
+    } finally {
+      await alone.close();
+    }
   });
 
   it("trains to the end, keeps the newest checkpoints and releases the worker", async () => {

@@ -11,7 +11,7 @@ import { startFakeWorker, type FakeWorker, type FakeWorkerOptions } from "./fake
 export const SPEC = `
 name: tiny
 model: { layers: 1, dModel: 16, dState: 4, headDim: 8, chunk: 4, vocab: 256 }
-data: { passkey: { documentTokens: 256, digits: 2 } }
+data: { passkey: { documentTokens: 512, digits: 2 } }
 tbptt: { segmentTokens: 8 }
 batch: { shards: 4, lanesPerShard: 2 }
 train: { steps: 24 }
