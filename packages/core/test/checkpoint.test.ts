@@ -5,6 +5,7 @@ import {
   decodeSafetensors,
   encodeSafetensors,
   flattenParameters,
+  MODEL_PRESETS,
   parameterLayout,
   SegueError,
   tensorToFloat32,
@@ -47,6 +48,16 @@ describe("safetensors", () => {
     assert.deepEqual([...tensorToFloat32(read.get("scalar")!)], [Math.fround(Math.PI)]);
     assert.deepEqual([...tensorToFloat32(read.get("half")!)], [1, -2.5]);
     assert.throws(() => tensorToFloat32(read.get("a")!), /U8, not floats/);
+  });
+
+  it("reads every kind of half-precision number exactly", () => {
+    const half = (...bits: number[]): number[] => {
+      const data = new Uint8Array(Uint16Array.from(bits).buffer);
+      return [...tensorToFloat32({ name: "half", dtype: "F16", shape: [bits.length], data })];
+    };
+    assert.deepEqual(half(0x3c00, 0xc100, 0x3555, 0x7bff), [1, -2.5, 0.333251953125, 65504]);
+    assert.deepEqual(half(0x0001, 0x83ff, 0x0400), [2 ** -24, -1023 * 2 ** -24, 2 ** -14]);
+    assert.deepEqual(half(0x0000, 0x8000, 0x7c00, 0xfc00, 0x7e00), [0, -0, Infinity, -Infinity, NaN]);
   });
 
   const f32 = (begin: number, end: number, shape = [(end - begin) / 4]) => ({ dtype: "F32", shape, data_offsets: [begin, end] });
@@ -94,7 +105,43 @@ describe("Hugging Face folder", () => {
     };
     const read = configFromHuggingFace(config);
     assert.equal(parameterLayout(read).size, 128_989_632);
-    assert.throws(() => configFromHuggingFace({ ...config, ssm_cfg: {} }), /layer must be "Mamba2"/);
+    assert.deepEqual([read.vocab, read.padVocabMultiple, read.tieEmbeddings], [50_288, 16, true]);
+    // Padded to a multiple of 8 where the config does not say, as MambaConfig does.
+    assert.equal(configFromHuggingFace({ ...config, pad_vocab_size_multiple: undefined }).vocab, 50_280);
+    assert.equal(configFromHuggingFace({ ...config, tie_embeddings: false }).tieEmbeddings, false);
+    const refused = (change: object, reason: RegExp): void =>
+      assert.throws(() => configFromHuggingFace({ ...config, ...change }), reason);
+    refused({ ssm_cfg: {} }, /layer must be "Mamba2"/);
+    refused({ ssm_cfg: { layer: "Mamba2", ngroups: 8 } }, /ngroups must be 1/);
+    refused({ attn_layer_idx: [9, 18] }, /attn_layer_idx must be empty/);
+  });
+
+  it("gives every public model's sizes from its state-spaces config and from its Hugging Face config", () => {
+    const parameters = {
+      "130m": 128_989_632,
+      "370m": 368_346_624,
+      "780m": 780_161_280,
+      "1.3b": 1_343_757_312,
+      "2.7b": 2_702_599_680,
+    };
+    for (const [size, expected] of Object.entries(parameters)) {
+      const { layers, dModel } = MODEL_PRESETS[`mamba2-${size}`]!;
+      const read = configFromHuggingFace({
+        d_model: dModel,
+        n_layer: layers,
+        d_intermediate: 0,
+        vocab_size: 50277,
+        ssm_cfg: { layer: "Mamba2" },
+        attn_layer_idx: [],
+        attn_cfg: {},
+        ...{ rms_norm: true, residual_in_fp32: true, fused_add_norm: true, pad_vocab_size_multiple: 16, tie_embeddings: true },
+      });
+      const preset = { preset: `mamba2-${size}`, vocab: 50_288 };
+      const { spec } = validateJobSpec({ model: preset, data: { passkey: {} }, train: { steps: 1 } });
+      assert.deepEqual({ ...read, preset: preset.preset }, spec.model, size);
+      assert.equal(parameterLayout(read).size, expected, size);
+      assert.deepEqual(configFromHuggingFace(configToHuggingFace(read, 0)), { ...read, padVocabMultiple: 1 }, size);
+    }
   });
 
   it("refuses models that compute something else, all reasons at once", () => {

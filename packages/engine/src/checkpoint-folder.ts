@@ -1,5 +1,5 @@
 import { mkdir, open, readFile, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import {
   configFromHuggingFace,
   configToHuggingFace,
@@ -22,12 +22,17 @@ export interface ModelFolder {
 const PIECE_BYTES = 1 << 30;
 
 /**
- * Reads `config.json` and `model.safetensors` of a Hugging Face Mamba-2 folder.
+ * Reads `config.json` and the tensors of a Mamba-2 folder in Hugging Face's layout or that of state-spaces/mamba. The tensors are in
+ * `model.safetensors`, or in the files that `model.safetensors.index.json` names.
  * @throws SegueError MODEL_UNSUPPORTED, SAFETENSORS_INVALID or CHECKPOINT_MISMATCH; the system's error for a file that is not there
  */
 export async function readModelFolder(folder: string): Promise<ModelFolder> {
   const model = configFromHuggingFace(parseConfig(await readFile(join(folder, "config.json"), "utf8")));
-  return { model, parameters: flattenParameters(model, await readSafetensorsFile(join(folder, "model.safetensors"))) };
+  const tensors = new Map<string, SafetensorsTensor>();
+  for (const file of await tensorFiles(folder)) {
+    for (const [name, tensor] of await readSafetensorsFile(join(folder, file))) tensors.set(name, tensor);
+  }
+  return { model, parameters: flattenParameters(model, tensors) };
 }
 
 /** @throws SegueError SAFETENSORS_INVALID; the system's error for a file that is not there */
@@ -50,6 +55,27 @@ export async function writeModelFolder(folder: string, { model, parameters }: Mo
   } finally {
     await file.close();
   }
+}
+
+/** transformers cuts large models into several files and writes an index of them instead of `model.safetensors`. */
+async function tensorFiles(folder: string): Promise<string[]> {
+  const whole = ["model.safetensors"];
+  let index: unknown;
+  try {
+    index = JSON.parse(await readFile(join(folder, "model.safetensors.index.json"), "utf8"));
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return whole;
+    throw cause instanceof SyntaxError ? invalidIndex(cause) : cause;
+  }
+  const files = typeof index === "object" && index !== null && "weight_map" in index ? Object.values(index.weight_map ?? {}) : [];
+  // The names come from outside: nothing but files of this folder.
+  if (files.length === 0 || !files.every((file) => typeof file === "string" && basename(file) === file)) throw invalidIndex();
+  return [...new Set(files as string[])];
+}
+
+function invalidIndex(cause?: unknown): SegueError {
+  const message = "model.safetensors.index.json has no weight_map from tensors to files of its folder";
+  return new SegueError("SAFETENSORS_INVALID", message, { status: "DATA_LOSS", cause });
 }
 
 function parseConfig(text: string): unknown {

@@ -3,8 +3,17 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { encodeSafetensors, parameterLayout, type ModelSpec, type SafetensorsTensor } from "@segue/core";
 import { readModelFolder, writeModelFolder } from "../src/checkpoint-folder.js";
 import { GOLDEN_CASES, readGolden } from "./native-support.js";
+
+/** The tensors of a flat vector, named as Hugging Face does. */
+function tensorsOf(model: ModelSpec, parameters: Float32Array): SafetensorsTensor[] {
+  return parameterLayout(model).entries.map(({ name, shape, offset, size }) => ({
+    ...{ name, dtype: "F32", shape },
+    data: new Uint8Array(parameters.buffer, parameters.byteOffset + 4 * offset, 4 * size),
+  }));
+}
 
 describe("model folders", () => {
   let folder: string;
@@ -21,6 +30,48 @@ describe("model folders", () => {
       const copy = join(folder, "exports", name);
       await writeModelFolder(copy, read, 0);
       assert.deepEqual(await readModelFolder(copy), read);
+    }
+  });
+
+  it("reads what state-spaces wrote: other keys and names, a tied head stored twice, a padded vocabulary", async () => {
+    const golden = readGolden("tiny");
+    const { model } = golden;
+    const config = {
+      ...{ d_model: model.dModel, n_layer: model.layers, vocab_size: model.vocab - 5, pad_vocab_size_multiple: 16 },
+      ssm_cfg: { layer: "Mamba2", d_state: model.dState, headdim: model.headDim, chunk_size: model.chunk },
+    };
+    const tensors = tensorsOf(model, golden.parameters).map((tensor) => ({
+      ...tensor,
+      name: tensor.name.replace("embeddings", "embedding"),
+    }));
+    await writeFile(join(folder, "config.json"), JSON.stringify(config));
+    const file = encodeSafetensors([...tensors, { ...tensors[0]!, name: "lm_head.weight" }]);
+    await writeFile(join(folder, "model.safetensors"), file);
+    const read = await readModelFolder(folder);
+    assert.deepEqual(read, { model: { ...model, padVocabMultiple: 16 }, parameters: golden.parameters });
+    // What is exported is Hugging Face's layout, whose vocabulary is the padded one.
+    const copy = join(folder, "copy");
+    await writeModelFolder(copy, read, 0);
+    assert.deepEqual(await readModelFolder(copy), { model, parameters: golden.parameters });
+  });
+
+  it("reads a model in several files by their index, and no file outside the folder", async () => {
+    const { model, parameters } = readGolden("untied");
+    await writeModelFolder(folder, { model, parameters }, 0);
+    await rm(join(folder, "model.safetensors"));
+    const writeIndex = (index: unknown): Promise<void> =>
+      writeFile(join(folder, "model.safetensors.index.json"), JSON.stringify(index));
+    const tensors = tensorsOf(model, parameters);
+    const files = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    await writeFile(join(folder, files[0]!), encodeSafetensors(tensors.slice(0, 5)));
+    await writeFile(join(folder, files[1]!), encodeSafetensors(tensors.slice(5)));
+    await writeIndex({ weight_map: Object.fromEntries(tensors.map(({ name }, i) => [name, files[i < 5 ? 0 : 1]])) });
+    assert.deepEqual(await readModelFolder(folder), { model, parameters });
+    await writeIndex({ weight_map: { "backbone.norm_f.weight": files[1] } });
+    await assert.rejects(readModelFolder(folder), { code: "CHECKPOINT_MISMATCH" });
+    for (const weights of [undefined, {}, { a: 1 }, { a: "../model.safetensors" }]) {
+      await writeIndex({ weight_map: weights });
+      await assert.rejects(readModelFolder(folder), { code: "SAFETENSORS_INVALID" });
     }
   });
 

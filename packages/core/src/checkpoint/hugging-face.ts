@@ -4,6 +4,9 @@ import { DEFAULT_SPEC } from "../spec/defaults.js";
 import type { ModelSpec } from "../spec/job-spec.js";
 import { tensorToFloat32, type SafetensorsTensor } from "./safetensors.js";
 
+/** `pad_vocab_size_multiple` of state-spaces' MambaConfig where a config does not say. */
+const STATE_SPACES_PAD = 8;
+
 /** The `config.json` of a Hugging Face `Mamba2ForCausalLM` folder, as a JSON value. */
 export function configToHuggingFace(model: ModelSpec, eosId: number): Record<string, unknown> {
   return {
@@ -83,7 +86,10 @@ function fromStateSpaces(json: Record<string, unknown>): ModelSpec {
   ssm.expect("norm_before_gate", false);
   top.expect("rms_norm", true);
   top.expect("d_intermediate", 0);
-  const multiple = top.size("pad_vocab_size_multiple", 1);
+  if (Array.isArray(json["attn_layer_idx"]) && json["attn_layer_idx"].length > 0) top.refuse("attn_layer_idx", "must be empty");
+  // With several groups the official gated norm works on each, this one (as Hugging Face's) on the whole row.
+  ssm.expect("ngroups", 1);
+  const multiple = top.size("pad_vocab_size_multiple", STATE_SPACES_PAD);
   const model: ModelSpec = {
     layers: top.size("n_layer"),
     dModel: top.size("d_model"),
@@ -91,7 +97,7 @@ function fromStateSpaces(json: Record<string, unknown>): ModelSpec {
     headDim: ssm.size("headdim", 64),
     expand: ssm.size("expand", 2),
     dConv: 4,
-    groups: ssm.size("ngroups", 1),
+    groups: 1,
     chunk: ssm.size("chunk_size", DEFAULT_SPEC.model.chunk),
     vocab: Math.ceil(top.size("vocab_size") / multiple) * multiple,
     padVocabMultiple: multiple,

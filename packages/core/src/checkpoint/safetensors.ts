@@ -1,7 +1,7 @@
 import { SegueError } from "../errors.js";
 
 /** Element types that are read and written, with their bytes; the names are the format's. */
-const ELEMENT_BYTES = { F64: 8, F32: 4, BF16: 2, I64: 8, I32: 4, U8: 1 } as const;
+const ELEMENT_BYTES = { F64: 8, F32: 4, F16: 2, BF16: 2, I64: 8, I32: 4, U8: 1 } as const;
 
 export type SafetensorsDtype = keyof typeof ELEMENT_BYTES;
 
@@ -114,6 +114,8 @@ export function tensorToFloat32(tensor: SafetensorsTensor): Float32Array {
     new Uint8Array(values.buffer).set(data);
   } else if (dtype === "F64") {
     for (let i = 0; i < values.length; i++) values[i] = view.getFloat64(8 * i, true);
+  } else if (dtype === "F16") {
+    for (let i = 0; i < values.length; i++) values[i] = fromFloat16(view.getUint16(2 * i, true));
   } else if (dtype === "BF16") {
     // A bfloat16 is the upper half of a float32.
     const bits = new Uint32Array(values.buffer);
@@ -122,6 +124,15 @@ export function tensorToFloat32(tensor: SafetensorsTensor): Float32Array {
     throw invalid(`${tensor.name} holds ${dtype}, not floats`);
   }
   return values;
+}
+
+/** Sign, 5 bits of exponent biased by 15, 10 bits of fraction (IEEE 754 binary16); float32 holds every one exactly. */
+function fromFloat16(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 0x1f;
+  const fraction = bits & 0x3ff;
+  if (exponent === 0x1f) return fraction === 0 ? sign * Infinity : NaN;
+  return sign * (exponent === 0 ? fraction * 2 ** -24 : (1024 + fraction) * 2 ** (exponent - 25));
 }
 
 function readEntry(name: string, value: unknown): SafetensorsRange {
