@@ -19,7 +19,7 @@ export interface CutStep {
   readonly totalWeight: number;
   /** In order of shard. */
   readonly shards: readonly CutShard[];
-  /** Position of every lane after this step, a JSON value from which {@link OpenCutter} goes on. */
+  /** Position of every lane after this step, a JSON value from which {@link DataSource.open} goes on. */
   readonly cursor: unknown;
   readonly documentsRead: number;
   readonly documentsDroppedShort: number;

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
+import { link, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { SegueError } from "@segue/core";
@@ -68,19 +68,18 @@ async function acquire(path: string, token: string, store: string): Promise<void
   throw locked(store, await readLease(path));
 }
 
+/** A link appears with its whole content, or not at all when the name is taken. */
 async function createExclusively(path: string, text: string): Promise<boolean> {
+  const draft = `${path}.${randomUUID()}`;
   try {
-    const file = await open(path, "wx");
-    try {
-      await file.writeFile(text);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
+    await writeFile(draft, text, { flush: true });
+    await link(draft, path);
     return true;
   } catch (error) {
     if (hasCode(error, "EEXIST")) return false;
     throw error;
+  } finally {
+    await rm(draft, { force: true });
   }
 }
 
@@ -94,8 +93,14 @@ async function removeStale(path: string, stale: Lease | undefined): Promise<void
     throw error;
   }
   const moved = await readLease(aside);
-  if (moved && moved.token !== stale?.token) await rename(aside, path);
-  else await rm(aside, { force: true });
+  try {
+    if (moved && moved.token !== stale?.token) await link(aside, path);
+  } catch (error) {
+    // A third one was quicker; the one whose lease this is will find out when it renews.
+    if (!hasCode(error, "EEXIST")) throw error;
+  } finally {
+    await rm(aside, { force: true });
+  }
 }
 
 function isAlive(lease: Lease): boolean {

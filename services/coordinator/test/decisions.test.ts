@@ -1,0 +1,79 @@
+import assert from "node:assert/strict";
+import { validateJobSpec } from "@segue/core";
+import { planEvaluations } from "../src/evaluations/plan.js";
+import { roundSteps } from "../src/run/round-steps.js";
+import { allocate, type Demand } from "../src/workers/allocate.js";
+
+const worker = (workerId: string, ...engines: string[]) => ({ workerId, engines });
+const demand = (jobId: string, more: Partial<Demand> = {}): Demand => ({ jobId, has: 0, min: 1, max: 2, engine: "auto", ...more });
+
+describe("allocation of workers", () => {
+  const three = ["a", "b", "c"].map((id) => worker(id, "cpu"));
+
+  it("serves the oldest job first, up to its maximum", () => {
+    assert.deepEqual(allocate(three, [demand("old"), demand("young")]), [
+      { jobId: "old", workerIds: ["a", "b"] },
+      { jobId: "young", workerIds: ["c"] },
+    ]);
+  });
+
+  it("does not let a younger job overtake one that waits for its minimum", () => {
+    assert.deepEqual(allocate(three, [demand("big", { min: 4, max: 4 }), demand("small")]), []);
+  });
+
+  it("gives a job workers of one engine only, and those that have the engine it asks for", () => {
+    const mixed = [worker("a", "cpu", "tfjs"), worker("b", "cuda", "cpu"), worker("c", "cpu", "tfjs")];
+    assert.deepEqual(allocate(mixed, [demand("two", { min: 2 })]), [{ jobId: "two", workerIds: ["a", "c"] }]);
+    assert.deepEqual(allocate(mixed, [demand("best")]), [{ jobId: "best", workerIds: ["b"] }]);
+    assert.deepEqual(allocate(mixed, [demand("grows", { has: 1, engineInUse: "cpu" })]), [{ jobId: "grows", workerIds: ["a"] }]);
+    assert.deepEqual(allocate(mixed, [demand("asks", { engine: "cpu", max: 3 })]), [{ jobId: "asks", workerIds: ["a", "b", "c"] }]);
+  });
+});
+
+describe("round sizing", () => {
+  const sizing = {
+    step: 0,
+    totalSteps: 100,
+    targetMs: 2_000,
+    maxSteps: 50,
+    checkpointEverySteps: 0,
+    previousSteps: 50,
+    stepMs: 100,
+  };
+
+  it("aims at the target duration", () => assert.equal(roundSteps(sizing), 20));
+
+  it("starts with one step and grows gently", () => {
+    assert.equal(roundSteps({ ...sizing, stepMs: undefined, previousSteps: 0 }), 1);
+    assert.equal(roundSteps({ ...sizing, previousSteps: 1 }), 4);
+  });
+
+  it("stops at checkpoints, at the maximum and at the end", () => {
+    assert.equal(roundSteps({ ...sizing, step: 25, checkpointEverySteps: 10 }), 5);
+    assert.equal(roundSteps({ ...sizing, stepMs: 1 }), 50);
+    assert.equal(roundSteps({ ...sizing, step: 93 }), 7);
+    assert.equal(roundSteps({ ...sizing, stepMs: 60_000 }), 1);
+  });
+});
+
+describe("planning of evaluations", () => {
+  const { evaluations } = validateJobSpec({
+    model: { layers: 1, dModel: 64 },
+    data: { passkey: {} },
+    train: { steps: 100 },
+    evaluations: [{ name: "each" }, { name: "second", everyCheckpoints: 2 }],
+  }).spec;
+  const names = (step: number, isLast: boolean, everySteps = 10) =>
+    planEvaluations(evaluations, { everySteps, keepLast: 1 }, { step, isLast }).map(({ name }) => name);
+
+  it("runs each evaluation on every n-th regular checkpoint", () => {
+    assert.deepEqual(names(10, false), ["each"]);
+    assert.deepEqual(names(20, false), ["each", "second"]);
+  });
+
+  it("runs all on the last checkpoint and none on one that an interruption caused", () => {
+    assert.deepEqual(names(30, true), ["each", "second"]);
+    assert.deepEqual(names(13, false), []);
+    assert.deepEqual(names(13, false, 0), []);
+  });
+});
