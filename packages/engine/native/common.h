@@ -46,14 +46,24 @@ static inline void store_part(float* p, long n, Vec v) {
   for (long i = 0; i < n; i++) p[i] = v[i];
 }
 
+// 0, 1, 2, ...
+static inline IntVec lane_numbers() {
+  IntVec v;
+  for (int i = 0; i < kWidth; i++) v[i] = i;
+  return v;
+}
+
 // Sum of the lanes, in an order of its own that never changes.
 static inline float sum_lanes(Vec v) {
-  float lanes[kWidth];
-  store(lanes, v);
-  for (int half = kWidth / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
-  }
-  return lanes[0];
+  for (int half = kWidth / 2; half > 0; half /= 2) v += __builtin_shuffle(v, lane_numbers() ^ half);
+  return v[0];
+}
+
+// x in lanes [first, end), zero elsewhere.
+static inline Vec keep_lanes(Vec x, int first, int end) {
+  IntVec lane = lane_numbers();
+  IntVec kept = (lane >= first) & (lane < end);
+  return kept ? x : Vec{};
 }
 
 static inline Vec at_least(Vec x, float bound) { return x < splat(bound) ? splat(bound) : x; }

@@ -31,7 +31,7 @@ static inline float softmax_row(float* logits, long vocab, int label, float weig
   for (long v = 0; v < vocab; v += kWidth) {
     long live = vocab - v;
     Vec e = exp_vec(load_part(logits + v, live) - top);
-    for (long i = live; i < kWidth; i++) e[i] = 0;
+    if (live < kWidth) e = keep_lanes(e, 0, (int)live);
     total += e;
     if (wanted) store_part(logits + v, live, e);
   }

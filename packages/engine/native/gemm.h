@@ -161,32 +161,41 @@ constexpr int kSmallRows = 8;
 constexpr int kSmallRows = 4;
 #endif
 
-template <int vecs>
-static inline void small_tile(long depth, Matrix a, const float* b, long ldb, float* c, long ldc, bool add) {
-  Vec sum[kSmallRows][vecs];
-  for (int i = 0; i < kSmallRows; i++) {
-    for (int j = 0; j < vecs; j++) sum[i][j] = add ? load(c + i * ldc + j * kWidth) : Vec{};
+template <int rows, int vecs>
+static inline void small_tile(long depth, Matrix a, const float* b, long ldb, float* c, long ldc) {
+  Vec sum[rows][vecs];
+  for (int i = 0; i < rows; i++) {
+    for (int j = 0; j < vecs; j++) sum[i][j] = Vec{};
   }
   for (long k = 0; k < depth; k++) {
     Vec bk[vecs];
     for (int j = 0; j < vecs; j++) bk[j] = load(b + k * ldb + j * kWidth);
 #pragma GCC unroll 8
-    for (int i = 0; i < kSmallRows; i++) {
+    for (int i = 0; i < rows; i++) {
       float ak = a.data[i * a.row + k * a.col];
 #pragma GCC unroll 4
       for (int j = 0; j < vecs; j++) sum[i][j] += ak * bk[j];
     }
   }
-  for (int i = 0; i < kSmallRows; i++) {
+  for (int i = 0; i < rows; i++) {
     for (int j = 0; j < vecs; j++) store(c + i * ldc + j * kWidth, sum[i][j]);
   }
 }
 
-// kSmallRows rows of C; cols is a multiple of kWidth.
-static inline void small_rows(long cols, long depth, Matrix a, const float* b, long ldb, float* c, long ldc, bool add) {
+// `rows` rows of C; cols is a multiple of kWidth.
+template <int rows>
+static inline void small_rows(long cols, long depth, Matrix a, const float* b, long ldb, float* c, long ldc) {
   long j = 0;
-  for (; j + 2 * kWidth <= cols; j += 2 * kWidth) small_tile<2>(depth, a, b + j, ldb, c + j, ldc, add);
-  if (j < cols) small_tile<1>(depth, a, b + j, ldb, c + j, ldc, add);
+  for (; j + 2 * kWidth <= cols; j += 2 * kWidth) small_tile<rows, 2>(depth, a, b + j, ldb, c + j, ldc);
+  if (j < cols) small_tile<rows, 1>(depth, a, b + j, ldb, c + j, ldc);
+}
+
+// C = A B on the calling thread, without packing where B is small enough to be read from cache again and again.
+static void small_product(Context* ctx, long m, long n, long k, Matrix a, Matrix b, float* c, long ldc) {
+  if (b.col != 1 || n % kWidth != 0 || n * k > 1 << 17) return gemm(ctx, m, n, k, a, b, c, ldc, false);
+  long i = 0;
+  for (; i + kSmallRows <= m; i += kSmallRows) small_rows<kSmallRows>(n, k, a.at(i, 0), b.data, b.row, c + i * ldc, ldc);
+  for (; i < m; i++) small_rows<1>(n, k, a.at(i, 0), b.data, b.row, c + i * ldc, ldc);
 }
 
 }  // namespace SEGUE_VARIANT

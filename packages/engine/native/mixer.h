@@ -6,9 +6,16 @@ namespace SEGUE_VARIANT {
 
 constexpr int kSlotSince = 4, kSlotWeights = 5, kSlotRow = 6, kSlotTaps = 7;
 
-// Rows of a lane that one task of a convolution handles.
-constexpr long kConvRows = 64;
-constexpr int kMaxTaps = 8;
+// Rows of a lane that one task of a convolution handles, and how many of them it goes through at a time: few enough that the processor
+// fetches ahead along each of them.
+constexpr long kConvRows = 64, kStrip = 8;
+// The widest convolution; the device refuses others.
+constexpr int kMaxTaps = 4;
+
+template <int n>
+struct Constant {
+  static constexpr int value = n;
+};
 
 // since[r]: the token of the last document start at or before row r's token, in its lane; before the segment: very negative.
 static inline int* document_starts(Context* ctx, long lanes, long tokens, const int* resets) {
@@ -41,26 +48,114 @@ struct Conv {
   const float* before;
   long before_stride;
   const int* since;
+  // A row of zeros.
+  const float* nothing;
 
-  // Rows that meet each tap at token t of lane b; null where a document start lies between.
+  // Rows that meet each tap at token t of lane b; zeros where a document start lies between.
   void sources(long b, long t, const float** rows) const {
     for (long k = 0; k < taps; k++) {
       long source = t - (taps - 1) + k;
-      if (source < since[b * tokens + t]) rows[k] = nullptr;
+      if (source < since[b * tokens + t]) rows[k] = nothing;
       else if (source < 0) rows[k] = before + b * before_stride + (source + taps - 1) * channels;
       else rows[k] = raw + (b * tokens + source) * stride;
     }
   }
 
-  Vec at(const float* const* rows, long c) const {
-    long live = channels - c;
-    Vec sum = load_part(bias + c, live);
+  // Rows whose taps meet token t: tap k of token t + taps - 1 - k of `gradients` [rows, channels]; zeros where it does not reach back.
+  void readers(long b, long t, const float* gradients, const float** rows) const {
     for (long k = 0; k < taps; k++) {
-      if (rows[k]) sum += load_part(by_tap + k * channels + c, live) * load_part(rows[k] + c, live);
+      long reader = t + taps - 1 - k;
+      bool reads = reader < tokens && t >= since[b * tokens + reader];
+      rows[k] = reads ? gradients + (b * tokens + reader) * channels : nothing;
     }
+  }
+};
+
+static Conv make_conv(Context* ctx, long lanes, long tokens, long channels, long taps, const int* resets, const float* raw, long stride,
+                      const float* weight, const float* bias, const float* before) {
+  float* nothing = shared_scratch(ctx, kSlotRow, round_up(channels, kWidth));
+  memset(nothing, 0, (size_t)round_up(channels, kWidth) * 4);
+  return {lanes, tokens, channels, taps, raw, stride, weights_by_tap(ctx, channels, taps, weight), bias, before, (taps - 1) * channels,
+          document_starts(ctx, lanes, tokens, resets), nothing};
+}
+
+// Weights of all taps for kWidth channels, and their products with rows; kTaps as a constant keeps them in registers.
+template <int kTaps>
+struct TapWeights {
+  Vec weight[kTaps];
+  TapWeights(const Conv& conv, long c) {
+    for (int k = 0; k < kTaps; k++) weight[k] = load_part(conv.by_tap + k * conv.channels + c, conv.channels - c);
+  }
+  Vec apply(Vec sum, const float* const* rows, long c, long live) const {
+    for (int k = 0; k < kTaps; k++) sum += weight[k] * load_part(rows[k] + c, live);
     return sum;
   }
 };
+
+// One strip of rows; the channels outermost, so that weights and sums stay in registers.
+template <int kTaps>
+static void conv_rows(const Conv& conv, long b, long first, long end, float* out) {
+  const float* rows[kStrip][kMaxTaps];
+  for (long t = first; t < end; t++) conv.sources(b, t, rows[t - first]);
+  for (long c = 0; c < conv.channels; c += kWidth) {
+    const TapWeights<kTaps> taps(conv, c);
+    long live = conv.channels - c;
+    Vec bias = load_part(conv.bias + c, live);
+    for (long t = first; t < end; t++) {
+      Vec x = taps.apply(bias, rows[t - first], c, live);
+      store_part(out + (b * conv.tokens + t) * conv.channels + c, live, x * sigmoid(x));
+    }
+  }
+}
+
+// Turns the gradients of the rows into those before the activation, and adds to the gradients of weights [taps, channels] and bias.
+template <int kTaps>
+static void conv_rows_backward(const Conv& conv, long b, long first, long end, float* gradients, float* d_weight, float* d_bias) {
+  const float* rows[kStrip][kMaxTaps];
+  for (long t = first; t < end; t++) conv.sources(b, t, rows[t - first]);
+  for (long c = 0; c < conv.channels; c += kWidth) {
+    const TapWeights<kTaps> taps(conv, c);
+    long live = conv.channels - c;
+    Vec bias = load_part(conv.bias + c, live), d_b = load_part(d_bias + c, live), d_w[kTaps];
+    for (int k = 0; k < kTaps; k++) d_w[k] = load_part(d_weight + k * conv.channels + c, live);
+    for (long t = first; t < end; t++) {
+      Vec x = taps.apply(bias, rows[t - first], c, live), s = sigmoid(x);
+      float* g = gradients + (b * conv.tokens + t) * conv.channels + c;
+      Vec dx = load_part(g, live) * (s * (1.f + x * (1.f - s)));
+      store_part(g, live, dx);
+      d_b += dx;
+      for (int k = 0; k < kTaps; k++) d_w[k] += dx * load_part(rows[t - first][k] + c, live);
+    }
+    for (int k = 0; k < kTaps; k++) store_part(d_weight + k * conv.channels + c, live, d_w[k]);
+    store_part(d_bias + c, live, d_b);
+  }
+}
+
+template <int kTaps>
+static void conv_inputs_backward(const Conv& conv, long b, long first, long end, const float* gradients, float* d_raw, long stride) {
+  const float* rows[kStrip][kMaxTaps];
+  for (long t = first; t < end; t++) conv.readers(b, t, gradients, rows[t - first]);
+  for (long c = 0; c < conv.channels; c += kWidth) {
+    const TapWeights<kTaps> taps(conv, c);
+    long live = conv.channels - c;
+    for (long t = first; t < end; t++) store_part(d_raw + (b * conv.tokens + t) * stride + c, live, taps.apply(Vec{}, rows[t - first], c, live));
+  }
+}
+
+// Calls f(taps as a constant, lane, first row, end) for each strip of a task.
+template <class F>
+static void for_strips(const Conv& conv, long task, F f) {
+  long blocks = (conv.tokens + kConvRows - 1) / kConvRows;
+  long b = task / blocks, first = task % blocks * kConvRows, end = min_long(first + kConvRows, conv.tokens);
+  for (long t = first; t < end; t += kStrip) {
+    long strip_end = min_long(t + kStrip, end);
+    switch (conv.taps) {
+      case 2: f(Constant<2>{}, b, t, strip_end); break;
+      case 3: f(Constant<3>{}, b, t, strip_end); break;
+      case 4: f(Constant<4>{}, b, t, strip_end); break;
+    }
+  }
+}
 
 // Where tap row k (of taps - 1) after the segment comes from: a token, a row before the segment (negative), or nowhere (false).
 static inline bool final_tap(const Conv& conv, long b, long k, long* source) {
@@ -77,33 +172,10 @@ SEGUE_API void SEGUE_NAME(conv)(Context* ctx, int lanes, int tokens, int channel
   // The incoming taps are copied first: the state is overwritten at the end.
   float* before = saved ? saved : shared_scratch(ctx, kSlotTaps, lanes * lane_taps + 1);
   for (long b = 0; b < lanes; b++) memcpy(before + b * lane_taps, state + b * (long)state_stride, (size_t)lane_taps * 4);
-  const Conv conv = {lanes, tokens, channels, taps, raw, stride, weights_by_tap(ctx, channels, taps, weight), bias, before, lane_taps,
-                     document_starts(ctx, lanes, tokens, resets)};
+  const Conv conv = make_conv(ctx, lanes, tokens, channels, taps, resets, raw, stride, weight, bias, before);
 #pragma omp parallel for num_threads(ctx->threads) if (worth_threads(ctx, (double)lanes * tokens * channels))
   for (long task = 0; task < lanes * blocks; task++) {
-    long b = task / blocks, first = task % blocks * kConvRows;
-    for (long t = first; t < min_long(first + kConvRows, tokens); t++) {
-      const float* rows[kMaxTaps];
-      conv.sources(b, t, rows);
-      float* to = out + (b * tokens + t) * channels;
-      if (taps == 4 && rows[0]) {
-        const float *w = conv.by_tap, *w1 = w + channels, *w2 = w1 + channels, *w3 = w2 + channels;
-        for (long c = 0; c < channels; c += kWidth) {
-          long live = channels - c;
-          Vec x = load_part(bias + c, live);
-          x += load_part(w + c, live) * load_part(rows[0] + c, live);
-          x += load_part(w1 + c, live) * load_part(rows[1] + c, live);
-          x += load_part(w2 + c, live) * load_part(rows[2] + c, live);
-          x += load_part(w3 + c, live) * load_part(rows[3] + c, live);
-          store_part(to + c, live, x * sigmoid(x));
-        }
-      } else {
-        for (long c = 0; c < channels; c += kWidth) {
-          Vec x = conv.at(rows, c);
-          store_part(to + c, channels - c, x * sigmoid(x));
-        }
-      }
-    }
+    for_strips(conv, task, [&](auto n, long b, long first, long end) { conv_rows<n.value>(conv, b, first, end, out); });
   }
   for (long b = 0; b < lanes; b++) {
     for (long k = 0; k < carried; k++) {
@@ -122,55 +194,24 @@ SEGUE_API void SEGUE_NAME(conv_backward)(Context* ctx, int lanes, int tokens, in
                                          int d_stride, float* d_weight, float* d_bias, float* d_state, double d_state_stride) {
   using namespace SEGUE_VARIANT;
   const long carried = taps - 1, lane_taps = carried * channels, blocks = (tokens + kConvRows - 1) / kConvRows, tasks = lanes * blocks;
-  const Conv conv = {lanes, tokens, channels, taps, raw, stride, weights_by_tap(ctx, channels, taps, weight), bias, saved, lane_taps,
-                     document_starts(ctx, lanes, tokens, resets)};
+  const Conv conv = make_conv(ctx, lanes, tokens, channels, taps, resets, raw, stride, weight, bias, saved);
   const long partial_floats = (taps + 1) * (long)channels;
   float* partial = shared_scratch(ctx, kSlotPartial, (tasks + 1) * partial_floats);
 #pragma omp parallel num_threads(ctx->threads) if (worth_threads(ctx, (double)lanes * tokens * channels))
   {
 #pragma omp for
     for (long task = 0; task < tasks; task++) {
-      long b = task / blocks, first = task % blocks * kConvRows;
       float* d_w = partial + task * partial_floats;
-      float* d_b = d_w + taps * (long)channels;
       memset(d_w, 0, (size_t)partial_floats * 4);
-      for (long t = first; t < min_long(first + kConvRows, tokens); t++) {
-        const float* rows[kMaxTaps];
-        conv.sources(b, t, rows);
-        float* g = d_out + (b * tokens + t) * channels;
-        for (long c = 0; c < channels; c += kWidth) {
-          long live = channels - c;
-          Vec x = conv.at(rows, c), s = sigmoid(x);
-          Vec dx = load_part(g + c, live) * (s * (1.f + x * (1.f - s)));
-          store_part(g + c, live, dx);
-          store_part(d_b + c, live, load_part(d_b + c, live) + dx);
-          for (long k = 0; k < taps; k++) {
-            if (rows[k]) store_part(d_w + k * channels + c, live, load_part(d_w + k * channels + c, live) + dx * load_part(rows[k] + c, live));
-          }
-        }
-      }
+      for_strips(conv, task, [&](auto n, long b, long first, long end) {
+        conv_rows_backward<n.value>(conv, b, first, end, d_out, d_w, d_w + taps * (long)channels);
+      });
     }
 #pragma omp for
     for (long task = 0; task < tasks; task++) {
-      long b = task / blocks, first = task % blocks * kConvRows;
-      for (long t = first; t < min_long(first + kConvRows, tokens); t++) {
-        // Tap k of token t + taps - 1 - k reads this row.
-        const float* readers[kMaxTaps];
-        for (long k = 0; k < taps; k++) {
-          long reader = t + carried - k;
-          bool reads = reader < tokens && t >= conv.since[b * tokens + reader];
-          readers[k] = reads ? d_out + (b * tokens + reader) * channels : nullptr;
-        }
-        float* to = d_raw + (b * tokens + t) * d_stride;
-        for (long c = 0; c < channels; c += kWidth) {
-          long live = channels - c;
-          Vec sum = {};
-          for (long k = 0; k < taps; k++) {
-            if (readers[k]) sum += load_part(conv.by_tap + k * channels + c, live) * load_part(readers[k] + c, live);
-          }
-          store_part(to + c, live, sum);
-        }
-      }
+      for_strips(conv, task, [&](auto n, long b, long first, long end) {
+        conv_inputs_backward<n.value>(conv, b, first, end, d_out, d_raw, d_stride);
+      });
     }
   }
   float* total = partial + tasks * partial_floats;

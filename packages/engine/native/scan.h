@@ -19,6 +19,8 @@ struct Scan {
   const int* since;
   const float *xbc, *dt, *a_log, *skip;
   long channels, inner, chunks, lane_floats, heads_per_group, group_width;
+  // Row stride of scratch that holds all heads of a group: off the powers of two, whose rows would fight for the same cache lines.
+  long wide;
 
   long tasks() const { return lanes * chunks; }
   long length(long task) const { return min_long(chunk, tokens - task % chunks * chunk); }
@@ -37,6 +39,7 @@ static Scan make_scan(Context* ctx, int lanes, int tokens, int heads, int head_d
   s.lane_floats = s.inner * state;
   s.heads_per_group = heads / groups;
   s.group_width = s.heads_per_group * head_dim;
+  s.wide = round_up(s.group_width, 16) + 16;
   return s;
 }
 
@@ -57,20 +60,33 @@ struct Decays {
   float* dt;
   // exp(cs_t), 0 once a document started in the chunk.
   float* from_start;
-  // exp(cs_end - cs_t), 0 before the chunk's last document start.
-  float* to_end;
+  // exp(cs_end - cs_t), 0 before the chunk's last document start; and the same times dt_t.
+  float *to_end, *dt_to_end;
   // First token of the chunk that token t sees, and whether a document starts there.
   int* first;
   // exp(cs_end), 0 if a document starts in the chunk.
   float whole;
 
-  static long floats(long q) { return 6 * round_up(round_up(q, kWidth), 16); }
-  void cut(Cutter& cutter, long q) {
-    long padded = round_up(q, kWidth);
-    high = cutter.take(padded), low = cutter.take(padded), dt = cutter.take(padded);
-    from_start = cutter.take(padded), to_end = cutter.take(padded), first = (int*)cutter.take(padded);
-  }
 };
+
+// Floats that cut_decays takes.
+static inline long decay_floats(const Scan& s, long q) {
+  long arrays = 7 * round_up(round_up(q, kWidth), 16);
+  return s.heads_per_group * (arrays + (long)(sizeof(Decays) / 4)) + 16;
+}
+
+// Room for the decays of all heads of a group.
+static inline Decays* cut_decays(const Scan& s, Cutter& memory, long q) {
+  long padded = round_up(q, kWidth);
+  Decays* decays = (Decays*)memory.take(s.heads_per_group * (long)(sizeof(Decays) / 4));
+  for (long i = 0; i < s.heads_per_group; i++) {
+    Decays& d = decays[i];
+    d.high = memory.take(padded), d.low = memory.take(padded), d.dt = memory.take(padded);
+    d.from_start = memory.take(padded), d.to_end = memory.take(padded), d.dt_to_end = memory.take(padded);
+    d.first = (int*)memory.take(padded);
+  }
+  return decays;
+}
 
 static void compute_decays(const Scan& s, long task, long head, Decays& d) {
   long q = s.length(task), row = s.first_row(task), start = task % s.chunks * s.chunk, padded = round_up(q, kWidth);
@@ -95,21 +111,47 @@ static void compute_decays(const Scan& s, long task, long head, Decays& d) {
   for (long t = 0; t < padded; t++) {
     if (d.first[t] >= 0 || t >= q) d.from_start[t] = 0;
     if (t < last_start || t >= q) d.to_end[t] = 0;
+    d.dt_to_end[t] = d.to_end[t] * d.dt[t];
   }
 }
 
-// Row t of exp(cs_t - cs_s): zero where s > t or a document starts in (s, t]. Writes whole vectors up to the one that holds t.
-static inline void decay_row(const Decays& d, long t, float* out) {
-  Vec high = splat(d.high[t]), low = splat(d.low[t]);
-  long first = d.first[t] > 0 ? d.first[t] : 0;
-  for (long s = 0; s <= t; s += kWidth) {
-    Vec e = exp_vec((high - load(d.high + s)) + (low - load(d.low + s)));
-    if (s < first || s + kWidth > t + 1) {
-      for (long i = 0; i < kWidth; i++) e[i] = s + i < first || s + i > t ? 0.f : e[i];
-    }
-    store(out + s, e);
-  }
+static inline void group_decays(const Scan& s, long task, long group, Decays* decays) {
+  for (long i = 0; i < s.heads_per_group; i++) compute_decays(s, task, group * s.heads_per_group + i, decays[i]);
 }
+
+// Rows of exp(cs_t - cs_s), zero where s > t or a document starts in (s, t]. Rows are taken in blocks of kWidth from `block` on: for s
+// before the block, exp(cs_t - cs_s) = exp(cs_t - cs_block) exp(cs_block - cs_s), two factors of at most 1, so that only the diagonal
+// needs an exponential per element.
+struct DecayRows {
+  const Decays& d;
+  // exp(cs_block - cs_s) for s before the block; kept by the caller.
+  float* before_block;
+  long block;
+  Vec in_block;
+
+  DecayRows(const Decays& decays, float* memory) : d(decays), before_block(memory), block(-1), in_block{} {}
+
+  // To be called with t = 0, 1, 2, ...
+  void start_row(long t) {
+    if (t % kWidth != 0) return;
+    block = t;
+    Vec high = splat(d.high[t]), low = splat(d.low[t]);
+    for (long s = 0; s < t; s += kWidth) store(before_block + s, exp_vec((high - load(d.high + s)) + (low - load(d.low + s))));
+    in_block = exp_vec((load(d.high + t) - high) + (load(d.low + t) - low));
+  }
+
+  // Elements s to s + kWidth of row t.
+  Vec at(long t, long s) const {
+    Vec e;
+    if (s < block) {
+      e = load(before_block + s) * in_block[t - block];
+      if (s >= d.first[t]) return e;
+    } else {
+      e = exp_vec((d.high[t] - load(d.high + s)) + (d.low[t] - load(d.low + s)));
+    }
+    return keep_lanes(e, (int)(d.first[t] - s), (int)(t + 1 - s));
+  }
+};
 
 // Padded extents of one chunk of q tokens, and the chunk's place.
 struct Chunk {
@@ -144,51 +186,53 @@ static inline void copy_transposed(const float* in, long stride, long q, long wi
   }
 }
 
-// Scaled rows of the x of one group: out [q, group_width], row t of head h times scale[t].
-static inline void scale_head(const float* in, long stride, const float* scale, long q, long width, float* out, long out_stride) {
+// out [q, wide]: the rows of all heads of a group, row t of head i times decays[i].*scale[t]. Whole rows at a time: the rows are met here
+// for the first time, and the processor fetches ahead only along them.
+static inline void scale_rows(const Scan& s, long q, const float* in, long stride, const Decays* decays, float* Decays::*scale, float* out) {
   for (long t = 0; t < q; t++) {
-    for (long i = 0; i < width; i += kWidth) store_part(out + t * out_stride + i, width - i, load_part(in + t * stride + i, width - i) * scale[t]);
+    for (long i = 0; i < s.heads_per_group; i++) {
+      const float* from = in + t * stride + i * s.head_dim;
+      float factor = (decays[i].*scale)[t];
+      for (long p = 0; p < s.head_dim; p += kWidth) {
+        store_part(out + t * s.wide + i * s.head_dim + p, s.head_dim - p, load_part(from + p, s.head_dim - p) * factor);
+      }
+    }
   }
 }
 
 // Lower triangle, in whole vectors, of a [q, depth] times b [depth, rows]; all padded. out has rows of `rows` floats.
 static inline void lower_product(const Chunk& k, long depth, const float* a, long a_stride, const float* b, float* out) {
   for (long t = 0; t < k.q; t += kSmallRows) {
-    small_rows(round_up(t + kSmallRows, kWidth), depth, {a + t * a_stride, a_stride, 1}, b, k.rows, out + t * k.rows, k.rows, false);
+    small_rows<kSmallRows>(round_up(t + kSmallRows, kWidth), depth, {a + t * a_stride, a_stride, 1}, b, k.rows, out + t * k.rows, k.rows);
   }
 }
 
 // out [q, cols] = l v for lower triangular l.
 static inline void apply_lower(const Chunk& k, const float* l, const float* v, long cols, float* out) {
   for (long t = 0; t < k.q; t += kSmallRows) {
-    small_rows(cols, t + kSmallRows, {l + t * k.rows, k.rows, 1}, v, cols, out + t * cols, cols, false);
+    small_rows<kSmallRows>(cols, t + kSmallRows, {l + t * k.rows, k.rows, 1}, v, cols, out + t * cols, cols);
   }
 }
 
 // out [q, cols] = l^T v
 static inline void apply_lower_transposed(const Chunk& k, const float* l, const float* v, long cols, float* out) {
   for (long t = 0; t < k.q; t += kSmallRows) {
-    small_rows(cols, k.q - t, {l + t * k.rows + t, 1, k.rows}, v + t * cols, cols, out + t * cols, cols, false);
+    small_rows<kSmallRows>(cols, k.q - t, {l + t * k.rows + t, 1, k.rows}, v + t * cols, cols, out + t * cols, cols);
   }
 }
 
 // Z [group, head_dim, state] of one chunk: what its tokens add to the state at its end. Also notes each head's decay over the chunk.
 static void local_states(const Scan& s, long task, float* z, float* whole) {
   Chunk k = make_chunk(s, task);
-  Cutter memory = {my_scratch(s.ctx, kSlotScan, Decays::floats(k.q) + k.q * s.group_width + 16)};
-  Decays d;
-  d.cut(memory, k.q);
-  float* weighted = memory.take(k.q * s.group_width);
+  Cutter memory = {my_scratch(s.ctx, kSlotScan, decay_floats(s, k.q) + k.q * s.wide + 16)};
+  Decays* decays = cut_decays(s, memory, k.q);
+  float* weighted = memory.take(k.q * s.wide);
   for (long group = 0; group < s.groups; group++) {
-    for (long i = 0; i < s.heads_per_group; i++) {
-      long head = group * s.heads_per_group + i;
-      compute_decays(s, task, head, d);
-      whole[head] = d.whole;
-      for (long t = 0; t < k.q; t++) d.to_end[t] *= d.dt[t];
-      scale_head(s.x(k.row, head), s.channels, d.to_end, k.q, s.head_dim, weighted + i * s.head_dim, s.group_width);
-    }
-    gemm(s.ctx, s.group_width, s.state, k.q, {weighted, 1, s.group_width}, {s.xbc + k.row * s.channels + s.b_column(group), s.channels, 1},
-         z + group * s.group_width * s.state, s.state, false);
+    group_decays(s, task, group, decays);
+    for (long i = 0; i < s.heads_per_group; i++) whole[group * s.heads_per_group + i] = decays[i].whole;
+    scale_rows(s, k.q, s.x(k.row, group * s.heads_per_group), s.channels, decays, &Decays::dt_to_end, weighted);
+    small_product(s.ctx, s.group_width, s.state, k.q, {weighted, 1, s.wide}, {s.xbc + k.row * s.channels + s.b_column(group), s.channels, 1},
+            z + group * s.group_width * s.state, s.state);
   }
 }
 
@@ -211,34 +255,36 @@ static void chunk_outputs(const Scan& s, long task, const float* states, float* 
   Chunk k = make_chunk(s, task);
   long square = k.rows * k.rows, head_block = k.rows * k.head_cols, state_block = k.rows * k.state_cols;
   Cutter memory = {my_scratch(s.ctx, kSlotScan,
-                              Decays::floats(k.q) + 2 * (square + head_block) + state_block + s.state * k.rows + k.q * s.group_width + 16 * 8)};
-  Decays d;
-  d.cut(memory, k.q);
+                              decay_floats(s, k.q) + 2 * (square + head_block) + state_block + s.state * k.rows + k.q * s.wide + k.rows + 16 * 9)};
+  Decays* decays = cut_decays(s, memory, k.q);
   float *g = memory.take(square), *m = memory.take(square), *x = memory.take(head_block), *within = memory.take(head_block);
-  float *c = memory.take(state_block), *b_transposed = memory.take(s.state * k.rows), *carried = memory.take(k.q * s.group_width);
+  float *c = memory.take(state_block), *b_transposed = memory.take(s.state * k.rows), *carried = memory.take(k.q * s.wide);
+  float* before_block = memory.take(k.rows);
   for (long group = 0; group < s.groups; group++) {
     const float *bs = s.xbc + k.row * s.channels + s.b_column(group), *cs = s.xbc + k.row * s.channels + s.c_column(group);
     copy_padded(cs, s.channels, k.q, s.state, c, k.rows, k.state_cols);
     copy_transposed(bs, s.channels, k.q, s.state, b_transposed, k.rows);
     lower_product(k, s.state, c, k.state_cols, b_transposed, g);
-    gemm(s.ctx, k.q, s.group_width, s.state, {cs, s.channels, 1}, {states + group * s.group_width * s.state, 1, s.state}, carried, s.group_width,
-         false);
+    gemm(s.ctx, k.q, s.group_width, s.state, {cs, s.channels, 1}, {states + group * s.group_width * s.state, 1, s.state}, carried, s.wide, false);
+    group_decays(s, task, group, decays);
     for (long i = 0; i < s.heads_per_group; i++) {
       long head = group * s.heads_per_group + i;
-      compute_decays(s, task, head, d);
+      const Decays& d = decays[i];
+      DecayRows decay(d, before_block);
       for (long t = 0; t < k.q; t++) {
-        float* row = m + t * k.rows;
-        decay_row(d, t, row);
-        for (long j = 0; j <= t; j += kWidth) store(row + j, load(row + j) * load(g + t * k.rows + j));
+        decay.start_row(t);
+        for (long j = 0; j <= t; j += kWidth) store(m + t * k.rows + j, decay.at(t, j) * load(g + t * k.rows + j));
       }
       const float* xs = s.x(k.row, head);
       copy_padded(xs, s.channels, k.q, s.head_dim, x, k.rows, k.head_cols);
-      scale_head(x, k.head_cols, d.dt, k.q, k.head_cols, x, k.head_cols);
+      for (long t = 0; t < k.q; t++) {
+        for (long p = 0; p < k.head_cols; p += kWidth) store(x + t * k.head_cols + p, load(x + t * k.head_cols + p) * d.dt[t]);
+      }
       apply_lower(k, m, x, k.head_cols, within);
       for (long t = 0; t < k.q; t++) {
         for (long p = 0; p < s.head_dim; p += kWidth) {
           long live = s.head_dim - p;
-          Vec out = load(within + t * k.head_cols + p) + load_part(carried + t * s.group_width + i * s.head_dim + p, live) * d.from_start[t];
+          Vec out = load(within + t * k.head_cols + p) + load_part(carried + t * s.wide + i * s.head_dim + p, live) * d.from_start[t];
           store_part(y + (k.row + t) * s.inner + head * s.head_dim + p, live, out + load_part(xs + t * s.channels + p, live) * s.skip[head]);
         }
       }
@@ -249,19 +295,15 @@ static void chunk_outputs(const Scan& s, long task, const float* states, float* 
 // What the chunk's outputs say about the state before it: sum_t exp(cs_t) dy_t (outer) C_t.
 static void local_state_gradients(const Scan& s, long task, const float* d_y, float* d_states, float* whole) {
   Chunk k = make_chunk(s, task);
-  Cutter memory = {my_scratch(s.ctx, kSlotScan, Decays::floats(k.q) + k.q * s.group_width + 16)};
-  Decays d;
-  d.cut(memory, k.q);
-  float* weighted = memory.take(k.q * s.group_width);
+  Cutter memory = {my_scratch(s.ctx, kSlotScan, decay_floats(s, k.q) + k.q * s.wide + 16)};
+  Decays* decays = cut_decays(s, memory, k.q);
+  float* weighted = memory.take(k.q * s.wide);
   for (long group = 0; group < s.groups; group++) {
-    for (long i = 0; i < s.heads_per_group; i++) {
-      long head = group * s.heads_per_group + i;
-      compute_decays(s, task, head, d);
-      whole[head] = d.whole;
-      scale_head(d_y + k.row * s.inner + head * s.head_dim, s.inner, d.from_start, k.q, s.head_dim, weighted + i * s.head_dim, s.group_width);
-    }
-    gemm(s.ctx, s.group_width, s.state, k.q, {weighted, 1, s.group_width}, {s.xbc + k.row * s.channels + s.c_column(group), s.channels, 1},
-         d_states + group * s.group_width * s.state, s.state, false);
+    group_decays(s, task, group, decays);
+    for (long i = 0; i < s.heads_per_group; i++) whole[group * s.heads_per_group + i] = decays[i].whole;
+    scale_rows(s, k.q, d_y + k.row * s.inner + group * s.group_width, s.inner, decays, &Decays::from_start, weighted);
+    small_product(s.ctx, s.group_width, s.state, k.q, {weighted, 1, s.wide}, {s.xbc + k.row * s.channels + s.c_column(group), s.channels, 1},
+            d_states + group * s.group_width * s.state, s.state);
   }
 }
 
@@ -293,18 +335,17 @@ struct ScanGradients {
 // x'_s, and d_cs_t that of cs_t; the gradient of dt_t A is the sum of d_cs over the tokens from t on.
 static void chunk_gradients(const Scan& s, long task, const float* states, const float* d_states, const ScanGradients& out) {
   Chunk k = make_chunk(s, task);
-  long square = k.rows * k.rows, head_block = k.rows * k.head_cols, state_block = k.rows * k.state_cols, wide = k.q * s.group_width;
+  long square = k.rows * k.rows, head_block = k.rows * k.head_cols, state_block = k.rows * k.state_cols, wide = k.q * s.wide;
   Cutter memory = {my_scratch(s.ctx, kSlotScan,
-                              Decays::floats(k.q) + 5 * square + 3 * head_block + 3 * state_block + s.state * k.rows + 4 * wide + 3 * k.rows +
+                              decay_floats(s, k.q) + 4 * square + 3 * head_block + 3 * state_block + s.state * k.rows + 4 * wide + 4 * k.rows +
                                   16 * 24)};
-  Decays d;
-  d.cut(memory, k.q);
-  float *g = memory.take(square), *l = memory.take(square), *m = memory.take(square), *d_m = memory.take(square), *d_g = memory.take(square);
+  Decays* decays = cut_decays(s, memory, k.q);
+  float *g = memory.take(square), *m = memory.take(square), *d_m = memory.take(square), *d_g = memory.take(square);
   float *x_transposed = memory.take(head_block), *dy = memory.take(head_block), *u = memory.take(head_block);
   float *b = memory.take(state_block), *c = memory.take(state_block), *product = memory.take(state_block);
   float* b_transposed = memory.take(s.state * k.rows);
   float *dy_decayed = memory.take(wide), *x_decayed = memory.take(wide), *carried = memory.take(wide), *w = memory.take(wide);
-  float *d_cs = memory.take(k.rows), *columns = memory.take(k.rows), *direct = memory.take(k.rows);
+  float *d_cs = memory.take(k.rows), *columns = memory.take(k.rows), *direct = memory.take(k.rows), *before_block = memory.take(k.rows);
 
   for (long group = 0; group < s.groups; group++) {
     const float *bs = s.xbc + k.row * s.channels + s.b_column(group), *cs = s.xbc + k.row * s.channels + s.c_column(group);
@@ -317,25 +358,20 @@ static void chunk_gradients(const Scan& s, long task, const float* states, const
     lower_product(k, s.state, c, k.state_cols, b_transposed, g);
     memset(d_g, 0, (size_t)square * 4);
 
-    for (long i = 0; i < s.heads_per_group; i++) {
-      long head = group * s.heads_per_group + i;
-      compute_decays(s, task, head, d);
-      scale_head(out.d_y + k.row * s.inner + head * s.head_dim, s.inner, d.from_start, k.q, s.head_dim, dy_decayed + i * s.head_dim,
-                 s.group_width);
-      for (long t = 0; t < k.q; t++) d.to_end[t] *= d.dt[t];
-      scale_head(s.x(k.row, head), s.channels, d.to_end, k.q, s.head_dim, x_decayed + i * s.head_dim, s.group_width);
-    }
+    group_decays(s, task, group, decays);
+    scale_rows(s, k.q, out.d_y + k.row * s.inner + group * s.group_width, s.inner, decays, &Decays::from_start, dy_decayed);
+    scale_rows(s, k.q, s.x(k.row, group * s.heads_per_group), s.channels, decays, &Decays::dt_to_end, x_decayed);
     // All heads of the group at once: what passes through the states before and after the chunk.
-    gemm(s.ctx, k.q, s.state, s.group_width, {dy_decayed, s.group_width, 1}, {before, s.state, 1}, d_c, s.channels, false);
-    gemm(s.ctx, k.q, s.group_width, s.state, {cs, s.channels, 1}, {before, 1, s.state}, carried, s.group_width, false);
-    gemm(s.ctx, k.q, s.group_width, s.state, {bs, s.channels, 1}, {d_after, 1, s.state}, w, s.group_width, false);
-    gemm(s.ctx, k.q, s.state, s.group_width, {x_decayed, s.group_width, 1}, {d_after, s.state, 1}, d_b, s.channels, false);
+    small_product(s.ctx, k.q, s.state, s.group_width, {dy_decayed, s.wide, 1}, {before, s.state, 1}, d_c, s.channels);
+    gemm(s.ctx, k.q, s.group_width, s.state, {cs, s.channels, 1}, {before, 1, s.state}, carried, s.wide, false);
+    gemm(s.ctx, k.q, s.group_width, s.state, {bs, s.channels, 1}, {d_after, 1, s.state}, w, s.wide, false);
+    small_product(s.ctx, k.q, s.state, s.group_width, {x_decayed, s.wide, 1}, {d_after, s.state, 1}, d_b, s.channels);
 
     for (long i = 0; i < s.heads_per_group; i++) {
       long head = group * s.heads_per_group + i;
       const float *xs = s.x(k.row, head), *dys = out.d_y + k.row * s.inner + head * s.head_dim;
       float* d_x = out.d_xbc + k.row * s.channels + head * s.head_dim;
-      compute_decays(s, task, head, d);
+      const Decays& d = decays[i];
       copy_padded(dys, s.inner, k.q, s.head_dim, dy, k.rows, k.head_cols);
       copy_transposed(xs, s.channels, k.q, s.head_dim, x_transposed, k.rows);
       for (long p = 0; p < s.head_dim; p++) {
@@ -343,13 +379,13 @@ static void chunk_gradients(const Scan& s, long task, const float* states, const
       }
       lower_product(k, s.head_dim, dy, k.head_cols, x_transposed, d_m);
       memset(columns, 0, (size_t)k.rows * 4);
+      DecayRows decay_rows(d, before_block);
       for (long t = 0; t < k.q; t++) {
-        float *lr = l + t * k.rows, *mr = m + t * k.rows;
-        decay_row(d, t, lr);
+        decay_rows.start_row(t);
         Vec row_sum = {};
         for (long j = 0; j <= t; j += kWidth) {
-          Vec decay = load(lr + j), gradient = load(d_m + t * k.rows + j), value = decay * load(g + t * k.rows + j);
-          store(mr + j, value);
+          Vec decay = decay_rows.at(t, j), gradient = load(d_m + t * k.rows + j), value = decay * load(g + t * k.rows + j);
+          store(m + t * k.rows + j, value);
           store(d_g + t * k.rows + j, load(d_g + t * k.rows + j) + gradient * decay);
           Vec both = gradient * value;
           row_sum += both;
@@ -359,10 +395,11 @@ static void chunk_gradients(const Scan& s, long task, const float* states, const
       }
       apply_lower_transposed(k, m, dy, k.head_cols, u);
 
-      float d_skip = 0, end = 0;
+      float end = 0;
+      Vec to_skip = {};
       for (long t = 0; t < k.q; t++) {
-        const long at = t * s.group_width + i * s.head_dim;
-        Vec through_start = {}, through_end = {}, to_dt = {}, to_skip = {};
+        const long at = t * s.wide + i * s.head_dim;
+        Vec through_start = {}, through_end = {}, to_dt = {};
         for (long p = 0; p < s.head_dim; p += kWidth) {
           long live = s.head_dim - p;
           Vec xv = load_part(xs + t * s.channels + p, live), dyv = load(dy + t * k.head_cols + p), wv = load_part(w + at + p, live);
@@ -373,11 +410,10 @@ static void chunk_gradients(const Scan& s, long task, const float* states, const
           to_skip += xv * dyv;
           store_part(d_x + t * s.channels + p, live, uv * d.dt[t] + dyv * s.skip[head]);
         }
-        float inserted = sum_lanes(through_end) * d.to_end[t] * d.dt[t];
+        float inserted = sum_lanes(through_end) * d.dt_to_end[t];
         d_cs[t] += sum_lanes(through_start) - columns[t] - inserted;
         end += inserted;
         direct[t] = sum_lanes(to_dt);
-        d_skip += sum_lanes(to_skip);
       }
       long head_floats = s.head_dim * s.state;
       d_cs[k.q - 1] += end + d.whole * dot(before + i * head_floats, d_after + i * head_floats, head_floats);
@@ -392,7 +428,7 @@ static void chunk_gradients(const Scan& s, long task, const float* states, const
       }
       float* sums = out.sums + task * 2 * s.heads;
       sums[head] = (float)(d_a * a);
-      sums[s.heads + head] = d_skip;
+      sums[s.heads + head] = sum_lanes(to_skip);
     }
 
     apply_lower(k, d_g, b, k.state_cols, product);

@@ -98,6 +98,7 @@ export interface ConvBackwardArgs<F, I> extends Segment<I> {
   readonly weight_CW: F;
   readonly bias_C: F;
   readonly savedTaps_BWC: F;
+  /** Used up. */
   readonly dOut_RC: F;
   readonly dRaw: Columns<F>;
   readonly dWeight_CW: F;
