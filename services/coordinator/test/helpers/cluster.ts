@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { startCoordinator, type Coordinator } from "@segue/coordinator";
 import { JobPhase, Jobs, type Job } from "@segue/protocol";
-import { connectClient, createLogger } from "@segue/runtime";
+import { connectClient, createLogger, type connectRedis } from "@segue/runtime";
 import { fakeData } from "./fake-data.js";
 import { startFakeWorker, type FakeWorker, type FakeWorkerOptions } from "./fake-worker.js";
 
@@ -23,16 +23,18 @@ checkpoints: { everySteps: 6, keepLast: 2 }
 export class TestCluster {
   readonly #closers: (() => Promise<unknown>)[] = [];
   readonly store: string;
+  readonly #redis: ReturnType<typeof connectRedis> | undefined;
   #names = 0;
   #coordinator: Coordinator | undefined;
   #client: ReturnType<typeof connectClient<typeof Jobs>> | undefined;
 
-  private constructor(store: string) {
+  private constructor(store: string, redis: ReturnType<typeof connectRedis> | undefined) {
     this.store = store;
+    this.#redis = redis;
   }
 
-  static async start(): Promise<TestCluster> {
-    const cluster = new TestCluster(await mkdtemp(join(tmpdir(), "segue-coordinator-")));
+  static async start(redis?: ReturnType<typeof connectRedis>): Promise<TestCluster> {
+    const cluster = new TestCluster(await mkdtemp(join(tmpdir(), "segue-coordinator-")), redis);
     await cluster.startCoordinator();
     return cluster;
   }
@@ -52,6 +54,7 @@ export class TestCluster {
       store: this.store,
       heartbeatMs: 100,
       data: fakeData,
+      redis: this.#redis,
       security: {},
       logger: createLogger("coordinator", process.env["TEST_LOG"] ?? "silent"),
       onStoreLost: (error) => {
