@@ -19,7 +19,7 @@ RUN --mount=type=cache,target=/root/.npm NODE_ENV=development npm ci --no-fund -
 COPY . .
 RUN npx tsc -b
 # The native engine is compiled here, so that the images need no compiler.
-RUN node packages/engine/dist/native/build.js --out /app/native/libsegue.so
+RUN mkdir native && node --input-type=module -e "import { cpSync } from 'node:fs'; import { nativeLibrary } from './packages/engine/dist/devices/cpu/build.js'; cpSync(await nativeLibrary(), 'native/libsegue-cpu.so')"
 
 FROM base AS coordinator-packages
 COPY --from=manifests /app ./
@@ -44,7 +44,7 @@ FROM base AS service
 RUN mkdir -p /data /certs && chown node:node /data /certs
 COPY --from=compiled /out ./
 USER node
-# A container listens for others; where it listens without TLS and a token it refuses to start.
+# The certificate names the cluster, not addresses that change with every container.
 ENV SEGUE_TLS_SERVER_NAME=segue.internal
 
 FROM service AS coordinator
@@ -57,14 +57,14 @@ CMD ["node", "services/coordinator/dist/main.js"]
 FROM service AS worker
 COPY --from=worker-packages /app/node_modules ./node_modules
 COPY --from=build /app/native ./native
-ENV SEGUE_LISTEN=0.0.0.0:7071 SEGUE_NATIVE_LIB=/app/native/libsegue.so
+ENV SEGUE_LISTEN=0.0.0.0:7071 SEGUE_NATIVE_LIB=/app/native/libsegue-cpu.so
 EXPOSE 7071
 CMD ["node", "services/worker/dist/main.js"]
 
 FROM service AS evaluator
 COPY --from=worker-packages /app/node_modules ./node_modules
 COPY --from=build /app/native ./native
-ENV SEGUE_NATIVE_LIB=/app/native/libsegue.so
+ENV SEGUE_NATIVE_LIB=/app/native/libsegue-cpu.so
 CMD ["node", "services/evaluator/dist/main.js"]
 
 FROM service AS dashboard
