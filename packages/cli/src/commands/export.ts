@@ -11,6 +11,8 @@ import { formatBytes, formatCount } from "../show/format.js";
 
 /** The files of a Hugging Face model folder; the rest of a checkpoint is only of use for going on with training. */
 const EXPORTED = ["config.json", "model.safetensors"] as const;
+/** Jobs on a Hugging Face tokenizer have it in their checkpoints. */
+const EXPORTED_IF_PRESENT = ["tokenizer.json"] as const;
 /** Pulled and written at a time: bounds memory, whatever the model's size. */
 const RANGE_BYTES = 32 * 2 ** 20;
 
@@ -52,7 +54,7 @@ async function exportCheckpoint(
     const refOf = (file: string): string => `job/${jobId}/checkpoint/${checkpoint.step}/${file}`;
     const manifest = await pullTensor(connection.tensors, refOf("manifest.json"), { signal });
     const files = manifestFiles(manifest.data);
-    for (const file of EXPORTED) {
+    for (const file of [...EXPORTED, ...EXPORTED_IF_PRESENT.filter((name) => files[name])]) {
       const record = files[file];
       if (!record) throw damaged(`${file} is not in the manifest of step ${checkpoint.step}`);
       output.note(`${file}: ${formatBytes(record.bytes)}`);

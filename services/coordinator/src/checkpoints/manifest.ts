@@ -5,6 +5,7 @@ import type { JobSpec } from "@segue/core";
 export const MANIFEST = "manifest.json";
 export const FILES = {
   config: "config.json",
+  tokenizer: "tokenizer.json",
   model: "model.safetensors",
   optimizer: "optimizer.safetensors",
   lanes: "lanes.safetensors",

@@ -11,6 +11,8 @@ export interface CheckpointInput {
   readonly jobId: string;
   readonly spec: JobSpec;
   readonly eosId: number;
+  /** So that a checkpoint can be evaluated and exported without the file the job was submitted with. */
+  readonly tokenizerJson?: Uint8Array | undefined;
   readonly cursor: CheckpointCursor;
   /** Lane states of all shards in order, each f32 [lanesPerShard, laneStateFloats]. */
   readonly states: readonly Uint8Array[];
@@ -67,6 +69,8 @@ async function writeFiles(folder: string, input: CheckpointInput): Promise<Manif
   };
 
   await write(FILES.config, (file) => file.write(jsonBytes(configToHuggingFace(spec.model, input.eosId), 2)));
+  const { tokenizerJson } = input;
+  if (tokenizerJson) await write(FILES.tokenizer, (file) => file.write(tokenizerJson));
   await write(FILES.model, async (file) => {
     await file.write(modelHeader);
     await stream(file, 0, vectorBytes);

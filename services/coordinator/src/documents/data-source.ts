@@ -19,7 +19,7 @@ export function createDataSource(folders: DataFolders): DataSource {
 }
 
 async function openCutter(spec: JobSpec, stored: StoredCursor | undefined, folders: DataFolders): Promise<StepCutter> {
-  const { source, tokenizer, fingerprint } = await openDocuments(spec, folders);
+  const { source, tokenizer, tokenizerJson, fingerprint } = await openDocuments(spec, folders);
   if (stored && stored.fingerprint !== fingerprint) {
     await source.close();
     throw new SegueError(
@@ -35,6 +35,7 @@ async function openCutter(spec: JobSpec, stored: StoredCursor | undefined, folde
   const cutter = new SegmentCutter({ source, eosId, seed, data, tbptt, batch, cursor: stored });
   return {
     eosId,
+    tokenizerJson,
     async next() {
       const cut = await cutter.next();
       if (!cut) return undefined;

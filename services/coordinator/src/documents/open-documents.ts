@@ -26,6 +26,8 @@ export interface DataFolders {
 export interface OpenDocuments {
   readonly source: DocumentSource;
   readonly tokenizer: Tokenizer;
+  /** The tokenizer.json; absent for bytes. */
+  readonly tokenizerJson?: Uint8Array | undefined;
   /** Changes when the documents do, but not with the folder they lie in. */
   readonly fingerprint: string;
 }
@@ -38,10 +40,10 @@ const CHECK_AT_SUBMIT_BYTES = 64 << 20;
  * @throws SegueError SPEC_INVALID with one violation for each file that cannot be used
  */
 export async function openDocuments(spec: JobSpec, folders: DataFolders): Promise<OpenDocuments> {
-  const tokenizer = await loadTokenizer(spec, folders.baseDir);
+  const { tokenizer, tokenizerJson } = await loadTokenizer(spec, folders.baseDir);
   const { passkey } = spec.data;
   if (passkey) {
-    return { source: passkeySource(tokenizer, passkey, spec.seed), tokenizer, fingerprint: "passkey" };
+    return { source: passkeySource(tokenizer, passkey, spec.seed), tokenizer, tokenizerJson, fingerprint: "passkey" };
   }
   const { files, violations } = await findFiles(spec.data.paths, folders.baseDir);
   const indexes = await indexAll(files, spec, folders.cacheDir, violations);
@@ -54,6 +56,7 @@ export async function openDocuments(spec: JobSpec, folders: DataFolders): Promis
       spec.tokenizer.kind === "bytes",
     ),
     tokenizer,
+    tokenizerJson,
     fingerprint: createHash("sha256").update(JSON.stringify(contents)).digest("hex"),
   };
 }
@@ -67,11 +70,12 @@ export async function checkDocuments(spec: JobSpec, folders: DataFolders): Promi
   const { files, violations } = await findFiles(spec.data.paths, folders.baseDir);
   const totalBytes = files.reduce((sum, { bytes }) => sum + bytes, 0);
   if (totalBytes <= CHECK_AT_SUBMIT_BYTES) await indexAll(files, spec, folders.cacheDir, violations);
-  const tokenizer = await loadTokenizer(spec, folders.baseDir).catch((error: unknown) => {
+  const loaded = await loadTokenizer(spec, folders.baseDir).catch((error: unknown) => {
     if (!(error instanceof SegueError) || !error.violations) throw error;
     violations.push(...error.violations);
     return undefined;
   });
+  const tokenizer = loaded?.tokenizer;
   if (tokenizer) violations.push(...passkeyViolations(spec, tokenizer));
   if (!tokenizer || violations.length > 0) throw specInvalid(violations);
   return tokenizer;
@@ -95,12 +99,13 @@ async function indexAll(
   return indexes;
 }
 
-async function loadTokenizer(spec: JobSpec, baseDir: string): Promise<Tokenizer> {
+async function loadTokenizer(spec: JobSpec, baseDir: string): Promise<Pick<OpenDocuments, "tokenizer" | "tokenizerJson">> {
   const { file } = spec.tokenizer;
-  if (spec.tokenizer.kind === "bytes" || file === undefined) return createTokenizer(spec.tokenizer);
+  if (spec.tokenizer.kind === "bytes" || file === undefined) return { tokenizer: createTokenizer(spec.tokenizer) };
   const path = resolve(baseDir, file);
   try {
-    return createTokenizer(spec.tokenizer, JSON.parse(await readFile(path, "utf-8")));
+    const tokenizerJson = await readFile(path);
+    return { tokenizer: createTokenizer(spec.tokenizer, JSON.parse(tokenizerJson.toString("utf8"))), tokenizerJson };
   } catch (error) {
     const description = `${path} cannot be used: ${error instanceof Error ? error.message : String(error)}`;
     throw specInvalid([{ field: "tokenizer.file", description }]);

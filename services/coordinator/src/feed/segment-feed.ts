@@ -22,6 +22,10 @@ export class SegmentFeed {
     return this.#cutter.eosId;
   }
 
+  get tokenizerJson(): Uint8Array | undefined {
+    return this.#cutter.tokenizerJson;
+  }
+
   /** The step at which the data ended; undefined as long as it has not. */
   get endStep(): number | undefined {
     return this.#endStep;

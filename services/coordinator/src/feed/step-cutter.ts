@@ -29,6 +29,8 @@ export interface CutStep {
 export interface StepCutter {
   /** Token that ends each document. */
   readonly eosId: number;
+  /** The tokenizer.json in use, kept in every checkpoint; absent for bytes. */
+  readonly tokenizerJson?: Uint8Array | undefined;
   /** undefined when the data is at its end. */
   next(): Promise<CutStep | undefined>;
   close(): Promise<void>;

@@ -28,7 +28,7 @@ export interface CheckpointKeeperOptions {
   readonly workers: ReadonlyMap<string, AttachedWorker>;
 }
 
-type Committed = Pick<CheckpointInput, "eosId" | "states" | "weightsDigest">;
+type Committed = Pick<CheckpointInput, "eosId" | "tokenizerJson" | "states" | "weightsDigest">;
 
 /** Makes committed steps of one job durable, in the background, one at a time; then queues evaluations and deletes old checkpoints. */
 export class CheckpointKeeper {

@@ -337,7 +337,7 @@ export class JobRunner {
     const loss = last?.loss ?? 0;
     this.#keeper.committed(
       { step: endStep, tokens: endStep * tokensPerStep(spec), loss, documentsRead, documentsDroppedShort, data: cut.cursor },
-      { eosId: feed.eosId, states, weightsDigest: this.#ledger.weightsDigest },
+      { eosId: feed.eosId, tokenizerJson: feed.tokenizerJson, states, weightsDigest: this.#ledger.weightsDigest },
     );
     book.setLive(this.jobId, {
       step: endStep,
