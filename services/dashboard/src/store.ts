@@ -1,7 +1,7 @@
 import { SegueError } from "@segue/core";
 import { queueNames, redisKeys } from "@segue/runtime";
 import { Queue } from "bullmq";
-import type { ChainableCommander, Redis } from "ioredis";
+import { ReplyError, type ChainableCommander, type Redis } from "ioredis";
 import {
   chooseResolution,
   downsample,
@@ -193,8 +193,9 @@ export class DashboardStore {
     try {
       return await Promise.race([command(), expired]);
     } catch (error) {
-      if (this.#redis.status !== "ready") throw redisAway(error);
-      throw error;
+      // Whatever is not an answer of Redis is the lack of one.
+      if (error instanceof ReplyError || error instanceof SegueError) throw error;
+      throw redisAway(error);
     } finally {
       clearTimeout(timer);
     }

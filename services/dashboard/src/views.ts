@@ -66,7 +66,7 @@ export interface CellView {
   readonly samples: number;
   readonly ms: number;
   /** A few of the wrong answers, to look at. */
-  readonly wrong: readonly { readonly key: string; readonly answer: string }[];
+  readonly wrong: readonly { readonly expected: string; readonly decoded: string }[];
 }
 
 export interface EvaluationView {
@@ -82,7 +82,10 @@ export interface EvaluationView {
   readonly seed: number;
   readonly template: string;
   readonly carryState: boolean;
+  /** queued, running, done or failed. */
   readonly status: string;
+  /** Why it failed; else empty. */
+  readonly reason: string;
   readonly accuracy: number | null;
   readonly createdAtMs: number;
   readonly updatedAtMs: number;
@@ -210,6 +213,7 @@ export function evaluationView(id: string, hash: Hash, cells: Hash): EvaluationV
     template: hash["template"] ?? "",
     carryState: hash["carryState"] !== "false" && hash["carryState"] !== "0",
     status: hash["status"] ?? "",
+    reason: hash["reason"] ?? "",
     accuracy: finite(hash["accuracy"]),
     createdAtMs: count(hash["createdAtMs"]),
     updatedAtMs: count(hash["updatedAtMs"]),
@@ -228,8 +232,8 @@ function cellView(field: string, value: string): CellView {
     samples: count(cell["samples"]),
     ms: count(cell["ms"]),
     wrong: answers
-      .filter((answer) => answer["correct"] === false)
-      .slice(0, WRONG_ANSWERS_SHOWN)
-      .map((answer) => ({ key: text(answer["key"]), answer: text(answer["text"]) })),
+      .map((answer) => ({ expected: text(answer["expected"]), decoded: text(answer["decoded"]) }))
+      .filter(({ expected, decoded }) => !decoded.includes(expected))
+      .slice(0, WRONG_ANSWERS_SHOWN),
   };
 }

@@ -2,7 +2,7 @@ import { h } from "./dom.js";
 import { duration, percent, short, whole } from "./format.js";
 import { chip, command, empty, panel } from "./parts.js";
 
-const STATUS_TONES = { done: "done", running: "good", queued: "wait", failed: "bad", incomplete: "bad" };
+const STATUS_TONES = { done: "done", running: "good", queued: "wait", failed: "bad" };
 
 /** The passkey heat map: one table cell per context length and depth, for one evaluation and checkpoint at a time. */
 export class HeatMap {
@@ -25,6 +25,7 @@ export class HeatMap {
       { extra: chip(shown.status || "queued", STATUS_TONES[shown.status] ?? "wait") },
       this.#controls(names, name, series, shown),
       this.#grid(shown),
+      shown.reason ? h("p.hint.bad", { "data-key": "reason" }, shown.reason) : [],
       this.#explanation(shown),
     );
   }
@@ -196,8 +197,8 @@ export class HeatMap {
         ? h(
             "ul",
             {},
-            cell.wrong.map(({ key, answer }) =>
-              h("li", {}, "expected ", h("code", {}, key), ", got ", h("code", {}, answer || "nothing")),
+            cell.wrong.map(({ expected, decoded }) =>
+              h("li", {}, "expected ", h("code", {}, expected), ", got ", h("code", {}, decoded || "nothing")),
             ),
           )
         : [],
