@@ -35,7 +35,7 @@ describe("a cluster of real processes", () => {
     );
 
     const folder = join(scratch.folder(), "model");
-    await segueJson(cluster.coordinator, "export", jobId, folder);
+    await segueJson(cluster, "export", jobId, folder);
     const { model, parameters } = await readModelFolder(folder);
     assert.equal(model.dModel, 16);
     assert.equal(
@@ -63,7 +63,7 @@ describe("a cluster of real processes", () => {
 
   it("tells a person what is wrong, with an exit code", async () => {
     const cluster = await scratch.cluster({ workers: 1, threads: 1 });
-    const unknown = await runSegue(cluster.coordinator, "job", "no-such-job");
+    const unknown = await runSegue(cluster, "job", "no-such-job");
     assert.equal(unknown.status, 1);
     assert.match(unknown.stderr, /error JOB_NOT_FOUND: /);
     await assert.rejects(

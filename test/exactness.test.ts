@@ -59,10 +59,10 @@ describe("exactness", () => {
     const cluster = await scratch.cluster({ workers: 3, engine: "cpu", threads: 1 });
     const jobId = await submitSpec(scratch, cluster, long);
     await waitForJob(cluster, jobId, ({ step }) => step >= 20);
-    await segueJson(cluster.coordinator, "pause", jobId);
+    await segueJson(cluster, "pause", jobId);
     const paused = await waitForJob(cluster, jobId, ({ phase }) => phase === "PAUSED");
     assert.ok(paused.step < 400, `paused at ${paused.step}`);
-    await segueJson(cluster.coordinator, "resume", jobId);
+    await segueJson(cluster, "resume", jobId);
     await waitForJob(cluster, jobId, ({ step, phase }) => phase === "RUNNING" && step > paused.step);
     await cluster.kill("worker-1", "SIGKILL");
     await waitForSuccess(cluster, jobId);

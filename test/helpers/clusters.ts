@@ -13,21 +13,25 @@ export interface CliResult {
   readonly stderr: string;
 }
 
-/** Runs the real `segue` as a process against a coordinator. */
-export function runSegue(coordinator: string, ...args: string[]): Promise<CliResult> {
+/** Runs the real `segue` as a process against a cluster, or against the address of a coordinator. */
+export function runSegue(target: LocalCluster | string, ...args: string[]): Promise<CliResult> {
+  const settings =
+    typeof target === "string"
+      ? { SEGUE_COORDINATOR: target }
+      : { SEGUE_COORDINATOR: target.coordinator, REDIS_URL: target.redisUrl };
   return new Promise((resolve) => {
     execFile(
       process.execPath,
       [segue, ...args],
-      { env: { ...process.env, SEGUE_COORDINATOR: coordinator }, maxBuffer: 64 * 2 ** 20 },
+      { env: { ...process.env, ...settings }, maxBuffer: 64 * 2 ** 20 },
       (error, stdout, stderr) => resolve({ status: error ? Number(error.code ?? 1) : 0, stdout, stderr }),
     );
   });
 }
 
 /** The JSON a command prints with --json. @throws Error with what the command said when it fails */
-export async function segueJson<T>(coordinator: string, ...args: string[]): Promise<T> {
-  const { status, stdout, stderr } = await runSegue(coordinator, ...args, "--json");
+export async function segueJson<T>(target: LocalCluster | string, ...args: string[]): Promise<T> {
+  const { status, stdout, stderr } = await runSegue(target, ...args, "--json");
   if (status !== 0) throw new Error(`segue ${args.join(" ")} exited with ${status}\n${stdout}\n${stderr}`);
   return JSON.parse(stdout) as T;
 }

@@ -23,16 +23,16 @@ export interface JobRow {
 export async function submitSpec(scratch: Scratch, cluster: LocalCluster, spec: string): Promise<string> {
   const file = join(scratch.folder(), "job.yaml");
   writeFileSync(file, spec);
-  return (await segueJson<JobRow>(cluster.coordinator, "submit", file)).jobId;
+  return (await segueJson<JobRow>(cluster, "submit", file)).jobId;
 }
 
 export function jobOf(cluster: LocalCluster, jobId: string): Promise<JobRow> {
-  return segueJson<JobRow>(cluster.coordinator, "job", jobId);
+  return segueJson<JobRow>(cluster, "job", jobId);
 }
 
 /** Waits as a person would, with `segue watch`. @throws Error when the job does not succeed */
 export async function waitForSuccess(cluster: LocalCluster, jobId: string): Promise<JobRow> {
-  const { status, stdout, stderr } = await runSegue(cluster.coordinator, "watch", jobId, "--json");
+  const { status, stdout, stderr } = await runSegue(cluster, "watch", jobId, "--json");
   if (status !== 0) throw new Error(`segue watch ended with ${status}\n${stdout.slice(-2000)}\n${stderr}`);
   return jobOf(cluster, jobId);
 }
@@ -50,7 +50,7 @@ export async function waitForJob(cluster: LocalCluster, jobId: string, done: (jo
 
 /** Newest first. */
 export function checkpointsOf(cluster: LocalCluster, jobId: string): Promise<CheckpointRow[]> {
-  return segueJson<CheckpointRow[]>(cluster.coordinator, "checkpoints", jobId);
+  return segueJson<CheckpointRow[]>(cluster, "checkpoints", jobId);
 }
 
 /** The digest over weights, optimizer, lane states and cursors at the end of a job. */
