@@ -63,6 +63,15 @@ describe("coordinator", () => {
     ]);
   });
 
+  it("writes every checkpoint that is due, however slowly the weights come", async () => {
+    await cluster.worker({ modelMs: 40 });
+    const jobId = await cluster.submit(SPEC.replace("everySteps: 6, keepLast: 2", "everySteps: 2, keepLast: 12"));
+    await cluster.until(jobId, ({ step }) => step >= 8);
+    await cluster.worker({ modelMs: 40 });
+    assert.equal(await cluster.digest(jobId), undisturbed);
+    assert.equal((await cluster.jobs.listCheckpoints({ jobId })).checkpoints.length, 12);
+  });
+
   it("serves the files of a checkpoint and nothing else", async () => {
     await cluster.worker();
     const jobId = await cluster.submit();

@@ -35,7 +35,8 @@ export class CheckpointKeeper {
   readonly #options: CheckpointKeeperOptions;
   #cursor: CheckpointCursor | undefined;
   #committed: Committed | undefined;
-  #running: { readonly step: number; readonly done: Promise<boolean> } | undefined;
+  /** Being written or waiting for their turn, by step. */
+  readonly #running = new Map<number, Promise<boolean>>();
   #newest: StoredCheckpoint | undefined;
 
   constructor(options: CheckpointKeeperOptions) {
@@ -60,9 +61,9 @@ export class CheckpointKeeper {
     return everySteps > 0 && step % everySteps === 0 && step < totalSteps;
   }
 
-  /** Waits for a checkpoint that is being written, if it is of a step before `beforeStep`. */
+  /** Waits until no checkpoint of a step before `beforeStep` is being written any more. */
   async settle(beforeStep = Infinity): Promise<void> {
-    if (this.#running && this.#running.step < beforeStep) await this.#running.done;
+    await Promise.all([...this.#running].flatMap(([step, done]) => (step < beforeStep ? [done] : [])));
   }
 
   /**
@@ -73,13 +74,10 @@ export class CheckpointKeeper {
     const cursor = this.#cursor;
     const committed = this.#committed;
     if (!cursor || !committed || cursor.step !== ledger.step) return Promise.resolve(false);
-    const earlier = this.settle();
-    const done = earlier
+    const done = this.settle()
       .then(() => this.#write(ledger, cursor, committed))
-      .finally(() => {
-        if (this.#running?.done === done) this.#running = undefined;
-      });
-    this.#running = { step: cursor.step, done };
+      .finally(() => this.#running.delete(cursor.step));
+    this.#running.set(cursor.step, done);
     return done;
   }
 
@@ -115,7 +113,10 @@ export class CheckpointKeeper {
     for (let workerId = holders[0]; workerId !== undefined; workerId = holders[0]) {
       const worker = this.#options.workers.get(workerId);
       try {
-        if (worker) return (await pullTensor(worker.tensors, modelRef(this.#options.jobId, step), { offset, length })).data;
+        if (worker) {
+          const ref = modelRef(this.#options.jobId, step);
+          return (await pullTensor(worker.tensors, ref, { offset, length, signal: worker.gone })).data;
+        }
       } catch (error) {
         this.#options.logger.warn(
           { event: "snapshotPullFailed", workerId, step, err: error },

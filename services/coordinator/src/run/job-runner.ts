@@ -273,6 +273,8 @@ export class JobRunner {
     } else {
       await book.setPhase(this.jobId, "RUNNING", "");
     }
+    // A member that joins at a step drops its snapshots of earlier ones.
+    await this.#keeper.settle(this.#ledger.step);
     const decision = this.#decide();
     if (decision.type !== "form") return;
     this.#generationOver = new AbortController();

@@ -19,6 +19,7 @@ export class AttachedWorker {
   rssBytes = 0;
   step = 0;
   seenAtMs = Date.now();
+  readonly #gone = new AbortController();
   readonly #security: Security;
   #tensors: Client<typeof Tensors> | undefined;
 
@@ -39,8 +40,14 @@ export class AttachedWorker {
     return this.#tensors;
   }
 
-  /** Ends the stream after what is queued. Idempotent. */
+  /** Aborts when the worker has left the pool: nothing more is to be expected from it. */
+  get gone(): AbortSignal {
+    return this.#gone.signal;
+  }
+
+  /** Ends the stream after what is queued, and everything that is pulled from the worker. Idempotent. */
   close(): void {
+    this.#gone.abort();
     this.outgoing.close();
     this.#tensors?.close();
   }

@@ -11,6 +11,7 @@ import {
   type Join,
   type RunRound,
   type Segments,
+  type Tensor,
 } from "@segue/protocol";
 import { connectClient, createLogger, jobSpecInputFromProto, startGrpcServer } from "@segue/runtime";
 import type { MessageInitShape } from "@bufbuild/protobuf";
@@ -20,6 +21,8 @@ export interface FakeWorkerOptions {
   readonly coordinator: string;
   readonly name: string;
   readonly stepMs?: number;
+  /** Time it takes to begin to serve weights and moments. */
+  readonly modelMs?: number;
   /** Spoils this worker's weights, so that digests differ. */
   readonly wrong?: boolean;
   readonly engines?: string[];
@@ -42,9 +45,14 @@ const floatsOf = (bytes: Uint8Array): Float32Array => new Float32Array(bytes.buf
 export async function startFakeWorker(options: FakeWorkerOptions) {
   const registry = new TensorRegistry();
   const logger = createLogger("fake-worker", "silent");
+  const models = new Map<string, Tensor>();
+  const slowModel = async (ref: string): Promise<Tensor | undefined> => {
+    if (options.modelMs && ref.endsWith("/model")) await sleep(options.modelMs);
+    return models.get(ref);
+  };
   const server = await startGrpcServer({
     listen: "127.0.0.1:0",
-    services: [{ service: Tensors, handlers: tensorsHandlers(registry) }],
+    services: [{ service: Tensors, handlers: tensorsHandlers(registry, slowModel) }],
     logger,
   });
   const client = connectClient(Workers, options.coordinator);
@@ -76,7 +84,7 @@ export async function startFakeWorker(options: FakeWorkerOptions) {
     for (const old of snapshots.keys()) if (snapshots.size > 2 && old !== step) drop(old);
     const ref = `job/${job?.jobId}/snapshot/${step}`;
     registry.removePrefix(`${ref}/`);
-    registry.publish(`${ref}/model`, { dtype: "f32", shape: [3, model.length / 3], data: bytesOf(model.slice()) });
+    models.set(`${ref}/model`, { dtype: "f32", shape: [3, model.length / 3], data: bytesOf(model.slice()) });
     for (const [shard, state] of states) {
       registry.publish(`${ref}/states/${shard}`, { dtype: "f32", shape: [state.length], data: bytesOf(state.slice()) });
     }
@@ -85,6 +93,7 @@ export async function startFakeWorker(options: FakeWorkerOptions) {
   function drop(step: number): void {
     snapshots.delete(step);
     registry.removePrefix(`job/${job?.jobId}/snapshot/${step}/`);
+    models.delete(`job/${job?.jobId}/snapshot/${step}/model`);
   }
 
   async function join(message: Join): Promise<void> {
@@ -198,6 +207,7 @@ export async function startFakeWorker(options: FakeWorkerOptions) {
           log.push("released");
           job = undefined;
           snapshots.clear();
+          models.clear();
           registry.removePrefix("job/");
           break;
         case "pulse":
