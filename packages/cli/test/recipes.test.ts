@@ -33,7 +33,7 @@ describe("planDemo", () => {
   const recipe = read("passkey-demo.yaml").spec;
 
   it("trains the whole recipe where there is time for it", () => {
-    assert.deepEqual(planDemo(recipe, 100_000, 240), { steps: 3600, isWhole: true, checkpointEvery: 720, samples: 20 });
+    assert.deepEqual(planDemo(recipe, 100_000, 240), { steps: 3000, isWhole: true, checkpointEvery: 600, samples: 20 });
   });
 
   it("trains as much as the time allows on a slow engine, and evaluates less", () => {
