@@ -37,7 +37,10 @@ export function addEvaluateCommand(program: Command, runtime: CliRuntime): void 
     .option("--seed <seed>", "seed of the keys", wholeNumber(0, MAX_STEP), defaults.seed)
     .option("--template <name>", "wording of the prompt: paper or code", defaults.template)
     .option("--no-carry", "zero the recurrent state at every segment boundary, as a control")
-    .option("--watch", "wait for the result and draw it; needs REDIS_URL, where the evaluator writes it")
+    .option(
+      "--watch",
+      "wait for the result and draw it; needs REDIS_URL, where the evaluator writes it (cluster up --json prints it)",
+    )
     .addHelpText(
       "after",
       "\nExamples:\n  segue eval text-7f3a --lengths 1K,2K,4K --depths 0.1,0.5,0.9 --samples 50\n" +
