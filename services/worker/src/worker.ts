@@ -1,3 +1,4 @@
+import { hostname } from "node:os";
 import { availableParallelism, totalmem } from "node:os";
 import { SegueError } from "@segue/core";
 import { TensorRegistry, Tensors, tensorsHandlers, type AttachResponse } from "@segue/protocol";
@@ -50,7 +51,7 @@ export class Worker {
 
   /**
    * Starts the Tensors service and begins to attach.
-   * @throws SegueError ENGINE_UNAVAILABLE when no engine loads, ADVERTISE_MISSING, or what startGrpcServer throws
+   * @throws SegueError ENGINE_UNAVAILABLE when no engine loads, or what startGrpcServer throws
    */
   static async start(options: WorkerOptions): Promise<Worker> {
     const worker = new Worker(options, await usableEngines(options));
@@ -60,7 +61,10 @@ export class Worker {
 
   /** host:port under which others reach its tensors. */
   get address(): string {
-    return this.#options.advertise ?? this.#server?.address ?? "";
+    const listening = this.#server?.address ?? "";
+    // Where it listens on every address, peers know this machine (or pod, or container) by its name.
+    const reachable = ["0.0.0.0", "::"].includes(hostOf(listening)) ? `${hostname()}:${listening.split(":").at(-1)}` : listening;
+    return this.#options.advertise ?? reachable;
   }
 
   /** Ends when the worker is closed; rejects when the coordinator refuses it for good. */
@@ -92,11 +96,7 @@ export class Worker {
   }
 
   async #listen(): Promise<void> {
-    const { listen, advertise, security, logger, coordinator } = this.#options;
-    if (advertise === undefined && ["0.0.0.0", "::"].includes(hostOf(listen))) {
-      const message = `${listen} is every address of this machine; set SEGUE_ADVERTISE to the one under which peers reach it.`;
-      throw new SegueError("ADVERTISE_MISSING", message);
-    }
+    const { listen, security, logger, coordinator } = this.#options;
     const handlers = this.#pulls.counting(tensorsHandlers(this.#registry));
     const services = [{ service: Tensors, handlers }] as const;
     this.#server = await startGrpcServer({ listen, ...security, services, logger, rateLimit: TENSORS_RATE });
