@@ -133,7 +133,7 @@ export class Curves {
   }
 
   #options(curve, holder) {
-    const [ink, line, stroke] = ["--muted", "--line", curve.colour].map((name) => resolveColour(holder, name));
+    const [ink, line, stroke] = ["--muted", "--line", curve.colour].map(resolveColour);
     const axis = { stroke: ink, font: "11px system-ui, sans-serif", ticks: { show: false }, grid: { stroke: line, width: 1 } };
     const log = this.logScale && curve.column === "loss";
     return {
@@ -202,9 +202,9 @@ function yRange(low, high, fromZero) {
 }
 
 /** The colour behind a CSS variable in the present theme; a canvas does not know variables. */
-function resolveColour(element, name) {
-  const probe = h("span", { vars: { color: `var(${name})` } });
-  element.append(probe);
+function resolveColour(name) {
+  const probe = h("span", { hidden: true, vars: { color: `var(${name})` } });
+  document.body.append(probe);
   const colour = getComputedStyle(probe).color;
   probe.remove();
   return colour;

@@ -51,6 +51,8 @@ function patch(present, wanted) {
     if (present.getAttribute(name) !== value && !isUserState(present, name)) present.setAttribute(name, value);
   }
   if (present.dataset.opaque === undefined) patchChildren(present, [...wanted.childNodes]);
+  // Once somebody has chosen, the attributes of the options no longer decide.
+  if (present.nodeName === "SELECT" && present.value !== wanted.dataset.value) present.value = wanted.dataset.value;
 }
 
 /** Whether a details element is open is for the person to say. */

@@ -20,6 +20,11 @@ export function short(value) {
   return digits(value, 3);
 }
 
+/** 4096 -> "4K": context lengths count in 1,024s. */
+export function contextLength(tokens) {
+  return tokens >= 1024 && tokens % 1024 === 0 ? `${whole(tokens / 1024)}K` : whole(tokens);
+}
+
 /** At most `count` significant digits, without an exponent for everyday sizes. */
 export function digits(value, count = 4) {
   if (value === null || !Number.isFinite(value)) return UNKNOWN;

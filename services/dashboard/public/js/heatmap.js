@@ -1,5 +1,5 @@
 import { h } from "./dom.js";
-import { duration, percent, short, whole } from "./format.js";
+import { contextLength, duration, percent, whole } from "./format.js";
 import { chip, command, empty, panel } from "./parts.js";
 
 const STATUS_TONES = { done: "done", running: "good", queued: "wait", failed: "bad" };
@@ -80,7 +80,7 @@ export class HeatMap {
             "Evaluation ",
             h(
               "select",
-              { name: "evaluation" },
+              { name: "evaluation", "data-value": name },
               names.map((option) => choice(option, option, option === name)),
             ),
           )
@@ -91,7 +91,7 @@ export class HeatMap {
         "Checkpoint ",
         h(
           "select",
-          { name: "checkpoint" },
+          { name: "checkpoint", "data-value": shown.id },
           series.map((evaluation) => choice(evaluation.id, checkpointWords(evaluation), evaluation === shown)),
         ),
       ),
@@ -122,7 +122,7 @@ export class HeatMap {
             "tr",
             {},
             h("td.corner", {}, "depth"),
-            evaluation.lengths.map((length) => h("th", { scope: "col" }, short(length))),
+            evaluation.lengths.map((length) => h("th", { scope: "col", title: `${whole(length)} tokens` }, contextLength(length))),
           ),
         ),
         h(
@@ -168,7 +168,7 @@ export class HeatMap {
         "data-row": row,
         "data-column": column,
         "data-state": cell ? undefined : "pending",
-        "data-strong": share >= 0.55,
+        "data-tone": tone(share),
         "aria-pressed": key === this.cell ? "true" : "false",
         "aria-label": cell ? `${where}: ${percent(share)}, ${cell.correct} of ${cell.samples}` : `${where}: not evaluated yet`,
         tabindex: stop ? 0 : -1,
@@ -204,6 +204,12 @@ export class HeatMap {
         : [],
     );
   }
+}
+
+/** Which text colour is readable on a cell; the colours of light and dark theme turn at different shares. */
+function tone(share) {
+  if (!(share >= 0.53)) return "low";
+  return share < 0.75 ? "middle" : "high";
 }
 
 /** A grid that is just being filled is worth showing, one that has not begun is not when an older one is there. */

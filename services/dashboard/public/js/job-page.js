@@ -76,7 +76,7 @@ function progressWords(job) {
   if (job.totalSteps > 0) words.unshift(percent(job.step / job.totalSteps));
   if (job.totalTokens > 0) words.push(`${short(job.tokens)} of ${short(job.totalTokens)} tokens`);
   if (Number.isFinite(etaSeconds(job))) words.push(`${duration(etaSeconds(job))} left`);
-  words.push(`updated ${ago(job.updatedAtMs)}`);
+  words.push(`submitted ${dateTime(job.submittedAtMs)}`, `updated ${ago(job.updatedAtMs)}`);
   return words.join(" \u00b7 ");
 }
 
@@ -90,7 +90,7 @@ function tiles(job) {
     ["Parameters", job.parameters > 0 ? short(job.parameters) : "\u2013"],
     ["Workers", whole(job.workers), job.engine],
     ["Documents", whole(job.documentsRead), job.documentsDroppedShort > 0 ? `${whole(job.documentsDroppedShort)} too short` : ""],
-    ["Attempt", whole(job.attempt), `submitted ${dateTime(job.submittedAtMs)}`],
+    ["Attempt", whole(job.attempt)],
   ];
   return h(
     "dl.tiles",

@@ -43,7 +43,7 @@ function noJobs() {
   return empty(
     "No jobs yet",
     h("p", {}, "Submit a recipe and follow it here:"),
-    command("npx segue submit recipes/passkey.yaml --watch"),
+    command("npx segue submit recipes/passkey-demo.yaml --watch"),
     h("p", {}, "No cluster yet either? This starts one on this machine:"),
     command("npx segue cluster up"),
   );
