@@ -108,6 +108,8 @@ describe("dashboard page", function () {
     await seedSteps(seed, 2, 201, 204, 0.5);
     await page.locator("[data-column=loss] .plot[aria-label$='to 0.5 at step 204']").waitFor();
     assert.equal(await page.locator("[data-column=loss] .curve-value").textContent(), "0.5");
+    await seed.hset(redisKeys.job(JOB_ID), { step: 400 });
+    await page.locator(".job-head .progress[style*='0.5']").waitFor();
     assert.deepEqual(complaints, []);
   });
 

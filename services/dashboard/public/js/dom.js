@@ -45,10 +45,12 @@ function patch(present, wanted) {
     return;
   }
   for (const { name } of [...present.attributes]) {
-    if (!wanted.hasAttribute(name) && !isUserState(present, name)) present.removeAttribute(name);
+    if (name !== "style" && !wanted.hasAttribute(name) && !isUserState(present, name)) present.removeAttribute(name);
   }
+  // Through the object model: the page's policy forbids the attribute, whoever sets it.
+  if (present.style.cssText !== wanted.style.cssText) present.style.cssText = wanted.style.cssText;
   for (const { name, value } of wanted.attributes) {
-    if (present.getAttribute(name) !== value && !isUserState(present, name)) present.setAttribute(name, value);
+    if (name !== "style" && present.getAttribute(name) !== value && !isUserState(present, name)) present.setAttribute(name, value);
   }
   if (present.dataset.opaque === undefined) patchChildren(present, [...wanted.childNodes]);
   // Once somebody has chosen, the attributes of the options no longer decide.
