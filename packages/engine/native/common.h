@@ -4,7 +4,6 @@
 // library is used: an inline function of it, compiled for AVX-512, could be the copy that the linker keeps for every variant.
 #pragma once
 #include <math.h>
-#include <omp.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -126,13 +125,23 @@ static inline long min_long(long a, long b) { return a < b ? a : b; }
 static inline long max_long(long a, long b) { return a > b ? a : b; }
 
 static inline float* scratch(Context* ctx, int owner, int slot, long floats) { return segue_scratch(ctx, owner, slot, floats); }
-// Scratch of the calling thread inside a parallel region.
-static inline float* my_scratch(Context* ctx, int slot, long floats) { return scratch(ctx, omp_get_thread_num(), slot, floats); }
-// Scratch that all threads of an operation share; to be taken outside parallel regions.
+// Scratch of the calling thread; inside a task, of the thread that runs it.
+static inline float* my_scratch(Context* ctx, int slot, long floats) { return scratch(ctx, pool_thread(), slot, floats); }
+// Scratch that all threads of an operation share; to be taken outside tasks.
 static inline float* shared_scratch(Context* ctx, int slot, long floats) { return scratch(ctx, ctx->threads, slot, floats); }
 
 // Whether an operation on so many floats is worth waking other threads for.
 static inline bool worth_threads(Context* ctx, double floats) { return ctx->threads > 1 && floats > 16384; }
+
+// f(0 .. count - 1), on all threads if an operation on `floats` floats is worth it. What f(i) computes must not depend on who runs it.
+template <class F>
+static inline void parallel_for(Context* ctx, double floats, long count, F f) {
+  if (count < 2 || !worth_threads(ctx, floats)) {
+    for (long i = 0; i < count; i++) f(i);
+    return;
+  }
+  pool_run(ctx->pool, count, [](void* closure, long i) { (*(F*)closure)(i); }, &f);
+}
 
 // Sums over rows are taken in this many blocks of rows, whoever computes them: their order never depends on the threads.
 constexpr int kBlocks = 32;
@@ -141,6 +150,16 @@ static inline void rows_of_block(long rows, int block, long* first, long* end) {
   long size = (rows + kBlocks - 1) / kBlocks;
   *first = min_long(block * size, rows);
   *end = min_long(*first + size, rows);
+}
+
+// f(first, end) for every block of rows of `width` floats each.
+template <class F>
+static inline void parallel_rows(Context* ctx, long rows, double width, F f) {
+  parallel_for(ctx, rows * width, kBlocks, [&](long block) {
+    long first, end;
+    rows_of_block(rows, (int)block, &first, &end);
+    f(first, end);
+  });
 }
 
 // out[i] = sum over blocks of partial[block][i], in the order of the blocks.

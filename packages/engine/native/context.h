@@ -1,5 +1,6 @@
 // One context per engine: how many threads it may use, and its scratch memory. Shared by all variants.
 #pragma once
+#include "pool.h"
 
 #define SEGUE_API extern "C" __attribute__((visibility("default")))
 
@@ -12,6 +13,7 @@ struct Scratch {
 
 struct Context {
   int threads;
+  Pool* pool;
   // One per thread, and one more that the threads share.
   Scratch* scratch;
 };

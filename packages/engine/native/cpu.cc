@@ -7,11 +7,13 @@
 SEGUE_API Context* segue_open(int threads) {
   Context* ctx = (Context*)calloc(1, sizeof(Context));
   ctx->threads = threads < 1 ? 1 : threads;
+  ctx->pool = pool_open(ctx->threads);
   ctx->scratch = (Scratch*)calloc((size_t)ctx->threads + 1, sizeof(Scratch));
   return ctx;
 }
 
 SEGUE_API void segue_close(Context* ctx) {
+  pool_close(ctx->pool);
   for (int owner = 0; owner <= ctx->threads; owner++) {
     for (int slot = 0; slot < kScratchSlots; slot++) free(ctx->scratch[owner].data[slot]);
   }

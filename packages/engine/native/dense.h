@@ -48,59 +48,59 @@ static inline float softmax_row(float* logits, long vocab, int label, float weig
 
 SEGUE_API void SEGUE_NAME(gather_rows)(Context* ctx, int rows, int width, const float* table, const int* ids, float* out) {
   using namespace SEGUE_VARIANT;
-#pragma omp parallel for num_threads(ctx->threads) if (worth_threads(ctx, (double)rows * width))
-  for (long r = 0; r < rows; r++) memcpy(out + r * width, table + (long)ids[r] * width, (size_t)width * 4);
+  parallel_rows(ctx, rows, width, [=](long first, long end) {
+    for (long r = first; r < end; r++) memcpy(out + r * width, table + (long)ids[r] * width, (size_t)width * 4);
+  });
 }
 
 // Threads share the columns, so that each element is added in row order.
 SEGUE_API void SEGUE_NAME(scatter_add_rows)(Context* ctx, int rows, int width, float* table, const int* ids, const float* in) {
   using namespace SEGUE_VARIANT;
   long part = round_up((width + ctx->threads - 1) / ctx->threads, kWidth);
-#pragma omp parallel for num_threads(ctx->threads) if (worth_threads(ctx, (double)rows * width))
-  for (long first = 0; first < width; first += part) {
-    long end = min_long(first + part, width);
+  parallel_for(ctx, (double)rows * width, (width + part - 1) / part, [=](long i) {
+    long first = i * part, end = min_long(first + part, width);
     for (long r = 0; r < rows; r++) {
       float* to = table + (long)ids[r] * width;
       for (long i = first; i < end; i += kWidth) store_part(to + i, end - i, load_part(to + i, end - i) + load_part(in + r * width + i, end - i));
     }
-  }
+  });
 }
 
 SEGUE_API void SEGUE_NAME(add_norm)(Context* ctx, int rows, int width, float eps, const float* residual, const float* delta, const float* weight,
                                     float* sum, float* out, float* inverse_rms) {
   using namespace SEGUE_VARIANT;
-#pragma omp parallel for num_threads(ctx->threads) if (worth_threads(ctx, (double)rows * width))
-  for (long r = 0; r < rows; r++) {
-    const float* x = residual + r * width;
-    const float* d = delta ? delta + r * width : nullptr;
-    float* s = sum + r * width;
-    Vec squares = {};
-    for (long i = 0; i < width; i += kWidth) {
-      long live = width - i;
-      Vec v = load_part(x + i, live);
-      if (d) v += load_part(d + i, live);
-      squares += v * v;
-      store_part(s + i, live, v);
+  parallel_rows(ctx, rows, width, [=](long first, long end) {
+    for (long r = first; r < end; r++) {
+      const float* x = residual + r * width;
+      const float* d = delta ? delta + r * width : nullptr;
+      float* s = sum + r * width;
+      Vec squares = {};
+      for (long i = 0; i < width; i += kWidth) {
+        long live = width - i;
+        Vec v = load_part(x + i, live);
+        if (d) v += load_part(d + i, live);
+        squares += v * v;
+        store_part(s + i, live, v);
+      }
+      float inverse = 1.f / sqrtf(sum_lanes(squares) / width + eps);
+      inverse_rms[r] = inverse;
+      for (long i = 0; i < width; i += kWidth) {
+        long live = width - i;
+        store_part(out + r * width + i, live, load_part(s + i, live) * inverse * load_part(weight + i, live));
+      }
     }
-    float inverse = 1.f / sqrtf(sum_lanes(squares) / width + eps);
-    inverse_rms[r] = inverse;
-    for (long i = 0; i < width; i += kWidth) {
-      long live = width - i;
-      store_part(out + r * width + i, live, load_part(s + i, live) * inverse * load_part(weight + i, live));
-    }
-  }
+  });
 }
 
 SEGUE_API void SEGUE_NAME(add_norm_backward)(Context* ctx, int rows, int width, const float* sum, const float* weight, const float* inverse_rms,
                                              const float* d_out, float* d_sum, int accumulate, float* d_weight, float* out) {
   using namespace SEGUE_VARIANT;
   float* partial = shared_scratch(ctx, kSlotPartial, (long)kBlocks * width);
-#pragma omp parallel for num_threads(ctx->threads) if (worth_threads(ctx, (double)rows * width)) schedule(static, 1)
-  for (int block = 0; block < kBlocks; block++) {
-    float* d_w = partial + (long)block * width;
+  parallel_for(ctx, (double)rows * width, kBlocks, [=](long block) {
+    float* d_w = partial + block * width;
     memset(d_w, 0, (size_t)width * 4);
     long first, end;
-    rows_of_block(rows, block, &first, &end);
+    rows_of_block(rows, (int)block, &first, &end);
     for (long r = first; r < end; r++) {
       const float *x = sum + r * width, *g = d_out + r * width;
       float inverse = inverse_rms[r];
@@ -121,7 +121,7 @@ SEGUE_API void SEGUE_NAME(add_norm_backward)(Context* ctx, int rows, int width, 
         store_part(out + r * width + i, live, normed * wv);
       }
     }
-  }
+  });
   sum_blocks(partial, kBlocks, width, d_weight);
 }
 
@@ -135,10 +135,11 @@ SEGUE_API void SEGUE_NAME(head_loss)(Context* ctx, int rows, int width, int voca
     long live = min_long(slice, rows - first);
     const float* h = hidden + first * width;
     parallel_gemm(ctx, live, vocab, width, {h, width, 1}, {table, 1, width}, logits, vocab, false);
-#pragma omp parallel for num_threads(ctx->threads) if (worth_threads(ctx, (double)live * vocab))
-    for (long r = 0; r < live; r++) {
-      losses[first + r] = softmax_row(logits + r * vocab, vocab, labels[first + r], weights ? weights[first + r] : 0.f, weights != nullptr);
-    }
+    parallel_rows(ctx, live, vocab, [=](long begin, long end) {
+      for (long r = begin; r < end; r++) {
+        losses[first + r] = softmax_row(logits + r * vocab, vocab, labels[first + r], weights ? weights[first + r] : 0.f, weights != nullptr);
+      }
+    });
     if (!weights) continue;
     parallel_gemm(ctx, live, width, vocab, {logits, vocab, 1}, {table, width, 1}, d_hidden + first * width, width, false);
     parallel_gemm(ctx, vocab, width, live, {logits, 1, vocab}, {h, width, 1}, d_table, width, first > 0);
@@ -149,13 +150,12 @@ SEGUE_API double SEGUE_NAME(sum_of_squares)(Context* ctx, double count, const fl
   using namespace SEGUE_VARIANT;
   long n = (long)count, blocks = (n + kFlatBlock - 1) / kFlatBlock;
   double* partial = (double*)shared_scratch(ctx, kSlotPartial, 2 * max_long(blocks, 1));
-#pragma omp parallel for num_threads(ctx->threads) if (worth_threads(ctx, (double)n))
-  for (long block = 0; block < blocks; block++) {
+  parallel_for(ctx, (double)n, blocks, [=](long block) {
     double lanes[8] = {};
     long first = block * kFlatBlock, end = min_long(first + kFlatBlock, n);
     for (long i = first; i < end; i++) lanes[(i - first) % 8] += (double)x[i] * x[i];
     partial[block] = ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-  }
+  });
   double sum = 0;
   for (long block = 0; block < blocks; block++) sum += partial[block];
   return sum;
@@ -169,8 +169,7 @@ SEGUE_API void SEGUE_NAME(adamw)(Context* ctx, double count, float* parameters, 
   float scale = (float)gradient_scale, keep1 = (float)beta1, take1 = (float)(1 - beta1), keep2 = (float)beta2, take2 = (float)(1 - beta2);
   float correct1 = (float)(1 / (1 - pow(beta1, step))), correct2 = (float)(1 / (1 - pow(beta2, step)));
   float rate = (float)learning_rate, eps = (float)epsilon, shrink = (float)(learning_rate * weight_decay);
-#pragma omp parallel for num_threads(ctx->threads) if (worth_threads(ctx, (double)n))
-  for (long block = 0; block < blocks; block++) {
+  parallel_for(ctx, (double)n, blocks, [=](long block) {
     long end = min_long((block + 1) * kFlatBlock, n);
     for (long i = block * kFlatBlock; i < end; i++) {
       float g = gradient[i] * scale;
@@ -181,13 +180,12 @@ SEGUE_API void SEGUE_NAME(adamw)(Context* ctx, double count, float* parameters, 
       float update = m * correct1 / (sqrtf(v * correct2) + eps);
       parameters[i] = parameters[i] - rate * update - shrink * parameters[i];
     }
-  }
+  });
 }
 
 SEGUE_API void SEGUE_NAME(state_statistics)(Context* ctx, int lanes, int heads, int size, const float* state, double stride, float* out) {
   using namespace SEGUE_VARIANT;
-#pragma omp parallel for num_threads(ctx->threads) if (worth_threads(ctx, (double)lanes * heads * size))
-  for (long unit = 0; unit < (long)lanes * heads; unit++) {
+  parallel_for(ctx, (double)lanes * heads * size, (long)lanes * heads, [=](long unit) {
     const float* x = state + unit / heads * (long)stride + unit % heads * size;
     double sum = 0, squares = 0, spread = 0;
     float largest = 0;
@@ -202,5 +200,5 @@ SEGUE_API void SEGUE_NAME(state_statistics)(Context* ctx, int lanes, int heads, 
     out[unit * 4 + 1] = (float)(spread / (size - 1));
     out[unit * 4 + 2] = (float)sqrt(squares / size);
     out[unit * 4 + 3] = largest;
-  }
+  });
 }

@@ -139,19 +139,18 @@ static void gemm(Context* ctx, long m, long n, long k, Matrix a, Matrix b, float
   }
 }
 
-// The same on all threads of the context: C is cut along its longer side.
+// The same on all threads of the context: C is cut along its longer side, in two parts per thread lest one that is held up holds up all.
 static void parallel_gemm(Context* ctx, long m, long n, long k, Matrix a, Matrix b, float* c, long ldc, bool add) {
-  if (!worth_threads(ctx, (double)m * n * k / 16)) return gemm(ctx, m, n, k, a, b, c, ldc, add);
+  double work = (double)m * n * k / 16;
+  if (!worth_threads(ctx, work)) return gemm(ctx, m, n, k, a, b, c, ldc, add);
   bool by_rows = m >= n;
-  long part = by_rows ? round_up((m + ctx->threads - 1) / ctx->threads, kTileRows) : round_up((n + ctx->threads - 1) / ctx->threads, kTileCols);
-#pragma omp parallel for num_threads(ctx->threads) schedule(static, 1)
-  for (int thread = 0; thread < ctx->threads; thread++) {
-    long first = thread * part;
-    long size = min_long(part, (by_rows ? m : n) - first);
-    if (size <= 0) continue;
+  long side = by_rows ? m : n, tile = by_rows ? kTileRows : kTileCols;
+  long part = round_up((side + 2 * ctx->threads - 1) / (2 * ctx->threads), tile);
+  parallel_for(ctx, work, (side + part - 1) / part, [=](long i) {
+    long first = i * part, size = min_long(part, side - first);
     if (by_rows) gemm(ctx, size, n, k, a.at(first, 0), b, c + first * ldc, ldc, add);
     else gemm(ctx, m, size, k, a, b.at(0, first), c + first, ldc, add);
-  }
+  });
 }
 
 // Register tile for small products whose operands lie in cache: nothing is packed. C [rows, vecs vectors] = A B.

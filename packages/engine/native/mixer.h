@@ -173,10 +173,9 @@ SEGUE_API void SEGUE_NAME(conv)(Context* ctx, int lanes, int tokens, int channel
   float* before = saved ? saved : shared_scratch(ctx, kSlotTaps, lanes * lane_taps + 1);
   for (long b = 0; b < lanes; b++) memcpy(before + b * lane_taps, state + b * (long)state_stride, (size_t)lane_taps * 4);
   const Conv conv = make_conv(ctx, lanes, tokens, channels, taps, resets, raw, stride, weight, bias, before);
-#pragma omp parallel for num_threads(ctx->threads) if (worth_threads(ctx, (double)lanes * tokens * channels))
-  for (long task = 0; task < lanes * blocks; task++) {
+  parallel_for(ctx, (double)lanes * tokens * channels, lanes * blocks, [&](long task) {
     for_strips(conv, task, [&](auto n, long b, long first, long end) { conv_rows<n.value>(conv, b, first, end, out); });
-  }
+  });
   for (long b = 0; b < lanes; b++) {
     for (long k = 0; k < carried; k++) {
       float* to = state + b * (long)state_stride + k * channels;
@@ -197,23 +196,19 @@ SEGUE_API void SEGUE_NAME(conv_backward)(Context* ctx, int lanes, int tokens, in
   const Conv conv = make_conv(ctx, lanes, tokens, channels, taps, resets, raw, stride, weight, bias, saved);
   const long partial_floats = (taps + 1) * (long)channels;
   float* partial = shared_scratch(ctx, kSlotPartial, (tasks + 1) * partial_floats);
-#pragma omp parallel num_threads(ctx->threads) if (worth_threads(ctx, (double)lanes * tokens * channels))
-  {
-#pragma omp for
-    for (long task = 0; task < tasks; task++) {
-      float* d_w = partial + task * partial_floats;
-      memset(d_w, 0, (size_t)partial_floats * 4);
-      for_strips(conv, task, [&](auto n, long b, long first, long end) {
-        conv_rows_backward<n.value>(conv, b, first, end, d_out, d_w, d_w + taps * (long)channels);
-      });
-    }
-#pragma omp for
-    for (long task = 0; task < tasks; task++) {
-      for_strips(conv, task, [&](auto n, long b, long first, long end) {
-        conv_inputs_backward<n.value>(conv, b, first, end, d_out, d_raw, d_stride);
-      });
-    }
-  }
+  const double floats = (double)lanes * tokens * channels;
+  parallel_for(ctx, floats, tasks, [&](long task) {
+    float* d_w = partial + task * partial_floats;
+    memset(d_w, 0, (size_t)partial_floats * 4);
+    for_strips(conv, task, [&](auto n, long b, long first, long end) {
+      conv_rows_backward<n.value>(conv, b, first, end, d_out, d_w, d_w + taps * (long)channels);
+    });
+  });
+  parallel_for(ctx, floats, tasks, [&](long task) {
+    for_strips(conv, task, [&](auto n, long b, long first, long end) {
+      conv_inputs_backward<n.value>(conv, b, first, end, d_out, d_raw, d_stride);
+    });
+  });
   float* total = partial + tasks * partial_floats;
   sum_blocks(partial, tasks, partial_floats, total);
   for (long c = 0; c < channels; c++) {
@@ -247,14 +242,15 @@ SEGUE_API void SEGUE_NAME(conv_backward)(Context* ctx, int lanes, int tokens, in
 SEGUE_API void SEGUE_NAME(time_steps)(Context* ctx, int rows, int heads, float min, float max, const float* raw, int stride, const float* bias,
                                       float* dt) {
   using namespace SEGUE_VARIANT;
-#pragma omp parallel for num_threads(ctx->threads) if (worth_threads(ctx, 8.0 * rows * heads))
-  for (long r = 0; r < rows; r++) {
-    for (long h = 0; h < heads; h += kWidth) {
-      long live = heads - h;
-      Vec x = softplus(load_part(raw + r * stride + h, live) + load_part(bias + h, live));
-      store_part(dt + r * heads + h, live, at_most(at_least(x, min), max));
+  parallel_rows(ctx, rows, 8.0 * heads, [=](long first, long end) {
+    for (long r = first; r < end; r++) {
+      for (long h = 0; h < heads; h += kWidth) {
+        long live = heads - h;
+        Vec x = softplus(load_part(raw + r * stride + h, live) + load_part(bias + h, live));
+        store_part(dt + r * heads + h, live, at_most(at_least(x, min), max));
+      }
     }
-  }
+  });
 }
 
 SEGUE_API void SEGUE_NAME(time_steps_backward)(Context* ctx, int rows, int heads, float min, float max, const float* raw, int stride,
@@ -262,12 +258,11 @@ SEGUE_API void SEGUE_NAME(time_steps_backward)(Context* ctx, int rows, int heads
   using namespace SEGUE_VARIANT;
   float* partial = shared_scratch(ctx, kSlotPartial, (long)kBlocks * heads);
   const bool clamped = min > 0.f || max < INFINITY;
-#pragma omp parallel for num_threads(ctx->threads) if (worth_threads(ctx, 8.0 * rows * heads)) schedule(static, 1)
-  for (int block = 0; block < kBlocks; block++) {
-    float* sum = partial + (long)block * heads;
+  parallel_for(ctx, 8.0 * rows * heads, kBlocks, [=](long block) {
+    float* sum = partial + block * heads;
     memset(sum, 0, (size_t)heads * 4);
     long first, end;
-    rows_of_block(rows, block, &first, &end);
+    rows_of_block(rows, (int)block, &first, &end);
     for (long r = first; r < end; r++) {
       for (long h = 0; h < heads; h += kWidth) {
         long live = heads - h;
@@ -283,7 +278,7 @@ SEGUE_API void SEGUE_NAME(time_steps_backward)(Context* ctx, int rows, int heads
         store_part(sum + h, live, load_part(sum + h, live) + dx);
       }
     }
-  }
+  });
   sum_blocks(partial, kBlocks, heads, d_bias);
 }
 
@@ -291,35 +286,36 @@ SEGUE_API void SEGUE_NAME(gated_norm)(Context* ctx, int rows, int width, int gro
                                       const float* gate, int stride, const float* weight, float* out, float* inverse_rms) {
   using namespace SEGUE_VARIANT;
   const long groups = width / group_width;
-#pragma omp parallel for num_threads(ctx->threads) if (worth_threads(ctx, (double)rows * width))
-  for (long r = 0; r < rows; r++) {
-    for (long g = 0; g < groups; g++) {
-      const float *yr = y + r * width + g * group_width, *z = gate + r * stride + g * group_width, *w = weight + g * group_width;
-      float* o = out + r * width + g * group_width;
-      Vec squares = {};
-      for (long i = 0; i < group_width; i += kWidth) {
-        long live = group_width - i;
-        Vec v = load_part(yr + i, live);
-        if (!norm_before_gate) {
-          Vec zv = load_part(z + i, live);
-          v *= zv * sigmoid(zv);
+  parallel_rows(ctx, rows, width, [=](long first, long end) {
+    for (long r = first; r < end; r++) {
+      for (long g = 0; g < groups; g++) {
+        const float *yr = y + r * width + g * group_width, *z = gate + r * stride + g * group_width, *w = weight + g * group_width;
+        float* o = out + r * width + g * group_width;
+        Vec squares = {};
+        for (long i = 0; i < group_width; i += kWidth) {
+          long live = group_width - i;
+          Vec v = load_part(yr + i, live);
+          if (!norm_before_gate) {
+            Vec zv = load_part(z + i, live);
+            v *= zv * sigmoid(zv);
+            store_part(o + i, live, v);
+          }
+          squares += v * v;
+        }
+        float inverse = 1.f / sqrtf(sum_lanes(squares) / group_width + eps);
+        inverse_rms[r * groups + g] = inverse;
+        for (long i = 0; i < group_width; i += kWidth) {
+          long live = group_width - i;
+          Vec v = load_part(norm_before_gate ? yr + i : o + i, live) * inverse * load_part(w + i, live);
+          if (norm_before_gate) {
+            Vec zv = load_part(z + i, live);
+            v *= zv * sigmoid(zv);
+          }
           store_part(o + i, live, v);
         }
-        squares += v * v;
-      }
-      float inverse = 1.f / sqrtf(sum_lanes(squares) / group_width + eps);
-      inverse_rms[r * groups + g] = inverse;
-      for (long i = 0; i < group_width; i += kWidth) {
-        long live = group_width - i;
-        Vec v = load_part(norm_before_gate ? yr + i : o + i, live) * inverse * load_part(w + i, live);
-        if (norm_before_gate) {
-          Vec zv = load_part(z + i, live);
-          v *= zv * sigmoid(zv);
-        }
-        store_part(o + i, live, v);
       }
     }
-  }
+  });
 }
 
 // d_y may be d_out.
@@ -329,13 +325,12 @@ SEGUE_API void SEGUE_NAME(gated_norm_backward)(Context* ctx, int rows, int width
   using namespace SEGUE_VARIANT;
   const long groups = width / group_width;
   float* partial = shared_scratch(ctx, kSlotPartial, (long)kBlocks * width);
-#pragma omp parallel for num_threads(ctx->threads) if (worth_threads(ctx, (double)rows * width)) schedule(static, 1)
-  for (int block = 0; block < kBlocks; block++) {
-    float* d_w = partial + (long)block * width;
+  parallel_for(ctx, (double)rows * width, kBlocks, [=](long block) {
+    float* d_w = partial + block * width;
     memset(d_w, 0, (size_t)width * 4);
     float* sigmoids = my_scratch(ctx, kSlotRow, round_up(group_width, kWidth));
     long first, end;
-    rows_of_block(rows, block, &first, &end);
+    rows_of_block(rows, (int)block, &first, &end);
     for (long r = first; r < end; r++) {
       for (long g = 0; g < groups; g++) {
         const long at = r * width + g * group_width, column = g * group_width;
@@ -367,6 +362,6 @@ SEGUE_API void SEGUE_NAME(gated_norm_backward)(Context* ctx, int rows, int width
         }
       }
     }
-  }
+  });
   sum_blocks(partial, kBlocks, width, d_weight);
 }

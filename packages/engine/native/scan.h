@@ -457,18 +457,13 @@ SEGUE_API void SEGUE_NAME(scan)(Context* ctx, int lanes, int tokens, int heads, 
   const Scan s = make_scan(ctx, lanes, tokens, heads, head_dim, state_size, groups, chunk, resets, xbc, dt, a_log, skip);
   const long tasks = s.tasks(), head_floats = s.head_dim * s.state;
   float* whole = shared_scratch(ctx, kSlotTasks, tasks * s.heads);
-#pragma omp parallel num_threads(ctx->threads) if (worth_threads(ctx, (double)s.lanes * s.tokens * s.inner))
-  {
-#pragma omp for schedule(dynamic, 1)
-    for (long task = 0; task < tasks; task++) local_states(s, task, chunk_states + task * s.lane_floats, whole + task * s.heads);
-#pragma omp for
-    for (long unit = 0; unit < s.lanes * s.heads; unit++) {
-      long lane = unit / s.heads, head = unit % s.heads;
-      pass_states(s, lane, head, chunk_states, whole, state + lane * (long)state_stride + head * head_floats);
-    }
-#pragma omp for schedule(dynamic, 1)
-    for (long task = 0; task < tasks; task++) chunk_outputs(s, task, chunk_states + task * s.lane_floats, y);
-  }
+  const double floats = (double)s.lanes * s.tokens * s.inner;
+  parallel_for(ctx, floats, tasks, [&](long task) { local_states(s, task, chunk_states + task * s.lane_floats, whole + task * s.heads); });
+  parallel_for(ctx, floats, s.lanes * s.heads, [&](long unit) {
+    long lane = unit / s.heads, head = unit % s.heads;
+    pass_states(s, lane, head, chunk_states, whole, state + lane * (long)state_stride + head * head_floats);
+  });
+  parallel_for(ctx, floats, tasks, [&](long task) { chunk_outputs(s, task, chunk_states + task * s.lane_floats, y); });
 }
 
 SEGUE_API void SEGUE_NAME(scan_backward)(Context* ctx, int lanes, int tokens, int heads, int head_dim, int state_size, int groups, int chunk,
@@ -481,20 +476,17 @@ SEGUE_API void SEGUE_NAME(scan_backward)(Context* ctx, int lanes, int tokens, in
   float* whole = shared_scratch(ctx, kSlotTasks, tasks * s.heads * 3 + 2 * s.heads);
   float *sums = whole + tasks * s.heads, *total = sums + 2 * tasks * s.heads;
   const ScanGradients out = {d_y, d_xbc, d_dt, sums};
-#pragma omp parallel num_threads(ctx->threads) if (worth_threads(ctx, (double)s.lanes * s.tokens * s.inner))
-  {
-#pragma omp for schedule(dynamic, 1)
-    for (long task = 0; task < tasks; task++) local_state_gradients(s, task, d_y, d_chunk_states + task * s.lane_floats, whole + task * s.heads);
-#pragma omp for
-    for (long unit = 0; unit < s.lanes * s.heads; unit++) {
-      long lane = unit / s.heads, head = unit % s.heads;
-      pass_state_gradients(s, lane, head, d_chunk_states, whole, d_state ? d_state + lane * (long)d_state_stride + head * head_floats : nullptr);
-    }
-#pragma omp for schedule(dynamic, 1)
-    for (long task = 0; task < tasks; task++) {
-      chunk_gradients(s, task, chunk_states + task * s.lane_floats, d_chunk_states + task * s.lane_floats, out);
-    }
-  }
+  const double floats = (double)s.lanes * s.tokens * s.inner;
+  parallel_for(ctx, floats, tasks, [&](long task) {
+    local_state_gradients(s, task, d_y, d_chunk_states + task * s.lane_floats, whole + task * s.heads);
+  });
+  parallel_for(ctx, floats, s.lanes * s.heads, [&](long unit) {
+    long lane = unit / s.heads, head = unit % s.heads;
+    pass_state_gradients(s, lane, head, d_chunk_states, whole, d_state ? d_state + lane * (long)d_state_stride + head * head_floats : nullptr);
+  });
+  parallel_for(ctx, floats, tasks, [&](long task) {
+    chunk_gradients(s, task, chunk_states + task * s.lane_floats, d_chunk_states + task * s.lane_floats, out);
+  });
   sum_blocks(sums, tasks, 2 * s.heads, total);
   memcpy(d_a_log, total, (size_t)s.heads * 4);
   memcpy(d_skip, total + s.heads, (size_t)s.heads * 4);

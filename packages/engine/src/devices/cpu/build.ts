@@ -13,14 +13,14 @@ const run = promisify(execFile);
 const SOURCES = fileURLToPath(new URL("../../../native/", import.meta.url));
 
 /**
- * No fast-math: it would let the compiler reorder sums. `nodelete`: OpenMP's threads outlive the library's last user, and would
- * return into unmapped code when the process exits.
+ * No fast-math: it would let the compiler reorder sums. `nodelete`: helper threads may still be asleep in the library when the process
+ * exits, and would wake up in unmapped code.
  */
 const COMPILE_FLAGS = [
-  ...["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fvisibility=hidden"],
+  ...["-std=c++17", "-O3", "-fPIC", "-pthread", "-fvisibility=hidden"],
   ...["-fno-exceptions", "-fno-rtti", "-fno-math-errno", "-fno-trapping-math"],
 ];
-const LINK_FLAGS = ["-shared", "-fopenmp", ...(process.platform === "linux" ? ["-Wl,-z,nodelete"] : [])];
+const LINK_FLAGS = ["-shared", "-pthread", ...(process.platform === "linux" ? ["-Wl,-z,nodelete"] : [])];
 
 /** Flags per variant; the C++ side decides which of them a processor can run. */
 const VARIANT_FLAGS: Readonly<Record<string, readonly string[]>> =
@@ -99,6 +99,7 @@ async function build(compiler: string, folder: string): Promise<void> {
   try {
     const units = [
       { source: "cpu.cc", object: "cpu.o", flags: [] as readonly string[] },
+      { source: "pool.cc", object: "pool.o", flags: [] },
       ...Object.entries(VARIANT_FLAGS).map(([variant, flags]) => ({
         source: "variant.cc",
         object: `${variant}.o`,
