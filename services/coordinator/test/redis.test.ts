@@ -53,7 +53,7 @@ describe("coordinator with Redis", () => {
       checkpoints.map(({ step }) => step),
       [24, 18, 12],
     );
-    assert.deepEqual(await redis.zrange(redisKeys.evaluations(jobId), 0, -1), [
+    assert.deepEqual(await redis.zrange(redisKeys.evaluations(jobId), 0, "-1"), [
       evaluationId(jobId, 12, "short"),
       evaluationId(jobId, 24, "short"),
     ]);
@@ -84,7 +84,7 @@ describe("coordinator with Redis", () => {
     assert.equal(hash["checkpointDigest"], digest);
     assert.equal(await redis.xlen(redisKeys.train(jobId, 1)), 24);
     assert.equal(await redis.xlen(redisKeys.train(jobId, 1, 10)), 2);
-    assert.deepEqual(await redis.zrange(redisKeys.jobs, 0, -1), [jobId]);
+    assert.deepEqual(await redis.zrange(redisKeys.jobs, 0, "-1"), [jobId]);
     const workers = Object.values(await redis.hgetall(redisKeys.workers)).map(
       (text) => JSON.parse(text) as Record<string, unknown>,
     );
