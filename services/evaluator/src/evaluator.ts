@@ -23,6 +23,8 @@ export interface EvaluatorOptions {
 
 /** A cell that no process renews for this long is given to another evaluator. */
 const LOCK_MS = 60_000;
+/** Starts of one cell in all, whoever dies in it: a cell that kills its evaluators must not go round for ever. */
+const MAX_STARTS = 10;
 const STATUS_MS = 2_000;
 
 /** Takes cells from the queue one at a time and closes heat maps whose cells are complete. */
@@ -38,7 +40,13 @@ export class Evaluator {
   constructor(options: EvaluatorOptions) {
     this.#options = options;
     this.#engine = options.engine;
-    const settings = { connection: options.redis, concurrency: 1, lockDuration: LOCK_MS, stalledInterval: LOCK_MS / 2 };
+    const settings = {
+      connection: options.redis,
+      concurrency: 1,
+      lockDuration: LOCK_MS,
+      stalledInterval: LOCK_MS / 2,
+      maxStartedAttempts: MAX_STARTS,
+    };
     this.#workers = [
       new Worker(queueNames.cells, (job, token) => this.#runCell(job, token), settings),
       new Worker(queueNames.heatmaps, (job) => this.#closeHeatmap(job), settings),

@@ -15,6 +15,11 @@ export class ModelProcess {
   #child: ChildProcess | undefined;
   #nextId = 1;
 
+  /** Of the child, while there is one. */
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
   /**
    * @throws SegueError with the child's code, or MODEL_PROCESS_DIED (retryable) when it ends without an answer; the signal's reason when
    * it aborts, which ends the child: a forward pass cannot be interrupted otherwise
@@ -42,7 +47,7 @@ export class ModelProcess {
       };
       const onAbort = (): void => {
         settle();
-        child.kill("SIGKILL");
+        this.close();
         reject(signal.reason as Error);
       };
       child.on("message", onMessage).on("exit", onExit);
@@ -55,14 +60,17 @@ export class ModelProcess {
   /** Ends the child. Idempotent. */
   close(): void {
     this.#child?.kill("SIGKILL");
+    this.#child = undefined;
   }
 
   #start(): ChildProcess {
     const self = fileURLToPath(import.meta.url);
     const child = fork(new URL(`./model-child${extname(self)}`, import.meta.url), { serialization: "advanced" });
-    child.once("exit", () => {
+    const forget = (): void => {
       if (this.#child === child) this.#child = undefined;
-    });
+    };
+    // A request that cannot be sent to a dying child is settled by its exit.
+    child.once("exit", forget).on("error", forget);
     return child;
   }
 }

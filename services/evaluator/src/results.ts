@@ -13,10 +13,14 @@ export class EvaluationResults {
 
   async cell(evaluationId: string, jobId: string, result: PasskeyCellResult): Promise<void> {
     const { length, depth, ...found } = result;
+    const key = redisKeys.evaluation(evaluationId);
+    // A cell that runs a second time, after a stall, may come when its heat map is closed: it must not open it again.
+    const status = await this.#redis.hget(key, "status");
+    const isClosed = status === "done" || status === "failed";
     await this.#redis
       .multi()
       .hset(redisKeys.cells(evaluationId), `${length}:${depth}`, JSON.stringify(found))
-      .hset(redisKeys.evaluation(evaluationId), { status: "running", updatedAtMs: Date.now() })
+      .hset(key, { ...(isClosed ? {} : { status: "running" }), updatedAtMs: Date.now() })
       .publish(redisKeys.events, jobId)
       .exec();
   }

@@ -1,0 +1,71 @@
+import assert from "node:assert/strict";
+import { byteTokenizer, validateJobSpec } from "@segue/core";
+import type { PasskeyCell } from "../src/cell.js";
+import { evaluatePasskeyCell } from "../src/passkey.js";
+import { RememberingEngine } from "./remembering-engine.js";
+
+const { spec } = validateJobSpec({
+  model: { layers: 1, dModel: 16, headDim: 8, dState: 8 },
+  data: { passkey: {} },
+  train: { steps: 1 },
+});
+const cell: PasskeyCell = {
+  jobId: "job-1",
+  step: 10,
+  digest: "ab".repeat(32),
+  evaluationId: "job-1_10_passkey",
+  length: 3_000,
+  depth: 0.25,
+  samples: 20,
+  digits: 5,
+  seed: 7,
+  template: "paper",
+  carryState: true,
+};
+
+describe("evaluatePasskeyCell", () => {
+  const evaluate = (changes: Partial<PasskeyCell>, segmentTokens = 256) => {
+    const engine = new RememberingEngine(spec.model);
+    const subject = { engine, tokenizer: byteTokenizer(), segmentTokens };
+    const result = evaluatePasskeyCell(subject, { ...cell, ...changes });
+    return { engine, result };
+  };
+
+  it("counts every prompt right that a carried state can answer", () => {
+    const { engine, result } = evaluate({});
+    assert.equal(result.correct, 20);
+    assert.equal(result.samples, 20);
+    assert.match(result.answers[0]!.decoded, /^ \d{5}$/, "as many tokens as a space and the key need");
+    assert.equal(result.answers[0]!.decoded.trim(), result.answers[0]!.expected);
+    assert.ok(result.answers.length < 20, "only a few answers are kept");
+    assert.ok(Math.max(...engine.segments.map(({ tokens }) => tokens)) <= 1_024);
+    assert.ok(Math.max(...engine.segments.map(({ lanes }) => lanes)) <= 16);
+    assert.equal(engine.liveStates, 0);
+  });
+
+  it("finds the control, whose state ends at the job's segment boundaries, wrong unless needle and question share a segment", () => {
+    assert.equal(evaluate({ carryState: false }).result.correct, 0);
+    assert.equal(evaluate({ carryState: false }, 4_096).result.correct, 20);
+  });
+
+  it("answers for both templates and for more digits than the paper's five tokens hold", () => {
+    assert.equal(evaluate({ digits: 12 }).result.correct, 20);
+    const { result } = evaluate({ template: "code", samples: 3 });
+    assert.equal(result.correct, 3);
+  });
+
+  it("asks other prompts with another seed and the same ones with the same", () => {
+    const keys = (seed: number): string[] => evaluate({ seed, samples: 4 }).result.answers.map(({ expected }) => expected);
+    assert.deepEqual(keys(7), keys(7));
+    assert.notDeepEqual(keys(7), keys(8));
+  });
+
+  it("frees its states when the model fails", () => {
+    const engine = new RememberingEngine(spec.model);
+    engine.prefill = () => {
+      throw new Error("out of memory");
+    };
+    assert.throws(() => evaluatePasskeyCell({ engine, tokenizer: byteTokenizer(), segmentTokens: 256 }, cell), /out of memory/);
+    assert.equal(engine.liveStates, 0);
+  });
+});
