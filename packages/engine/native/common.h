@@ -1,7 +1,8 @@
 // What every kernel shares: vectors of the variant's width, elementary functions on them, scratch memory, fixed blocks.
 //
-// This tree is compiled once per instruction set, each time in a namespace of its own (SEGUE_VARIANT). Nothing from the C++ standard
-// library is used: an inline function of it, compiled for AVX-512, could be the copy that the linker keeps for every variant.
+// This tree is compiled once per instruction set, each time in a namespace of its own (SEGUE_VARIANT). Nothing from the C++
+// standard library is used: an inline function of it, compiled for AVX-512, could be the copy that the linker keeps for every
+// variant.
 #pragma once
 #include <math.h>
 #include <stddef.h>
@@ -133,7 +134,8 @@ static inline float* shared_scratch(Context* ctx, int slot, long floats) { retur
 // Whether an operation on so many floats is worth waking other threads for.
 static inline bool worth_threads(Context* ctx, double floats) { return ctx->threads > 1 && floats > 16384; }
 
-// f(0 .. count - 1), on all threads if an operation on `floats` floats is worth it. What f(i) computes must not depend on who runs it.
+// f(0 .. count - 1), on all threads if an operation on `floats` floats is worth it. What f(i) computes must not depend on who runs
+// it.
 template <class F>
 static inline void parallel_for(Context* ctx, double floats, long count, F f) {
   if (count < 2 || !worth_threads(ctx, floats)) {

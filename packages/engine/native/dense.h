@@ -61,13 +61,14 @@ SEGUE_API void SEGUE_NAME(scatter_add_rows)(Context* ctx, int rows, int width, f
     long first = i * part, end = min_long(first + part, width);
     for (long r = 0; r < rows; r++) {
       float* to = table + (long)ids[r] * width;
-      for (long i = first; i < end; i += kWidth) store_part(to + i, end - i, load_part(to + i, end - i) + load_part(in + r * width + i, end - i));
+      for (long i = first; i < end; i += kWidth)
+        store_part(to + i, end - i, load_part(to + i, end - i) + load_part(in + r * width + i, end - i));
     }
   });
 }
 
-SEGUE_API void SEGUE_NAME(add_norm)(Context* ctx, int rows, int width, float eps, const float* residual, const float* delta, const float* weight,
-                                    float* sum, float* out, float* inverse_rms) {
+SEGUE_API void SEGUE_NAME(add_norm)(Context* ctx, int rows, int width, float eps, const float* residual, const float* delta,
+                                    const float* weight, float* sum, float* out, float* inverse_rms) {
   using namespace SEGUE_VARIANT;
   parallel_rows(ctx, rows, width, [=](long first, long end) {
     for (long r = first; r < end; r++) {
@@ -92,8 +93,9 @@ SEGUE_API void SEGUE_NAME(add_norm)(Context* ctx, int rows, int width, float eps
   });
 }
 
-SEGUE_API void SEGUE_NAME(add_norm_backward)(Context* ctx, int rows, int width, const float* sum, const float* weight, const float* inverse_rms,
-                                             const float* d_out, float* d_sum, int accumulate, float* d_weight, float* out) {
+SEGUE_API void SEGUE_NAME(add_norm_backward)(Context* ctx, int rows, int width, const float* sum, const float* weight,
+                                             const float* inverse_rms, const float* d_out, float* d_sum, int accumulate,
+                                             float* d_weight, float* out) {
   using namespace SEGUE_VARIANT;
   float* partial = shared_scratch(ctx, kSlotPartial, (long)kBlocks * width);
   parallel_for(ctx, (double)rows * width, kBlocks, [=](long block) {
@@ -126,8 +128,8 @@ SEGUE_API void SEGUE_NAME(add_norm_backward)(Context* ctx, int rows, int width, 
 }
 
 // Logits exist for one slice of rows at a time. With gradients wanted, the slice is used up at once, so nothing is computed twice.
-SEGUE_API void SEGUE_NAME(head_loss)(Context* ctx, int rows, int width, int vocab, const float* hidden, const float* table, const int* labels,
-                                     float* losses, const float* weights, float* d_hidden, float* d_table) {
+SEGUE_API void SEGUE_NAME(head_loss)(Context* ctx, int rows, int width, int vocab, const float* hidden, const float* table,
+                                     const int* labels, float* losses, const float* weights, float* d_hidden, float* d_table) {
   using namespace SEGUE_VARIANT;
   const long slice = max_long(64, min_long(512, (8l << 20) / vocab));
   float* logits = shared_scratch(ctx, kSlotLogits, min_long(slice, rows) * vocab);
@@ -137,7 +139,8 @@ SEGUE_API void SEGUE_NAME(head_loss)(Context* ctx, int rows, int width, int voca
     parallel_gemm(ctx, live, vocab, width, {h, width, 1}, {table, 1, width}, logits, vocab, false);
     parallel_rows(ctx, live, vocab, [=](long begin, long end) {
       for (long r = begin; r < end; r++) {
-        losses[first + r] = softmax_row(logits + r * vocab, vocab, labels[first + r], weights ? weights[first + r] : 0.f, weights != nullptr);
+        losses[first + r] =
+            softmax_row(logits + r * vocab, vocab, labels[first + r], weights ? weights[first + r] : 0.f, weights != nullptr);
       }
     });
     if (!weights) continue;
@@ -161,12 +164,13 @@ SEGUE_API double SEGUE_NAME(sum_of_squares)(Context* ctx, double count, const fl
   return sum;
 }
 
-SEGUE_API void SEGUE_NAME(adamw)(Context* ctx, double count, float* parameters, const float* gradient, float* first_moment, float* second_moment,
-                                 double gradient_scale, double learning_rate, double beta1, double beta2, double epsilon, double weight_decay,
-                                 int step) {
+SEGUE_API void SEGUE_NAME(adamw)(Context* ctx, double count, float* parameters, const float* gradient, float* first_moment,
+                                 float* second_moment, double gradient_scale, double learning_rate, double beta1, double beta2,
+                                 double epsilon, double weight_decay, int step) {
   using namespace SEGUE_VARIANT;
   long n = (long)count, blocks = (n + kFlatBlock - 1) / kFlatBlock;
-  float scale = (float)gradient_scale, keep1 = (float)beta1, take1 = (float)(1 - beta1), keep2 = (float)beta2, take2 = (float)(1 - beta2);
+  float scale = (float)gradient_scale, keep1 = (float)beta1, take1 = (float)(1 - beta1), keep2 = (float)beta2,
+        take2 = (float)(1 - beta2);
   float correct1 = (float)(1 / (1 - pow(beta1, step))), correct2 = (float)(1 / (1 - pow(beta2, step)));
   float rate = (float)learning_rate, eps = (float)epsilon, shrink = (float)(learning_rate * weight_decay);
   parallel_for(ctx, (double)n, blocks, [=](long block) {
@@ -183,7 +187,8 @@ SEGUE_API void SEGUE_NAME(adamw)(Context* ctx, double count, float* parameters, 
   });
 }
 
-SEGUE_API void SEGUE_NAME(state_statistics)(Context* ctx, int lanes, int heads, int size, const float* state, double stride, float* out) {
+SEGUE_API void SEGUE_NAME(state_statistics)(Context* ctx, int lanes, int heads, int size, const float* state, double stride,
+                                            float* out) {
   using namespace SEGUE_VARIANT;
   parallel_for(ctx, (double)lanes * heads * size, (long)lanes * heads, [=](long unit) {
     const float* x = state + unit / heads * (long)stride + unit % heads * size;

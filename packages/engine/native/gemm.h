@@ -1,5 +1,5 @@
-// Matrix products. Each element of C is one chain of multiply-adds over k, cut at fixed multiples of kDepth, whatever the tiling and
-// the threads: that is what makes the bits independent of both.
+// Matrix products. Each element of C is one chain of multiply-adds over k, cut at fixed multiples of kDepth, whatever the tiling
+// and the threads: that is what makes the bits independent of both.
 #pragma once
 #include "common.h"
 
@@ -27,7 +27,8 @@ struct Matrix {
 
 // C tile of `rows` x `vecs` vectors from packed panels: a [depth][kTileRows], b [depth][kTileCols].
 template <int rows, int vecs>
-static inline void packed_tile(long depth, const float* __restrict a, const float* __restrict b, float* __restrict c, long ldc, bool add) {
+static inline void packed_tile(long depth, const float* __restrict a, const float* __restrict b, float* __restrict c, long ldc,
+                               bool add) {
   Vec sum[rows][vecs];
   for (int i = 0; i < rows; i++) {
     for (int j = 0; j < vecs; j++) sum[i][j] = Vec{};
@@ -139,7 +140,8 @@ static void gemm(Context* ctx, long m, long n, long k, Matrix a, Matrix b, float
   }
 }
 
-// The same on all threads of the context: C is cut along its longer side, in two parts per thread lest one that is held up holds up all.
+// The same on all threads of the context: C is cut along its longer side, in two parts per thread lest one that is held up holds up
+// all.
 static void parallel_gemm(Context* ctx, long m, long n, long k, Matrix a, Matrix b, float* c, long ldc, bool add) {
   double work = (double)m * n * k / 16;
   if (!worth_threads(ctx, work)) return gemm(ctx, m, n, k, a, b, c, ldc, add);
@@ -148,8 +150,10 @@ static void parallel_gemm(Context* ctx, long m, long n, long k, Matrix a, Matrix
   long part = round_up((side + 2 * ctx->threads - 1) / (2 * ctx->threads), tile);
   parallel_for(ctx, work, (side + part - 1) / part, [=](long i) {
     long first = i * part, size = min_long(part, side - first);
-    if (by_rows) gemm(ctx, size, n, k, a.at(first, 0), b, c + first * ldc, ldc, add);
-    else gemm(ctx, m, size, k, a, b.at(0, first), c + first, ldc, add);
+    if (by_rows)
+      gemm(ctx, size, n, k, a.at(first, 0), b, c + first * ldc, ldc, add);
+    else
+      gemm(ctx, m, size, k, a, b.at(0, first), c + first, ldc, add);
   });
 }
 
@@ -199,8 +203,8 @@ static void small_product(Context* ctx, long m, long n, long k, Matrix a, Matrix
 
 }  // namespace SEGUE_VARIANT
 
-SEGUE_API void SEGUE_NAME(matmul)(Context* ctx, int m, int n, int k, const float* a, int transpose_a, const float* b, int transpose_b, float* c,
-                                  int accumulate) {
+SEGUE_API void SEGUE_NAME(matmul)(Context* ctx, int m, int n, int k, const float* a, int transpose_a, const float* b,
+                                  int transpose_b, float* c, int accumulate) {
   using namespace SEGUE_VARIANT;
   Matrix ma = transpose_a ? Matrix{a, 1, m} : Matrix{a, k, 1};
   Matrix mb = transpose_b ? Matrix{b, 1, k} : Matrix{b, n, 1};

@@ -6,8 +6,8 @@ namespace SEGUE_VARIANT {
 
 constexpr int kSlotSince = 4, kSlotWeights = 5, kSlotRow = 6, kSlotTaps = 7;
 
-// Rows of a lane that one task of a convolution handles, and how many of them it goes through at a time: few enough that the processor
-// fetches ahead along each of them.
+// Rows of a lane that one task of a convolution handles, and how many of them it goes through at a time: few enough that the
+// processor fetches ahead along each of them.
 constexpr long kConvRows = 64, kStrip = 8;
 // The widest convolution; the device refuses others.
 constexpr int kMaxTaps = 4;
@@ -55,13 +55,17 @@ struct Conv {
   void sources(long b, long t, const float** rows) const {
     for (long k = 0; k < taps; k++) {
       long source = t - (taps - 1) + k;
-      if (source < since[b * tokens + t]) rows[k] = nothing;
-      else if (source < 0) rows[k] = before + b * before_stride + (source + taps - 1) * channels;
-      else rows[k] = raw + (b * tokens + source) * stride;
+      if (source < since[b * tokens + t])
+        rows[k] = nothing;
+      else if (source < 0)
+        rows[k] = before + b * before_stride + (source + taps - 1) * channels;
+      else
+        rows[k] = raw + (b * tokens + source) * stride;
     }
   }
 
-  // Rows whose taps meet token t: tap k of token t + taps - 1 - k of `gradients` [rows, channels]; zeros where it does not reach back.
+  // Rows whose taps meet token t: tap k of token t + taps - 1 - k of `gradients` [rows, channels]; zeros where it does not reach
+  // back.
   void readers(long b, long t, const float* gradients, const float** rows) const {
     for (long k = 0; k < taps; k++) {
       long reader = t + taps - 1 - k;
@@ -71,12 +75,22 @@ struct Conv {
   }
 };
 
-static Conv make_conv(Context* ctx, long lanes, long tokens, long channels, long taps, const int* resets, const float* raw, long stride,
-                      const float* weight, const float* bias, const float* before) {
+static Conv make_conv(Context* ctx, long lanes, long tokens, long channels, long taps, const int* resets, const float* raw,
+                      long stride, const float* weight, const float* bias, const float* before) {
   float* nothing = shared_scratch(ctx, kSlotRow, round_up(channels, kWidth));
   memset(nothing, 0, (size_t)round_up(channels, kWidth) * 4);
-  return {lanes, tokens, channels, taps, raw, stride, weights_by_tap(ctx, channels, taps, weight), bias, before, (taps - 1) * channels,
-          document_starts(ctx, lanes, tokens, resets), nothing};
+  return {lanes,
+          tokens,
+          channels,
+          taps,
+          raw,
+          stride,
+          weights_by_tap(ctx, channels, taps, weight),
+          bias,
+          before,
+          (taps - 1) * channels,
+          document_starts(ctx, lanes, tokens, resets),
+          nothing};
 }
 
 // Weights of all taps for kWidth channels, and their products with rows; kTaps as a constant keeps them in registers.
@@ -132,13 +146,15 @@ static void conv_rows_backward(const Conv& conv, long b, long first, long end, f
 }
 
 template <int kTaps>
-static void conv_inputs_backward(const Conv& conv, long b, long first, long end, const float* gradients, float* d_raw, long stride) {
+static void conv_inputs_backward(const Conv& conv, long b, long first, long end, const float* gradients, float* d_raw,
+                                 long stride) {
   const float* rows[kStrip][kMaxTaps];
   for (long t = first; t < end; t++) conv.readers(b, t, gradients, rows[t - first]);
   for (long c = 0; c < conv.channels; c += kWidth) {
     const TapWeights<kTaps> taps(conv, c);
     long live = conv.channels - c;
-    for (long t = first; t < end; t++) store_part(d_raw + (b * conv.tokens + t) * stride + c, live, taps.apply(Vec{}, rows[t - first], c, live));
+    for (long t = first; t < end; t++)
+      store_part(d_raw + (b * conv.tokens + t) * stride + c, live, taps.apply(Vec{}, rows[t - first], c, live));
   }
 }
 
@@ -165,8 +181,9 @@ static inline bool final_tap(const Conv& conv, long b, long k, long* source) {
 
 }  // namespace SEGUE_VARIANT
 
-SEGUE_API void SEGUE_NAME(conv)(Context* ctx, int lanes, int tokens, int channels, int taps, const int* resets, const float* raw, int stride,
-                                const float* weight, const float* bias, float* state, double state_stride, float* saved, float* out) {
+SEGUE_API void SEGUE_NAME(conv)(Context* ctx, int lanes, int tokens, int channels, int taps, const int* resets, const float* raw,
+                                int stride, const float* weight, const float* bias, float* state, double state_stride, float* saved,
+                                float* out) {
   using namespace SEGUE_VARIANT;
   const long carried = taps - 1, lane_taps = carried * channels, blocks = (tokens + kConvRows - 1) / kConvRows;
   // The incoming taps are copied first: the state is overwritten at the end.
@@ -180,19 +197,24 @@ SEGUE_API void SEGUE_NAME(conv)(Context* ctx, int lanes, int tokens, int channel
     for (long k = 0; k < carried; k++) {
       float* to = state + b * (long)state_stride + k * channels;
       long source;
-      if (!final_tap(conv, b, k, &source)) memset(to, 0, (size_t)channels * 4);
-      else if (source < 0) memcpy(to, before + b * lane_taps + (source + carried) * channels, (size_t)channels * 4);
-      else memcpy(to, raw + (b * (long)tokens + source) * stride, (size_t)channels * 4);
+      if (!final_tap(conv, b, k, &source))
+        memset(to, 0, (size_t)channels * 4);
+      else if (source < 0)
+        memcpy(to, before + b * lane_taps + (source + carried) * channels, (size_t)channels * 4);
+      else
+        memcpy(to, raw + (b * (long)tokens + source) * stride, (size_t)channels * 4);
     }
   }
 }
 
 // d_out is used up: it becomes the gradient before the activation.
-SEGUE_API void SEGUE_NAME(conv_backward)(Context* ctx, int lanes, int tokens, int channels, int taps, const int* resets, const float* raw,
-                                         int stride, const float* weight, const float* bias, const float* saved, float* d_out, float* d_raw,
-                                         int d_stride, float* d_weight, float* d_bias, float* d_state, double d_state_stride) {
+SEGUE_API void SEGUE_NAME(conv_backward)(Context* ctx, int lanes, int tokens, int channels, int taps, const int* resets,
+                                         const float* raw, int stride, const float* weight, const float* bias, const float* saved,
+                                         float* d_out, float* d_raw, int d_stride, float* d_weight, float* d_bias, float* d_state,
+                                         double d_state_stride) {
   using namespace SEGUE_VARIANT;
-  const long carried = taps - 1, lane_taps = carried * channels, blocks = (tokens + kConvRows - 1) / kConvRows, tasks = lanes * blocks;
+  const long carried = taps - 1, lane_taps = carried * channels, blocks = (tokens + kConvRows - 1) / kConvRows,
+             tasks = lanes * blocks;
   const Conv conv = make_conv(ctx, lanes, tokens, channels, taps, resets, raw, stride, weight, bias, saved);
   const long partial_floats = (taps + 1) * (long)channels;
   float* partial = shared_scratch(ctx, kSlotPartial, (tasks + 1) * partial_floats);
@@ -239,8 +261,8 @@ SEGUE_API void SEGUE_NAME(conv_backward)(Context* ctx, int lanes, int tokens, in
   }
 }
 
-SEGUE_API void SEGUE_NAME(time_steps)(Context* ctx, int rows, int heads, float min, float max, const float* raw, int stride, const float* bias,
-                                      float* dt) {
+SEGUE_API void SEGUE_NAME(time_steps)(Context* ctx, int rows, int heads, float min, float max, const float* raw, int stride,
+                                      const float* bias, float* dt) {
   using namespace SEGUE_VARIANT;
   parallel_rows(ctx, rows, 8.0 * heads, [=](long first, long end) {
     for (long r = first; r < end; r++) {
@@ -253,8 +275,9 @@ SEGUE_API void SEGUE_NAME(time_steps)(Context* ctx, int rows, int heads, float m
   });
 }
 
-SEGUE_API void SEGUE_NAME(time_steps_backward)(Context* ctx, int rows, int heads, float min, float max, const float* raw, int stride,
-                                               const float* bias, const float* d_dt, float* d_raw, int d_stride, float* d_bias) {
+SEGUE_API void SEGUE_NAME(time_steps_backward)(Context* ctx, int rows, int heads, float min, float max, const float* raw,
+                                               int stride, const float* bias, const float* d_dt, float* d_raw, int d_stride,
+                                               float* d_bias) {
   using namespace SEGUE_VARIANT;
   float* partial = shared_scratch(ctx, kSlotPartial, (long)kBlocks * heads);
   const bool clamped = min > 0.f || max < INFINITY;
@@ -282,8 +305,9 @@ SEGUE_API void SEGUE_NAME(time_steps_backward)(Context* ctx, int rows, int heads
   sum_blocks(partial, kBlocks, heads, d_bias);
 }
 
-SEGUE_API void SEGUE_NAME(gated_norm)(Context* ctx, int rows, int width, int group_width, int norm_before_gate, float eps, const float* y,
-                                      const float* gate, int stride, const float* weight, float* out, float* inverse_rms) {
+SEGUE_API void SEGUE_NAME(gated_norm)(Context* ctx, int rows, int width, int group_width, int norm_before_gate, float eps,
+                                      const float* y, const float* gate, int stride, const float* weight, float* out,
+                                      float* inverse_rms) {
   using namespace SEGUE_VARIANT;
   const long groups = width / group_width;
   parallel_rows(ctx, rows, width, [=](long first, long end) {
@@ -319,9 +343,10 @@ SEGUE_API void SEGUE_NAME(gated_norm)(Context* ctx, int rows, int width, int gro
 }
 
 // d_y may be d_out.
-SEGUE_API void SEGUE_NAME(gated_norm_backward)(Context* ctx, int rows, int width, int group_width, int norm_before_gate, const float* y,
-                                               const float* gate, int stride, const float* weight, const float* inverse_rms,
-                                               const float* d_out, float* d_y, float* d_gate, int d_stride, float* d_weight, float* out) {
+SEGUE_API void SEGUE_NAME(gated_norm_backward)(Context* ctx, int rows, int width, int group_width, int norm_before_gate,
+                                               const float* y, const float* gate, int stride, const float* weight,
+                                               const float* inverse_rms, const float* d_out, float* d_y, float* d_gate,
+                                               int d_stride, float* d_weight, float* out) {
   using namespace SEGUE_VARIANT;
   const long groups = width / group_width;
   float* partial = shared_scratch(ctx, kSlotPartial, (long)kBlocks * width);

@@ -1,8 +1,8 @@
 // A few threads that help the calling one through a list of numbered tasks.
 //
-// Not OpenMP: its regions end when every thread of the team has arrived, so on a machine with more to do than cores each region waits
-// until the system gets round to running all of them (measured: 50 times slower with ten busy processes on two cores). Here the caller
-// works through the tasks itself and waits only for tasks that a helper has really begun.
+// Not OpenMP: its regions end when every thread of the team has arrived, so on a machine with more to do than cores each region
+// waits until the system gets round to running all of them (measured: 50 times slower with ten busy processes on two cores). Here
+// the caller works through the tasks itself and waits only for tasks that a helper has really begun.
 #pragma once
 
 struct Pool;

@@ -1,5 +1,5 @@
-// The SSD chunk scan, forward and backward, with states in and out (paper.md 7.5, 7.6). Lanes are cut into chunks; chunks are worked
-// on in any order, and only the states between them are passed from one to the next. Formulas token by token:
+// The SSD chunk scan, forward and backward, with states in and out (paper.md 7.5, 7.6). Lanes are cut into chunks; chunks are
+// worked on in any order, and only the states between them are passed from one to the next. Formulas token by token:
 // src/devices/reference/scan.ts.
 //
 // Within a chunk, cs_t is the running sum of dt A. Then, with x'_s = dt_s x_s and everything zero across a document start,
@@ -30,9 +30,10 @@ struct Scan {
   long c_column(long group) const { return inner + (groups + group) * state; }
 };
 
-static Scan make_scan(Context* ctx, int lanes, int tokens, int heads, int head_dim, int state, int groups, int chunk, const int* resets,
-                      const float* xbc, const float* dt, const float* a_log, const float* skip) {
-  Scan s = {ctx, lanes, tokens, heads, head_dim, state, groups, chunk, document_starts(ctx, lanes, tokens, resets), xbc, dt, a_log, skip};
+static Scan make_scan(Context* ctx, int lanes, int tokens, int heads, int head_dim, int state, int groups, int chunk,
+                      const int* resets, const float* xbc, const float* dt, const float* a_log, const float* skip) {
+  Scan s = {ctx, lanes, tokens, heads, head_dim, state, groups, chunk, document_starts(ctx, lanes, tokens, resets),
+            xbc, dt,    a_log,  skip};
   s.inner = (long)heads * head_dim;
   s.channels = s.inner + 2l * groups * state;
   s.chunks = (tokens + chunk - 1) / chunk;
@@ -66,7 +67,6 @@ struct Decays {
   int* first;
   // exp(cs_end), 0 if a document starts in the chunk.
   float whole;
-
 };
 
 // Floats that cut_decays takes.
@@ -119,9 +119,9 @@ static inline void group_decays(const Scan& s, long task, long group, Decays* de
   for (long i = 0; i < s.heads_per_group; i++) compute_decays(s, task, group * s.heads_per_group + i, decays[i]);
 }
 
-// Rows of exp(cs_t - cs_s), zero where s > t or a document starts in (s, t]. Rows are taken in blocks of kWidth from `block` on: for s
-// before the block, exp(cs_t - cs_s) = exp(cs_t - cs_block) exp(cs_block - cs_s), two factors of at most 1, so that only the diagonal
-// needs an exponential per element.
+// Rows of exp(cs_t - cs_s), zero where s > t or a document starts in (s, t]. Rows are taken in blocks of kWidth from `block` on:
+// for s before the block, exp(cs_t - cs_s) = exp(cs_t - cs_block) exp(cs_block - cs_s), two factors of at most 1, so that only the
+// diagonal needs an exponential per element.
 struct DecayRows {
   const Decays& d;
   // exp(cs_block - cs_s) for s before the block; kept by the caller.
@@ -186,9 +186,10 @@ static inline void copy_transposed(const float* in, long stride, long q, long wi
   }
 }
 
-// out [q, wide]: the rows of all heads of a group, row t of head i times decays[i].*scale[t]. Whole rows at a time: the rows are met here
-// for the first time, and the processor fetches ahead only along them.
-static inline void scale_rows(const Scan& s, long q, const float* in, long stride, const Decays* decays, float* Decays::*scale, float* out) {
+// out [q, wide]: the rows of all heads of a group, row t of head i times decays[i].*scale[t]. Whole rows at a time: the rows are
+// met here for the first time, and the processor fetches ahead only along them.
+static inline void scale_rows(const Scan& s, long q, const float* in, long stride, const Decays* decays, float* Decays::* scale,
+                              float* out) {
   for (long t = 0; t < q; t++) {
     for (long i = 0; i < s.heads_per_group; i++) {
       const float* from = in + t * stride + i * s.head_dim;
@@ -203,7 +204,8 @@ static inline void scale_rows(const Scan& s, long q, const float* in, long strid
 // Lower triangle, in whole vectors, of a [q, depth] times b [depth, rows]; all padded. out has rows of `rows` floats.
 static inline void lower_product(const Chunk& k, long depth, const float* a, long a_stride, const float* b, float* out) {
   for (long t = 0; t < k.q; t += kSmallRows) {
-    small_rows<kSmallRows>(round_up(t + kSmallRows, kWidth), depth, {a + t * a_stride, a_stride, 1}, b, k.rows, out + t * k.rows, k.rows);
+    small_rows<kSmallRows>(round_up(t + kSmallRows, kWidth), depth, {a + t * a_stride, a_stride, 1}, b, k.rows, out + t * k.rows,
+                           k.rows);
   }
 }
 
@@ -221,7 +223,8 @@ static inline void apply_lower_transposed(const Chunk& k, const float* l, const 
   }
 }
 
-// Z [group, head_dim, state] of one chunk: what its tokens add to the state at its end. Also notes each head's decay over the chunk.
+// Z [group, head_dim, state] of one chunk: what its tokens add to the state at its end. Also notes each head's decay over the
+// chunk.
 static void local_states(const Scan& s, long task, float* z, float* whole) {
   Chunk k = make_chunk(s, task);
   Cutter memory = {my_scratch(s.ctx, kSlotScan, decay_floats(s, k.q) + k.q * s.wide + 16)};
@@ -231,8 +234,8 @@ static void local_states(const Scan& s, long task, float* z, float* whole) {
     group_decays(s, task, group, decays);
     for (long i = 0; i < s.heads_per_group; i++) whole[group * s.heads_per_group + i] = decays[i].whole;
     scale_rows(s, k.q, s.x(k.row, group * s.heads_per_group), s.channels, decays, &Decays::dt_to_end, weighted);
-    small_product(s.ctx, s.group_width, s.state, k.q, {weighted, 1, s.wide}, {s.xbc + k.row * s.channels + s.b_column(group), s.channels, 1},
-            z + group * s.group_width * s.state, s.state);
+    small_product(s.ctx, s.group_width, s.state, k.q, {weighted, 1, s.wide},
+                  {s.xbc + k.row * s.channels + s.b_column(group), s.channels, 1}, z + group * s.group_width * s.state, s.state);
   }
 }
 
@@ -254,8 +257,9 @@ static void pass_states(const Scan& s, long lane, long head, float* chunk_states
 static void chunk_outputs(const Scan& s, long task, const float* states, float* y) {
   Chunk k = make_chunk(s, task);
   long square = k.rows * k.rows, head_block = k.rows * k.head_cols, state_block = k.rows * k.state_cols;
-  Cutter memory = {my_scratch(s.ctx, kSlotScan,
-                              decay_floats(s, k.q) + 2 * (square + head_block) + state_block + s.state * k.rows + k.q * s.wide + k.rows + 16 * 9)};
+  Cutter memory = {my_scratch(
+      s.ctx, kSlotScan,
+      decay_floats(s, k.q) + 2 * (square + head_block) + state_block + s.state * k.rows + k.q * s.wide + k.rows + 16 * 9)};
   Decays* decays = cut_decays(s, memory, k.q);
   float *g = memory.take(square), *m = memory.take(square), *x = memory.take(head_block), *within = memory.take(head_block);
   float *c = memory.take(state_block), *b_transposed = memory.take(s.state * k.rows), *carried = memory.take(k.q * s.wide);
@@ -265,7 +269,8 @@ static void chunk_outputs(const Scan& s, long task, const float* states, float* 
     copy_padded(cs, s.channels, k.q, s.state, c, k.rows, k.state_cols);
     copy_transposed(bs, s.channels, k.q, s.state, b_transposed, k.rows);
     lower_product(k, s.state, c, k.state_cols, b_transposed, g);
-    gemm(s.ctx, k.q, s.group_width, s.state, {cs, s.channels, 1}, {states + group * s.group_width * s.state, 1, s.state}, carried, s.wide, false);
+    gemm(s.ctx, k.q, s.group_width, s.state, {cs, s.channels, 1}, {states + group * s.group_width * s.state, 1, s.state}, carried,
+         s.wide, false);
     group_decays(s, task, group, decays);
     for (long i = 0; i < s.heads_per_group; i++) {
       long head = group * s.heads_per_group + i;
@@ -284,8 +289,10 @@ static void chunk_outputs(const Scan& s, long task, const float* states, float* 
       for (long t = 0; t < k.q; t++) {
         for (long p = 0; p < s.head_dim; p += kWidth) {
           long live = s.head_dim - p;
-          Vec out = load(within + t * k.head_cols + p) + load_part(carried + t * s.wide + i * s.head_dim + p, live) * d.from_start[t];
-          store_part(y + (k.row + t) * s.inner + head * s.head_dim + p, live, out + load_part(xs + t * s.channels + p, live) * s.skip[head]);
+          Vec out =
+              load(within + t * k.head_cols + p) + load_part(carried + t * s.wide + i * s.head_dim + p, live) * d.from_start[t];
+          store_part(y + (k.row + t) * s.inner + head * s.head_dim + p, live,
+                     out + load_part(xs + t * s.channels + p, live) * s.skip[head]);
         }
       }
     }
@@ -302,8 +309,9 @@ static void local_state_gradients(const Scan& s, long task, const float* d_y, fl
     group_decays(s, task, group, decays);
     for (long i = 0; i < s.heads_per_group; i++) whole[group * s.heads_per_group + i] = decays[i].whole;
     scale_rows(s, k.q, d_y + k.row * s.inner + group * s.group_width, s.inner, decays, &Decays::from_start, weighted);
-    small_product(s.ctx, s.group_width, s.state, k.q, {weighted, 1, s.wide}, {s.xbc + k.row * s.channels + s.c_column(group), s.channels, 1},
-            d_states + group * s.group_width * s.state, s.state);
+    small_product(s.ctx, s.group_width, s.state, k.q, {weighted, 1, s.wide},
+                  {s.xbc + k.row * s.channels + s.c_column(group), s.channels, 1}, d_states + group * s.group_width * s.state,
+                  s.state);
   }
 }
 
@@ -331,21 +339,22 @@ struct ScanGradients {
   float* sums;
 };
 
-// Everything else: gradients of x, B, C, dt, and this chunk's share of those of A and D. With x'_s = dt_s x_s, u_s is the gradient of
-// x'_s, and d_cs_t that of cs_t; the gradient of dt_t A is the sum of d_cs over the tokens from t on.
+// Everything else: gradients of x, B, C, dt, and this chunk's share of those of A and D. With x'_s = dt_s x_s, u_s is the gradient
+// of x'_s, and d_cs_t that of cs_t; the gradient of dt_t A is the sum of d_cs over the tokens from t on.
 static void chunk_gradients(const Scan& s, long task, const float* states, const float* d_states, const ScanGradients& out) {
   Chunk k = make_chunk(s, task);
   long square = k.rows * k.rows, head_block = k.rows * k.head_cols, state_block = k.rows * k.state_cols, wide = k.q * s.wide;
-  Cutter memory = {my_scratch(s.ctx, kSlotScan,
-                              decay_floats(s, k.q) + 4 * square + 3 * head_block + 3 * state_block + s.state * k.rows + 4 * wide + 4 * k.rows +
-                                  16 * 24)};
+  Cutter memory = {my_scratch(
+      s.ctx, kSlotScan,
+      decay_floats(s, k.q) + 4 * square + 3 * head_block + 3 * state_block + s.state * k.rows + 4 * wide + 4 * k.rows + 16 * 24)};
   Decays* decays = cut_decays(s, memory, k.q);
   float *g = memory.take(square), *m = memory.take(square), *d_m = memory.take(square), *d_g = memory.take(square);
   float *x_transposed = memory.take(head_block), *dy = memory.take(head_block), *u = memory.take(head_block);
   float *b = memory.take(state_block), *c = memory.take(state_block), *product = memory.take(state_block);
   float* b_transposed = memory.take(s.state * k.rows);
   float *dy_decayed = memory.take(wide), *x_decayed = memory.take(wide), *carried = memory.take(wide), *w = memory.take(wide);
-  float *d_cs = memory.take(k.rows), *columns = memory.take(k.rows), *direct = memory.take(k.rows), *before_block = memory.take(k.rows);
+  float *d_cs = memory.take(k.rows), *columns = memory.take(k.rows), *direct = memory.take(k.rows),
+        *before_block = memory.take(k.rows);
 
   for (long group = 0; group < s.groups; group++) {
     const float *bs = s.xbc + k.row * s.channels + s.b_column(group), *cs = s.xbc + k.row * s.channels + s.c_column(group);
@@ -375,7 +384,8 @@ static void chunk_gradients(const Scan& s, long task, const float* states, const
       copy_padded(dys, s.inner, k.q, s.head_dim, dy, k.rows, k.head_cols);
       copy_transposed(xs, s.channels, k.q, s.head_dim, x_transposed, k.rows);
       for (long p = 0; p < s.head_dim; p++) {
-        for (long t = 0; t < k.rows; t += kWidth) store(x_transposed + p * k.rows + t, load(x_transposed + p * k.rows + t) * load(d.dt + t));
+        for (long t = 0; t < k.rows; t += kWidth)
+          store(x_transposed + p * k.rows + t, load(x_transposed + p * k.rows + t) * load(d.dt + t));
       }
       lower_product(k, s.head_dim, dy, k.head_cols, x_transposed, d_m);
       memset(columns, 0, (size_t)k.rows * 4);
@@ -451,14 +461,15 @@ static void chunk_gradients(const Scan& s, long task, const float* states, const
 }  // namespace SEGUE_VARIANT
 
 SEGUE_API void SEGUE_NAME(scan)(Context* ctx, int lanes, int tokens, int heads, int head_dim, int state_size, int groups, int chunk,
-                                const int* resets, const float* xbc, const float* dt, const float* a_log, const float* skip, float* state,
-                                double state_stride, float* chunk_states, float* y) {
+                                const int* resets, const float* xbc, const float* dt, const float* a_log, const float* skip,
+                                float* state, double state_stride, float* chunk_states, float* y) {
   using namespace SEGUE_VARIANT;
   const Scan s = make_scan(ctx, lanes, tokens, heads, head_dim, state_size, groups, chunk, resets, xbc, dt, a_log, skip);
   const long tasks = s.tasks(), head_floats = s.head_dim * s.state;
   float* whole = shared_scratch(ctx, kSlotTasks, tasks * s.heads);
   const double floats = (double)s.lanes * s.tokens * s.inner;
-  parallel_for(ctx, floats, tasks, [&](long task) { local_states(s, task, chunk_states + task * s.lane_floats, whole + task * s.heads); });
+  parallel_for(ctx, floats, tasks,
+               [&](long task) { local_states(s, task, chunk_states + task * s.lane_floats, whole + task * s.heads); });
   parallel_for(ctx, floats, s.lanes * s.heads, [&](long unit) {
     long lane = unit / s.heads, head = unit % s.heads;
     pass_states(s, lane, head, chunk_states, whole, state + lane * (long)state_stride + head * head_floats);
@@ -466,10 +477,11 @@ SEGUE_API void SEGUE_NAME(scan)(Context* ctx, int lanes, int tokens, int heads, 
   parallel_for(ctx, floats, tasks, [&](long task) { chunk_outputs(s, task, chunk_states + task * s.lane_floats, y); });
 }
 
-SEGUE_API void SEGUE_NAME(scan_backward)(Context* ctx, int lanes, int tokens, int heads, int head_dim, int state_size, int groups, int chunk,
-                                         const int* resets, const float* xbc, const float* dt, const float* a_log, const float* skip,
-                                         const float* chunk_states, const float* d_y, float* d_xbc, float* d_dt, float* d_a_log, float* d_skip,
-                                         float* d_chunk_states, float* d_state, double d_state_stride) {
+SEGUE_API void SEGUE_NAME(scan_backward)(Context* ctx, int lanes, int tokens, int heads, int head_dim, int state_size, int groups,
+                                         int chunk, const int* resets, const float* xbc, const float* dt, const float* a_log,
+                                         const float* skip, const float* chunk_states, const float* d_y, float* d_xbc, float* d_dt,
+                                         float* d_a_log, float* d_skip, float* d_chunk_states, float* d_state,
+                                         double d_state_stride) {
   using namespace SEGUE_VARIANT;
   const Scan s = make_scan(ctx, lanes, tokens, heads, head_dim, state_size, groups, chunk, resets, xbc, dt, a_log, skip);
   const long tasks = s.tasks(), head_floats = s.head_dim * s.state;
@@ -482,7 +494,8 @@ SEGUE_API void SEGUE_NAME(scan_backward)(Context* ctx, int lanes, int tokens, in
   });
   parallel_for(ctx, floats, s.lanes * s.heads, [&](long unit) {
     long lane = unit / s.heads, head = unit % s.heads;
-    pass_state_gradients(s, lane, head, d_chunk_states, whole, d_state ? d_state + lane * (long)d_state_stride + head * head_floats : nullptr);
+    pass_state_gradients(s, lane, head, d_chunk_states, whole,
+                         d_state ? d_state + lane * (long)d_state_stride + head * head_floats : nullptr);
   });
   parallel_for(ctx, floats, tasks, [&](long task) {
     chunk_gradients(s, task, chunk_states + task * s.lane_floats, d_chunk_states + task * s.lane_floats, out);

@@ -4,7 +4,7 @@ import { laneStateFloats, type ModelSpec } from "@segue/core";
 import { openCpuDevice } from "../src/devices/cpu/cpu-device.js";
 import { referenceDevice } from "../src/devices/reference/reference-device.js";
 import type { AdamWStep, Engine, LaneStates, SegmentBatch } from "../src/engine.js";
-import { DeviceEngine } from "../src/native/device-engine.js";
+import { DeviceEngine, trainingArenaFloats } from "../src/native/device-engine.js";
 import { createCpuEngine, createReferenceEngine } from "../src/native/index.js";
 import { CPU_VARIANTS, cpuVariant, someResets } from "./devices-support.js";
 import { noisyParameters, randomTokens, relativeError, worstTensor } from "./native-support.js";
@@ -115,6 +115,13 @@ describe("cpu engine", () => {
       engine.applyAdamW(gradient, { ...ADAMW, step });
     }
     assert.deepEqual([taken, device.scratchBytes()], [takenOnce, scratchOnce]);
+    engine.close();
+  });
+
+  it("needs for a step the memory that was planned before it", async () => {
+    const engine = new DeviceEngine("cpu", await openCpuDevice(1), SMALL);
+    engine.forwardBackward(segmentOf(SMALL, 3, 41), engine.createStates(3), new Float32Array(engine.layout.size));
+    assert.equal(engine.arenaBytes, 4 * trainingArenaFloats(SMALL, 3, 41));
     engine.close();
   });
 
