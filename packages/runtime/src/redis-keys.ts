@@ -10,6 +10,8 @@ export const redisKeys = {
   workers: "segue:workers",
   evaluation: (evaluationId: string) => `segue:evaluation:${evaluationId}`,
   cells: (evaluationId: string) => `segue:evaluation:${evaluationId}:cells`,
+  /** Result of a cell, whichever heat map asked for it first. */
+  cellResult: (cell: CellIdentity) => `segue:cell:${cellText(cell)}`,
   evaluators: "segue:evaluators",
   /** Pub/sub channel. */
   events: "segue:events",
@@ -34,8 +36,15 @@ export function evaluationId(jobId: string, step: number, name: string): string 
   return `${jobId}_${step}_${name}`;
 }
 
-/** A BullMQ job id: adding a cell that exists already is a no-op. */
-export function cellJobId(cell: CellIdentity): string {
+/**
+ * A BullMQ job id: adding a cell that its heat map has already is a no-op. Each heat map has jobs of its own, because a job in BullMQ has
+ * one parent only; what they share is the result (see `redisKeys.cellResult`).
+ */
+export function cellJobId(evaluationId: string, { length, depth }: Pick<CellIdentity, "length" | "depth">): string {
+  return `${evaluationId}_len-${length}_depth-${depth}`;
+}
+
+function cellText(cell: CellIdentity): string {
   const work = `len-${cell.length}_depth-${cell.depth}_seed-${cell.seed}_${cell.template}_${cell.samples}x${cell.digits}`;
-  return `${cell.digest.slice(0, 16)}_passkey_${work}_${cell.carryState ? "carry" : "reset"}`;
+  return `${cell.digest}_passkey_${work}_${cell.carryState ? "carry" : "reset"}`;
 }

@@ -64,7 +64,7 @@ describe("coordinator with Redis", () => {
 
     const cells = new Queue(queueNames.cells, { connection: redis });
     const cell = { length: 1024, depth: 0.25, samples: 3, digits: 2, seed: 0, template: "paper" as const, carryState: true };
-    const queued = await cells.getJob(cellJobId({ digest, ...cell }));
+    const queued = await cells.getJob(cellJobId(evaluationId(jobId, 24, "short"), cell));
     assert.deepEqual(queued?.data, { jobId, step: 24, digest, evaluationId: evaluationId(jobId, 24, "short"), ...cell });
     assert.equal(await cells.getWaitingCount(), 8);
 

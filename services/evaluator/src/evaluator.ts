@@ -80,13 +80,18 @@ export class Evaluator {
     this.#report();
     const signal = this.#cutOff.signal;
     try {
+      const known = await results.known(cell);
+      if (known) {
+        await results.cell(cell, known);
+        return known;
+      }
       const folder = await checkpoints.folderOf(cell, signal);
       const listener = {
         engine: (detail: string) => (this.#engine = detail),
         progress: (done: number) => void job.updateProgress({ done, samples: cell.samples }).catch(() => undefined),
       };
       const result = await model.evaluate({ folder, engine, threads, cell }, listener, signal);
-      await results.cell(cell.evaluationId, cell.jobId, result);
+      await results.cell(cell, result);
       logger.info({ event: "cellDone", jobId: cell.jobId, step: cell.step, ...result, answers: undefined }, "evaluated a cell");
       return result;
     } catch (error) {

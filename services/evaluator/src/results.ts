@@ -1,7 +1,9 @@
 import { redisKeys, type connectRedis } from "@segue/runtime";
-import type { PasskeyCellResult } from "./cell.js";
+import type { PasskeyCell, PasskeyCellResult } from "./cell.js";
 
 type Redis = ReturnType<typeof connectRedis>;
+
+const RESULT_SECONDS = 30 * 24 * 3600;
 
 /** Writes what an evaluation has found so far. Writing a cell twice is harmless: the same work has the same result. */
 export class EvaluationResults {
@@ -11,21 +13,29 @@ export class EvaluationResults {
     this.#redis = redis;
   }
 
-  async cell(evaluationId: string, jobId: string, result: PasskeyCellResult): Promise<void> {
+  /** What the same cell gave before, for whichever evaluation. */
+  async known(cell: PasskeyCell): Promise<PasskeyCellResult | undefined> {
+    const text = await this.#redis.get(redisKeys.cellResult(cell));
+    return text === null ? undefined : (JSON.parse(text) as PasskeyCellResult);
+  }
+
+  async cell(cell: PasskeyCell, result: PasskeyCellResult): Promise<void> {
     const { length, depth, ...found } = result;
+    const { evaluationId, jobId } = cell;
     const key = redisKeys.evaluation(evaluationId);
     // A cell that runs a second time, after a stall, may come when its heat map is closed: it must not open it again.
     const status = await this.#redis.hget(key, "status");
     const isClosed = status === "done" || status === "failed";
     await this.#redis
       .multi()
+      .set(redisKeys.cellResult(cell), JSON.stringify(result), "EX", RESULT_SECONDS)
       .hset(redisKeys.cells(evaluationId), `${length}:${depth}`, JSON.stringify(found))
       .hset(key, { ...(isClosed ? {} : { status: "running" }), updatedAtMs: Date.now() })
       .publish(redisKeys.events, jobId)
       .exec();
   }
 
-  /** The whole heat map, from the cells' own results: a cell that another evaluation had computed before comes in here. */
+  /** The whole heat map, from the cells' own results, and its mean accuracy. */
   async done(evaluationId: string, jobId: string, results: readonly PasskeyCellResult[]): Promise<number> {
     const cells = Object.fromEntries(
       results.map(({ length, depth, ...found }) => [`${length}:${depth}`, JSON.stringify(found)] as const),

@@ -87,7 +87,7 @@ export class EvaluationQueue {
         queueName: queueNames.cells,
         data: { ...shared, ...cell, ...settings },
         opts: {
-          jobId: cellJobId({ digest, ...cell, ...settings }),
+          jobId: cellJobId(id, cell),
           attempts: 3,
           backoff: { type: "exponential", delay: 1_000 },
           failParentOnFailure: true,
