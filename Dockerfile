@@ -3,8 +3,8 @@
 FROM node:20-bookworm-slim AS base
 WORKDIR /app
 ENV NODE_ENV=production
-# openssl: `segue certs`; libgomp1: the OpenMP run time of the native engine.
-RUN apt-get update && apt-get install -y --no-install-recommends openssl libgomp1 && rm -rf /var/lib/apt/lists/*
+# For `segue certs`.
+RUN apt-get update && apt-get install -y --no-install-recommends openssl && rm -rf /var/lib/apt/lists/*
 
 FROM node:20-bookworm-slim AS manifests
 WORKDIR /app

@@ -20,4 +20,5 @@ export { MetricsWriter, type Fields, type MetricsWriterOptions } from "./metrics
 export { announceReady, runService, type ServiceContext } from "./run-service.js";
 export { jobSpecInputFromProto, jobSpecToProto } from "./job-spec-proto.js";
 export { createCertificates, type Certificates } from "./certificates.js";
+export { serveProcessMetrics } from "./process-metrics.js";
 export { startMetricsServer, type MetricsServer, type MetricsServerOptions } from "./metrics-server.js";

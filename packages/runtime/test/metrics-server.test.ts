@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Counter, Registry } from "prom-client";
-import { startMetricsServer } from "../src/index.js";
+import { serveProcessMetrics, startMetricsServer } from "../src/index.js";
 
 describe("startMetricsServer", () => {
   it("serves metrics to those who have the token, and health to everybody", async () => {
@@ -26,5 +26,25 @@ describe("startMetricsServer", () => {
   it("keeps to the rules for listeners", async () => {
     const options = { listen: "0.0.0.0:0", registry: new Registry(), isHealthy: () => true };
     await assert.rejects(startMetricsServer(options), { code: "INSECURE_LISTENER" });
+  });
+});
+
+describe("serveProcessMetrics", () => {
+  it("serves a service's process metrics under its name, and says when it is stopping", async () => {
+    const stop = new AbortController();
+    const server = await serveProcessMetrics("worker", "127.0.0.1:0", {}, stop.signal);
+    assert.ok(server);
+    try {
+      const text = await (await fetch(`http://${server.address}/metrics`)).text();
+      assert.match(text, /process_resident_memory_bytes\{service="worker"\} \d+/);
+      stop.abort();
+      assert.equal((await fetch(`http://${server.address}/healthz`)).status, 503);
+    } finally {
+      await server.close();
+    }
+  });
+
+  it("opens nothing without an address", async () => {
+    assert.equal(await serveProcessMetrics("worker", undefined, {}, new AbortController().signal), undefined);
   });
 });

@@ -7,6 +7,7 @@ import {
   readSettings,
   runService,
   securityFromSettings,
+  serveProcessMetrics,
   settings,
 } from "@segue/runtime";
 import { z } from "zod";
@@ -31,6 +32,7 @@ await runService(
     }
     const redis = env.REDIS_URL === undefined ? undefined : connectRedis(env.REDIS_URL, { logger, role: "producer" });
     const storeLost = new AbortController();
+    const metrics = await serveProcessMetrics("coordinator", env.SEGUE_METRICS_LISTEN, security, signal);
     try {
       const coordinator = await startCoordinator({
         listen: env.SEGUE_LISTEN,
@@ -52,6 +54,7 @@ await runService(
       if (storeLost.signal.aborted) throw storeLost.signal.reason;
     } finally {
       redis?.disconnect();
+      await metrics?.close();
     }
   },
   { service: "coordinator" },

@@ -12,6 +12,7 @@ import {
   readSettings,
   runService,
   securityFromSettings,
+  serveProcessMetrics,
   settings,
 } from "@segue/runtime";
 import { z } from "zod";
@@ -40,8 +41,10 @@ await runService(
         status: "FAILED_PRECONDITION",
       });
     }
+    const security = securityFromSettings(env);
+    const metrics = await serveProcessMetrics("evaluator", env.SEGUE_METRICS_LISTEN, security, signal);
     const redis = connectRedis(env.REDIS_URL, { logger, role: "worker" });
-    const tensors = connectClient(Tensors, env.SEGUE_COORDINATOR, securityFromSettings(env));
+    const tensors = connectClient(Tensors, env.SEGUE_COORDINATOR, security);
     const cacheDir = await mkdtemp(join(tmpdir(), "segue-evaluator-"));
     const model = new ModelProcess();
     const evaluator = new Evaluator({
@@ -63,6 +66,7 @@ await runService(
       model.close();
       tensors.close();
       redis.disconnect();
+      await metrics?.close();
       await rm(cacheDir, { recursive: true, force: true });
     }
   },

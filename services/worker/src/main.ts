@@ -6,6 +6,7 @@ import {
   readSettings,
   runService,
   securityFromSettings,
+  serveProcessMetrics,
   settings,
 } from "@segue/runtime";
 import { z } from "zod";
@@ -28,13 +29,15 @@ const workerSettings = z.object({
 await runService(
   async ({ signal }) => {
     const env = readSettings(workerSettings);
+    const security = securityFromSettings(env);
+    const metrics = await serveProcessMetrics("worker", env.SEGUE_METRICS_LISTEN, security, signal);
     const worker = await Worker.start({
       name: env.SEGUE_NAME,
       version: VERSION,
       listen: env.SEGUE_LISTEN,
       advertise: env.SEGUE_ADVERTISE,
       coordinator: env.SEGUE_COORDINATOR,
-      security: securityFromSettings(env),
+      security,
       engine: env.SEGUE_ENGINE,
       threads: env.SEGUE_THREADS,
       logger: createLogger("worker", env.SEGUE_LOG_LEVEL),
@@ -45,6 +48,7 @@ await runService(
       await worker.drain("SIGTERM", DRAIN_MS);
     } finally {
       await worker.close();
+      await metrics?.close();
     }
   },
   { service: "worker" },
