@@ -187,8 +187,9 @@ describe("job spec", () => {
       tbptt: { segmentTokens: 256, segmentsPerChain: 3 },
       tokenizer: { file: "x.json" },
       checkpoints: { everySteps: 200 },
+      train: { steps: 100, precision: "bf16" },
     });
-    assert.equal(warnings.length, 3);
-    assert.match(warnings.join("\n"), /tokenizer.file has no effect[\s\S]*everySteps[\s\S]*longer than a chain/);
+    assert.equal(warnings.length, 4);
+    assert.match(warnings.join("\n"), /tokenizer.file has no effect[\s\S]*bf16[\s\S]*everySteps[\s\S]*longer than a chain/);
   });
 });

@@ -236,6 +236,10 @@ function warningsFor(spec: JobSpec): string[] {
     schedule.decaySteps === 0 && schedule.finalRatio !== DEFAULT_SPEC.schedule.finalRatio,
     "schedule.finalRatio has no effect without decaySteps.",
   );
+  warn(
+    train.precision === "bf16" && train.engine !== "cuda",
+    "train.precision bf16 is for the cuda engine; the cpu and tfjs engines compute in f32.",
+  );
   warn(spec.optimizer.learningRate === 0, "optimizer.learningRate is 0: the weights will not change.");
   warn(
     checkpoints.everySteps > train.steps && checkpoints.everySteps !== DEFAULT_SPEC.checkpoints.everySteps,
