@@ -1,4 +1,4 @@
-export { addressSetting, commonSettings, nearestName, readSettings, settings, wholeNumberSetting } from "./settings.js";
+export { addressSetting, commonSettings, readSettings, settings, wholeNumberSetting } from "./settings.js";
 export { createLogger, type Logger } from "./logger.js";
 export { fromServiceError, toServiceError } from "./service-error.js";
 export {

@@ -1,4 +1,5 @@
 import { SegueError, type Violation } from "@segue/core";
+import { closest } from "fastest-levenshtein";
 import { z } from "zod";
 
 /** host:port; the host may be an IPv6 address in brackets. Port 0 takes a free port. */
@@ -59,10 +60,10 @@ export function readSettings<T extends z.ZodRawShape>(
   env: Readonly<Record<string, string | undefined>> = process.env,
 ): z.output<z.ZodObject<T>> {
   const present = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
-  const known = new Set([...Object.keys(settings), ...Object.keys(schema.shape)]);
+  const known = [...new Set([...Object.keys(settings), ...Object.keys(schema.shape)])];
   const violations: Violation[] = Object.keys(present)
-    .filter((name) => name.startsWith("SEGUE_") && !known.has(name))
-    .map((name) => ({ field: name, description: `unknown setting; did you mean ${nearestName(name, known)}?` }));
+    .filter((name) => name.startsWith("SEGUE_") && !known.includes(name))
+    .map((name) => ({ field: name, description: `unknown setting; did you mean ${closest(name, known)}?` }));
   const parsed = schema.safeParse(present);
   if (!parsed.success) {
     violations.push(...parsed.error.issues.map((issue) => ({ field: issue.path.join("."), description: issue.message })));
@@ -72,27 +73,4 @@ export function readSettings<T extends z.ZodRawShape>(
     throw new SegueError("SETTINGS_INVALID", `The environment is not right: ${list}`, { violations });
   }
   return parsed.data;
-}
-
-/** The candidate with the smallest edit distance. */
-export function nearestName(name: string, candidates: Iterable<string>): string {
-  let nearest = { candidate: "", distance: Infinity };
-  for (const candidate of candidates) {
-    const distance = editDistance(name, candidate);
-    if (distance < nearest.distance) nearest = { candidate, distance };
-  }
-  return nearest.candidate;
-}
-
-function editDistance(a: string, b: string): number {
-  let previous = Array.from({ length: b.length + 1 }, (_, column) => column);
-  for (let row = 1; row <= a.length; row++) {
-    const current = [row];
-    for (let column = 1; column <= b.length; column++) {
-      const substituted = (previous[column - 1] ?? 0) + (a[row - 1] === b[column - 1] ? 0 : 1);
-      current.push(Math.min(substituted, (previous[column] ?? 0) + 1, (current[column - 1] ?? 0) + 1));
-    }
-    previous = current;
-  }
-  return previous[b.length] ?? 0;
 }
