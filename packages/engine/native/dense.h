@@ -149,6 +149,15 @@ SEGUE_API void SEGUE_NAME(head_loss)(Context* ctx, int rows, int width, int voca
   }
 }
 
+SEGUE_API void SEGUE_NAME(add)(Context* ctx, double count, const float* addend, float* sum) {
+  using namespace SEGUE_VARIANT;
+  long n = (long)count, blocks = (n + kFlatBlock - 1) / kFlatBlock;
+  parallel_for(ctx, (double)n, blocks, [=](long block) {
+    long end = min_long((block + 1) * kFlatBlock, n);
+    for (long i = block * kFlatBlock; i < end; i++) sum[i] += addend[i];
+  });
+}
+
 SEGUE_API double SEGUE_NAME(sum_of_squares)(Context* ctx, double count, const float* x) {
   using namespace SEGUE_VARIANT;
   long n = (long)count, blocks = (n + kFlatBlock - 1) / kFlatBlock;

@@ -258,6 +258,12 @@ for (const length of [1, 17, 40000]) {
       second: { data: secondMoment, length },
     };
   };
+  DEVICE_CASES[`copy and add of ${length}`] = ({ device, ...b }) => {
+    const [copied, sum] = [b.poison(length), b.noise("sum", length)];
+    device.copy(b.noise("x", length), copied);
+    device.add(copied, sum);
+    return { copied: { data: copied, length }, sum: { data: sum, length } };
+  };
   DEVICE_CASES[`sumOfSquares of ${length}`] = ({ device, ...b }) => {
     return { sum: { data: b.floats([device.sumOfSquares(b.noise("x", length))]), length: 1 } };
   };

@@ -253,6 +253,7 @@ export interface Device<F, I> {
   uploadInts(from: ArrayLike<number>, to: I): void;
   download(from: F, to: Float32Array): void;
   fill(floats: F, value: number): void;
+  copy(from: F, to: F): void;
 
   /** rows[r] = table[ids[r]] */
   gatherRows(args: RowsArgs<F, I>): void;
@@ -275,6 +276,8 @@ export interface Device<F, I> {
   gatedNormBackward(args: GatedNormBackwardArgs<F>): void;
   /** Cross-entropy of hidden * table^T against the labels, in slices: the logits of all rows never exist together. */
   headLoss(args: HeadLossArgs<F, I>): void;
+  /** sum += addend */
+  add(addend: F, sum: F): void;
   sumOfSquares(floats: F): number;
   adamW(args: AdamWArgs<F>): void;
   stateStatistics(args: StateStatisticsArgs<F>): void;

@@ -25,7 +25,7 @@ const LINE_BYTES = 64;
 /** Plain arrays of this process; floats begin on a cache line. */
 const memory: Pick<
   Device<Float32Array, Int32Array>,
-  "floats" | "ints" | "slice" | "upload" | "uploadInts" | "download" | "fill"
+  "floats" | "ints" | "slice" | "upload" | "uploadInts" | "download" | "fill" | "copy"
 > = {
   floats: (length) => {
     const buffer = new ArrayBuffer(length * 4 + LINE_BYTES);
@@ -38,6 +38,7 @@ const memory: Pick<
   uploadInts: (from, to) => to.set(from),
   download: (from, to) => to.set(from),
   fill: (floats, value) => void floats.fill(value),
+  copy: (from, to) => to.set(from),
 };
 
 const columns = ({ data, first, stride }: Columns<Float32Array>): [Float32Array, number] => [data.subarray(first), stride];
@@ -100,6 +101,7 @@ function operations({ operations: native, ...library }: CpuLibrary): Omit<CpuDev
         ...[a.rows, a.width, a.vocab, a.hidden_RD, a.table_VD, a.labels_R, a.losses_R],
         ...[a.gradient?.weights_R ?? null, a.gradient?.dHidden_RD ?? null, a.gradient?.dTable_VD ?? null],
       ),
+    add: (addend, sum) => native.add(sum.length, addend, sum),
     sumOfSquares: (floats) => library.sumOfSquares(floats),
     adamW: (a) =>
       native.adamw(

@@ -50,6 +50,7 @@ const OPERATIONS = {
     ...[FLOATS, FLOATS, ...COLUMNS, FLOATS, FLOATS],
   ],
   head_loss: ["int", "int", "int", FLOATS, FLOATS, INTS, FLOATS, FLOATS, FLOATS, FLOATS],
+  add: ["double", FLOATS, FLOATS],
   adamw: ["double", FLOATS, FLOATS, FLOATS, FLOATS, "double", "double", "double", "double", "double", "double", "int"],
   state_statistics: ["int", "int", "int", ...LANE_PARTS, FLOATS],
 } as const;

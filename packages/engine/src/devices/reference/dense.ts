@@ -92,6 +92,10 @@ export function headLoss({ rows, width, vocab, hidden_RD, table_VD, labels_R, lo
   }
 }
 
+export function add(addend: F, sum: F): void {
+  for (let i = 0; i < sum.length; i++) sum[i]! += addend[i]!;
+}
+
 export function sumOfSquares(floats: F): number {
   return floats.reduce((sum, x) => sum + x * x, 0);
 }

@@ -1,6 +1,7 @@
 import type { Device } from "../device.js";
 import {
   adamW,
+  add,
   addNorm,
   addNormBackward,
   gatherRows,
@@ -26,6 +27,7 @@ export const referenceDevice: Device<Float64Array, Int32Array> = {
   uploadInts: (from, to) => to.set(from),
   download: (from, to) => to.set(from),
   fill: (floats, value) => void floats.fill(value),
+  copy: (from, to) => to.set(from),
   gatherRows,
   scatterAddRows,
   matmul,
@@ -40,6 +42,7 @@ export const referenceDevice: Device<Float64Array, Int32Array> = {
   gatedNorm,
   gatedNormBackward,
   headLoss,
+  add,
   sumOfSquares,
   adamW,
   stateStatistics,
