@@ -1,6 +1,8 @@
 import { closeSync, writeSync } from "node:fs";
 import { constants } from "node:os";
 import { SegueError } from "@segue/core";
+import { parseFaults } from "./faults/fault-plan.js";
+import { planFaults } from "./faults/fault-points.js";
 import { createLogger, type Logger } from "./logger.js";
 
 export interface ServiceContext {
@@ -35,6 +37,8 @@ export async function runService(
   process.on("SIGTERM", onSignal).on("SIGINT", onSignal);
   process.on("uncaughtException", onBug).on("unhandledRejection", onBug);
   try {
+    const faults = process.env["SEGUE_FAULTS"];
+    if (faults) planFaults(parseFaults(faults), logger);
     await main({ signal: stop.signal, logger });
     process.exitCode = 0;
   } catch (error) {

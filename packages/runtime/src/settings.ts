@@ -36,6 +36,7 @@ export const settings = {
   SEGUE_LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "fatal", "silent"]),
   SEGUE_METRICS_LISTEN: addressSetting,
   SEGUE_READY_FD: wholeNumberSetting,
+  SEGUE_FAULTS: z.string(),
 } as const;
 
 /** What every service reads: `z.object({ ...commonSettings, ... })`. */

@@ -8,7 +8,7 @@ const PASSKEY_JOB = {
   seed: 4_000_000_000,
   model: { preset: "mamba2-130m" },
   data: { passkey: { documentTokens: 4096, askProbability: 0.25 } },
-  tbptt: { segmentTokens: 256, carryConv: false },
+  tbptt: { segmentTokens: 256, segmentsPerStep: 2, gradient: "full", carryConv: false },
   train: { steps: 7 },
   evaluations: [{ name: "heat", passkey: { lengths: [1024, 2048], depths: [0, 0.5, 1], carryState: false } }],
 };
