@@ -2,7 +2,8 @@ import { mkdir } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join, resolve } from "node:path";
 import { SegueError } from "@segue/core";
-import { startPrivateRedis, type PrivateRedis } from "@segue/runtime";
+import { startPrivateRedis, type Fault, type PrivateRedis } from "@segue/runtime";
+import { startFaultyLink, type FaultyLink } from "./faulty-link.js";
 import { ServiceProcess, type ServiceExit, type ServiceOptions } from "./service-process.js";
 
 export interface LocalClusterOptions {
@@ -30,6 +31,10 @@ export interface LocalClusterOptions {
   readonly logLevel?: string;
   /** Further variables for every service, for example SEGUE_HEARTBEAT_MS. */
   readonly env?: Readonly<Record<string, string | undefined>>;
+  /** What services shall suffer, by name: `{ "worker-1": [{ point: "worker.computing", fromStep: 12, action: "kill" }] }`. */
+  readonly faults?: Readonly<Record<string, readonly Fault[]>>;
+  /** Puts a {@link FaultyLink} before every worker, through which its peers and the coordinator pull its tensors. @default false */
+  readonly faultyLinks?: boolean;
   /** Called when a service ends that nobody told to. */
   readonly onCrash?: (crash: ServiceCrash) => void;
 }
@@ -73,6 +78,7 @@ export class LocalCluster {
   readonly #redis: PrivateRedis | undefined;
   readonly #services = new Map<string, { options: ServiceOptions; process: ServiceProcess }>();
   readonly #expectedToEnd = new Set<ServiceProcess>();
+  readonly #links = new Map<string, FaultyLink>();
   #closed: Promise<void> | undefined;
 
   private constructor(options: LocalClusterOptions, redis: PrivateRedis | undefined, redisUrl: string) {
@@ -125,19 +131,30 @@ export class LocalCluster {
     return leavesItAlive ? undefined : service.exited;
   }
 
-  /** Starts a service again that has ended, with the same name; the coordinator and the dashboard at the same address. */
-  async restart(name: string): Promise<ServiceProcess> {
+  /**
+   * Starts a service again that has ended, with the same name; the coordinator and the dashboard at the same address. Faults it was
+   * started with are not planned again.
+   */
+  async restart(name: string, faults: readonly Fault[] = []): Promise<ServiceProcess> {
     const before = this.process(name);
     if (before.isRunning) throw new SegueError("SERVICE_RUNNING", `${name} is still running.`, { status: "FAILED_PRECONDITION" });
     const { options } = this.#services.get(name) ?? {};
     if (!options) throw new RangeError(`the cluster has no ${name}`);
-    return this.#start(before.address === "" || before.kind === "worker" ? options : listeningAt(options, before.address));
+    const failing = { ...options, env: { ...options.env, SEGUE_FAULTS: faultsText(faults) } };
+    return this.#start(before.address === "" || before.kind === "worker" ? failing : listeningAt(failing, before.address));
   }
 
   /** One more worker. */
-  addWorker(): Promise<ServiceProcess> {
+  addWorker(faults?: readonly Fault[]): Promise<ServiceProcess> {
     const taken = this.names.filter((name) => name.startsWith("worker-")).length;
-    return this.#startWorker(taken + 1);
+    return this.#startWorker(taken + 1, faults);
+  }
+
+  /** The way to a worker's tensors. @throws RangeError when the cluster has no faulty links or no such worker */
+  link(worker: string): FaultyLink {
+    const link = this.#links.get(worker);
+    if (!link) throw new RangeError(`there is no faulty link before ${worker}`);
+    return link;
   }
 
   /** @internal */
@@ -177,14 +194,19 @@ export class LocalCluster {
       Promise.all(running.filter((process) => process.kind === kind).map((process) => process.stop(GRACE_MS[kind])));
     await stop("coordinator");
     await Promise.all([stop("worker"), stop("evaluator"), stop("dashboard")]);
+    await Promise.all(Array.from(this.#links.values(), (link) => link.close()));
     await this.#redis?.close();
   }
 
-  #startWorker(number: number): Promise<ServiceProcess> {
+  async #startWorker(number: number, faults?: readonly Fault[]): Promise<ServiceProcess> {
     const { workers = 2, threads = Math.max(1, Math.floor(availableParallelism() / workers)), engine = "auto" } = this.#options;
     const name = `worker-${number}`;
+    const link = this.#options.faultyLinks === true ? await startFaultyLink() : undefined;
+    if (link) this.#links.set(name, link);
     return this.#startService("worker", name, {
-      SEGUE_LISTEN: "127.0.0.1:0",
+      SEGUE_LISTEN: link?.target ?? "127.0.0.1:0",
+      ...(link ? { SEGUE_ADVERTISE: link.address } : {}),
+      ...(faults ? { SEGUE_FAULTS: faultsText(faults) } : {}),
       SEGUE_COORDINATOR: this.coordinator,
       SEGUE_NAME: name,
       SEGUE_ENGINE: engine,
@@ -210,7 +232,14 @@ export class LocalCluster {
       kind,
       name,
       logPath: join(this.logsDir, `${name}.log`),
-      env: { ...NOT_INHERITED, SEGUE_LOG_LEVEL: logLevel, ...this.#options.env, ...env, REDIS_URL: this.redisUrl },
+      env: {
+        ...NOT_INHERITED,
+        SEGUE_LOG_LEVEL: logLevel,
+        SEGUE_FAULTS: faultsText(this.#options.faults?.[name] ?? []),
+        ...this.#options.env,
+        ...env,
+        REDIS_URL: this.redisUrl,
+      },
     });
   }
 
@@ -226,6 +255,10 @@ export class LocalCluster {
     const { name, logPath } = process;
     this.#options.onCrash?.({ name, exit, logPath, lastLogLines: await process.lastLogLines() });
   }
+}
+
+function faultsText(faults: readonly Fault[]): string {
+  return faults.length === 0 ? "" : JSON.stringify(faults);
 }
 
 function listeningAt(options: ServiceOptions, address: string): ServiceOptions {
