@@ -1,4 +1,5 @@
 import { learningRateAt, SegueError, type JobSpec } from "@segue/core";
+import { faultPoint } from "@segue/runtime";
 import type { ComputeThread } from "../compute/compute-thread.js";
 import type { Exchange } from "./exchange.js";
 import type { Membership } from "./membership.js";
@@ -64,7 +65,9 @@ export async function runSteps(options: RoundOptions): Promise<StepOutcome[]> {
       outcome.catch(() => undefined);
       outcomes.push(outcome);
     }
-    return await Promise.all(outcomes);
+    const results = await Promise.all(outcomes);
+    await faultPoint("worker.snapshotBegins", firstStep + steps);
+    return results;
   } finally {
     abort.abort();
   }
@@ -84,17 +87,24 @@ async function sharedStep(options: RoundOptions, step: number, work: StepSegment
   gathered.catch(() => undefined);
   const computed: Computed[] = [];
   for (const index of membership.self.nodes.keys()) {
-    computed.push(await gradient(options, index, work));
+    const computing = gradient(options, index, work);
+    await faultPoint("worker.computing", step);
+    computed.push(await computing);
     signal.throwIfAborted();
+    await faultPoint("worker.gradientComputed", step);
     exchange.publishNode(step, index);
   }
+  await faultPoint("worker.nodesPublished", step);
   const startedMs = performance.now();
   await gathered;
+  await faultPoint("worker.nodesGathered", step);
   const { totalShards } = membership;
   await compute.call("join", { epoch, totalShards, parts: exchange.parts(), into: exchange.ownTotal(step) });
   signal.throwIfAborted();
   exchange.publishSum(step);
+  await faultPoint("worker.sumPublished", step);
   await exchange.pullSums(step, signal);
+  await faultPoint("worker.sumsGathered", step);
   return queueApply(options, step, work, Promise.resolve(computed), performance.now() - startedMs);
 }
 

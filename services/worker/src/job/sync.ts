@@ -1,5 +1,6 @@
 import { SegueError } from "@segue/core";
 import type { Join } from "@segue/protocol";
+import { faultPoint } from "@segue/runtime";
 import type { ComputeThread } from "../compute/compute-thread.js";
 import type { Peers } from "../tensors/peers.js";
 import type { Membership } from "./membership.js";
@@ -28,6 +29,7 @@ export interface SyncOptions {
 export async function syncToStep(options: SyncOptions): Promise<void> {
   const { join, membership, compute, snapshots, signal } = options;
   const { step, weightsDigest } = join;
+  await faultPoint("worker.joining", step);
   // What lies ahead was never committed.
   snapshots.retain((held) => held <= step);
   const held = snapshots.at(step);
@@ -51,6 +53,7 @@ export async function syncToStep(options: SyncOptions): Promise<void> {
   const snapshot: Snapshot = { step, model, states: new Map([...(own?.states ?? []), ...states]), digest };
   snapshots.add(snapshot);
   snapshots.retain((kept) => kept === step);
+  await faultPoint("worker.joined", step);
 }
 
 async function fetchModel(options: SyncOptions): Promise<Float32Array> {
