@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
-import { parameterLayout, parseJobSpec, resolveVocabulary } from "@segue/core";
+import { parameterLayout, parseJobSpec, resolveVocabulary, tokensPerStep } from "@segue/core";
 import { planDemo, plannedSpec } from "../src/demo/plan.js";
 
 const recipes = new URL("../../../recipes/", import.meta.url);
@@ -15,7 +15,7 @@ describe("recipes", () => {
     const { spec } = read("mamba2-130m.yaml");
     // GPT-NeoX has 50,277 tokens.
     assert.equal(parameterLayout(resolveVocabulary(spec, 50_277).model).size, 128_989_632);
-    assert.equal(spec.batch.shards * spec.batch.lanesPerShard * spec.tbptt.segmentTokens, 524_288);
+    assert.equal(tokensPerStep(spec), 524_288);
   });
 
   it("passkey-demo asks for keys that lie beyond the segment of the question", () => {

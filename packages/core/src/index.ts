@@ -13,6 +13,7 @@ export {
 export { randomStream, type Random } from "./random.js";
 export { DEFAULT_EVALUATION, DEFAULT_PASSKEY_DATA, DEFAULT_SPEC, MODEL_PRESETS } from "./spec/defaults.js";
 export { LIMITS, type JobSpecInput } from "./spec/schema.js";
+export { laneTokensPerStep, tokensPerStep } from "./spec/step-tokens.js";
 export { resolveVocabulary, specInvalid, validateJobSpec, type ParsedSpec } from "./spec/validate.js";
 export { jobSpecToYaml, parseJobSpec } from "./spec/yaml.js";
 export { maximalNodes, splitPoint, type ReductionNode } from "./reduction/tree.js";

@@ -1,6 +1,13 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { SegmentCutter, shuffledDocument, type DocumentSource, type SegmentCutterOptions, type StepSegments } from "@segue/core";
+import {
+  laneTokensPerStep,
+  SegmentCutter,
+  shuffledDocument,
+  type DocumentSource,
+  type SegmentCutterOptions,
+  type StepSegments,
+} from "@segue/core";
 
 const EOS = 0;
 
@@ -37,6 +44,7 @@ interface Settings {
   readonly shards?: number;
   readonly lanesPerShard?: number;
   readonly segmentTokens?: number;
+  readonly segmentsPerStep?: number;
   readonly segmentsPerChain?: number;
   readonly resetAtDocumentEnd?: boolean;
   readonly minDocumentTokens?: number;
@@ -46,14 +54,15 @@ interface Settings {
 }
 
 function options(settings: Settings): SegmentCutterOptions {
-  const { lengths, shards = 1, lanesPerShard = 1, segmentTokens = 4, segmentsPerChain = 0, resetAtDocumentEnd = true } = settings;
+  const { lengths, shards = 1, lanesPerShard = 1, resetAtDocumentEnd = true } = settings;
+  const { segmentTokens = 4, segmentsPerStep = 1, segmentsPerChain = 0 } = settings;
   const { minDocumentTokens = 0, epochs = 1, shuffle = false, seed = 1 } = settings;
   return {
     source: source(lengths),
     eosId: EOS,
     seed,
     data: { minDocumentTokens, epochs, shuffle },
-    tbptt: { segmentTokens, segmentsPerChain, resetAtDocumentEnd },
+    tbptt: { segmentTokens, segmentsPerStep, segmentsPerChain, resetAtDocumentEnd },
     batch: { shards, lanesPerShard },
   };
 }
@@ -73,11 +82,10 @@ function lane(steps: readonly StepSegments[], index: number, { batch, tbptt }: S
     missing: number,
   ) =>
     steps.flatMap((step) => {
-      const from = (index % batch.lanesPerShard) * tbptt.segmentTokens;
+      const tokens = laneTokensPerStep(tbptt);
+      const from = (index % batch.lanesPerShard) * tokens;
       const array = pick(step, Math.floor(index / batch.lanesPerShard));
-      return array
-        ? Array.from(array.subarray(from, from + tbptt.segmentTokens))
-        : new Array<number>(tbptt.segmentTokens).fill(missing);
+      return array ? Array.from(array.subarray(from, from + tokens)) : new Array<number>(tokens).fill(missing);
     });
   return {
     tokens: row((step, shard) => step.shards[shard]!.tokens, 0),
@@ -92,6 +100,7 @@ const settings = fc.record({
   shards: fc.integer({ min: 1, max: 3 }),
   lanesPerShard: fc.integer({ min: 1, max: 3 }),
   segmentTokens: fc.integer({ min: 2, max: 9 }),
+  segmentsPerStep: fc.integer({ min: 1, max: 4 }),
   segmentsPerChain: fc.integer({ min: 0, max: 3 }),
   resetAtDocumentEnd: fc.boolean(),
   minDocumentTokens: fc.integer({ min: 0, max: 8 }),
@@ -134,6 +143,19 @@ describe("SegmentCutter", () => {
       [0, 8, 16],
     );
     assert.deepEqual(weights, [...new Array<number>(19).fill(1), 0]);
+  });
+
+  it("puts the same segments into steps of several, a chain's end inside a step included", async () => {
+    const single = options({ lengths: [19, 40], segmentsPerChain: 2 });
+    const several = options({ lengths: [19, 40], segmentsPerChain: 2, segmentsPerStep: 3 });
+    const [singles, steps] = [await cutAll(single), await cutAll(several)];
+    const [expected, cut] = [lane(singles, 0, single), lane(steps, 0, several)];
+    const length = expected.tokens.length;
+    assert.deepEqual([steps.length, length, cut.tokens.length], [5, 60, 60]);
+    assert.deepEqual(cut, expected);
+    const atStep = steps.map(({ cursor }) => cursor.lanes);
+    const atSingle = singles.filter((_, index) => index % 3 === 2).map(({ cursor }) => cursor.lanes);
+    assert.deepEqual(atStep, atSingle);
   });
 
   it("gives documents to lanes in order and pads dry lanes with weight 0", async () => {

@@ -1,5 +1,13 @@
 import assert from "node:assert/strict";
-import { jobSpecToYaml, parseJobSpec, resolveVocabulary, SegueError, validateJobSpec, type JobSpecInput } from "@segue/core";
+import {
+  jobSpecToYaml,
+  parseJobSpec,
+  resolveVocabulary,
+  SegueError,
+  tokensPerStep,
+  validateJobSpec,
+  type JobSpecInput,
+} from "@segue/core";
 
 const minimal = {
   model: { layers: 2, dModel: 64, headDim: 32, dState: 64 },
@@ -47,9 +55,13 @@ describe("job spec", () => {
   });
 
   it("turns tokens into steps, rounding up", () => {
-    const tokensPerStep = 4 * 2 * 256;
-    const steps = (tokens: number): number => validateJobSpec({ ...minimal, train: { tokens } }).spec.train.steps;
-    assert.deepEqual([steps(1), steps(tokensPerStep), steps(tokensPerStep + 1)], [1, 1, 2]);
+    for (const segmentsPerStep of [1, 3]) {
+      const stepTokens = 4 * 2 * segmentsPerStep * 256;
+      const tbptt = { ...minimal.tbptt, segmentsPerStep };
+      const steps = (tokens: number): number => validateJobSpec({ ...minimal, tbptt, train: { tokens } }).spec.train.steps;
+      assert.deepEqual([steps(1), steps(stepTokens), steps(stepTokens + 1)], [1, 1, 2]);
+      assert.equal(tokensPerStep(validateJobSpec({ ...minimal, tbptt }).spec), stepTokens);
+    }
   });
 
   it("is idempotent and survives YAML", () => {
@@ -80,6 +92,14 @@ describe("job spec", () => {
     ["a list", [], "", /but is a list/],
     ["an unknown section", { ...minimal, modle: {} }, "modle", /did you mean model\?/],
     ["an unknown setting", withSection("tbptt", { segmentToken: 3 }), "tbptt.segmentToken", /did you mean segmentTokens\?/],
+    ["a misspelt gradient", withSection("tbptt", { gradient: "ful" }), "tbptt.gradient", /one of truncated, full, but is "ful"/],
+    ["steps of no segment", withSection("tbptt", { segmentsPerStep: 0 }), "tbptt.segmentsPerStep", /whole number from 1 to 4096/],
+    [
+      "a step of too many segments",
+      withSection("tbptt", { segmentsPerStep: 4096 }),
+      "batch.lanesPerShard",
+      /segmentTokens times tbptt.segmentsPerStep must not exceed 1048576 tokens a shard, but is 2097152/,
+    ],
     ["a setting like none", withSection("rounds", { colour: 3 }), "rounds.colour", /valid here: targetMs, maxSteps/],
     [
       "a setting in snake case",
@@ -179,6 +199,15 @@ describe("job spec", () => {
     assert.match(violationsOf(() => parseJobSpec("name: x\nname: y\n"))[""]!, /line 2, column 1: Map keys must be unique/);
     assert.match(violationsOf(() => parseJobSpec("name: *nowhere"))[""]!, /nowhere/);
     assert.match(violationsOf(() => parseJobSpec("x".repeat(2_000_000)))[""]!, /characters/);
+  });
+
+  it("warns of a full gradient that has nothing to flow through", () => {
+    const warning = (tbptt: object): string =>
+      validateJobSpec(withSection("tbptt", { gradient: "full", ...tbptt })).warnings.join();
+    assert.match(warning({}), /no effect on steps of one segment: set tbptt.segmentsPerStep/);
+    assert.match(warning({ segmentsPerStep: 3, carrySsm: false, carryConv: false }), /carrySsm and carryConv off every segment/);
+    assert.match(warning({ segmentsPerStep: 3, segmentsPerChain: 1 }), /with segmentsPerChain 1 every segment starts from zero/);
+    assert.equal(warning({ segmentsPerStep: 3, carrySsm: false }), "");
   });
 
   it("warns of settings without effect", () => {

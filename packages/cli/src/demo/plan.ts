@@ -1,4 +1,4 @@
-import type { JobSpec } from "@segue/core";
+import { tokensPerStep, type JobSpec } from "@segue/core";
 
 /** What the time allows. */
 export interface DemoPlan {
@@ -19,8 +19,7 @@ const MIN_STEPS = 10;
 
 /** Fits the recipe into the time left at the speed measured. Pure. */
 export function planDemo(recipe: JobSpec, tokensPerSecond: number, secondsLeft: number): DemoPlan {
-  const tokensPerStep = recipe.batch.shards * recipe.batch.lanesPerShard * recipe.tbptt.segmentTokens;
-  const affordable = Math.floor((tokensPerSecond * secondsLeft * TRAINING_SHARE) / tokensPerStep);
+  const affordable = Math.floor((tokensPerSecond * secondsLeft * TRAINING_SHARE) / tokensPerStep(recipe));
   const steps = Math.max(MIN_STEPS, Math.min(recipe.train.steps, affordable));
   const recipeSamples = recipe.evaluations[0]?.passkey.samples ?? 1;
   const promptTokens = evaluationTokens(recipe) / recipeSamples;

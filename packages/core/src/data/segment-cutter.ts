@@ -1,11 +1,12 @@
 import { SegueError } from "../errors.js";
 import type { BatchSpec, DataSpec, TbpttSpec } from "../spec/job-spec.js";
+import { laneTokensPerStep } from "../spec/step-tokens.js";
 import { initialCursor, type DataCounters, type DataCursor, type LaneCursor } from "./cursor.js";
 import { shuffledDocument } from "./document-order.js";
 import type { DocumentSource } from "./document-source.js";
 import { LaneTape, OpenDocument, type TapePosition, type TapeTarget } from "./lane-tape.js";
 
-/** One shard's part of a step; row-major [lanesPerShard, segmentTokens]. */
+/** One shard's part of a step; row-major [lanesPerShard, segmentsPerStep * segmentTokens]. */
 export interface ShardSegment {
   readonly shard: number;
   readonly tokens: Int32Array;
@@ -31,7 +32,7 @@ export interface SegmentCutterOptions {
   readonly eosId: number;
   readonly seed: number;
   readonly data: Pick<DataSpec, "minDocumentTokens" | "epochs" | "shuffle">;
-  readonly tbptt: Pick<TbpttSpec, "segmentTokens" | "segmentsPerChain" | "resetAtDocumentEnd">;
+  readonly tbptt: Pick<TbpttSpec, "segmentTokens" | "segmentsPerStep" | "segmentsPerChain" | "resetAtDocumentEnd">;
   readonly batch: BatchSpec;
   /** Continue after the step whose cursor this is; absent: from the beginning. */
   readonly cursor?: DataCursor | undefined;
@@ -40,7 +41,7 @@ export interface SegmentCutterOptions {
 interface Lane {
   readonly tape: LaneTape;
   cursor: LaneCursor;
-  /** The token that ended the last segment as a label and starts the next one as an input. */
+  /** The token that ended the last step as a label and starts the next one as an input. */
   carried: { readonly token: number; readonly weight: number; readonly start: number } | undefined;
 }
 
@@ -113,8 +114,8 @@ export class SegmentCutter {
   async #cutShard(shard: number): Promise<{ segment: ShardSegment; weight: number }> {
     const { batch, tbptt } = this.#options;
     const { lanesPerShard } = batch;
-    const { segmentTokens } = tbptt;
-    const size = lanesPerShard * segmentTokens;
+    const laneTokens = laneTokensPerStep(tbptt);
+    const size = lanesPerShard * laneTokens;
     const arrays = {
       tokens: new Int32Array(size),
       labels: new Int32Array(size),
@@ -122,12 +123,12 @@ export class SegmentCutter {
       resets: new Uint8Array(size),
     };
     for (let lane = 0; lane < lanesPerShard; lane++) {
-      const from = lane * segmentTokens;
+      const from = lane * laneTokens;
       await this.#cutLane(shard * lanesPerShard + lane, {
-        tokens: arrays.tokens.subarray(from, from + segmentTokens),
-        labels: arrays.labels.subarray(from, from + segmentTokens),
-        weights: arrays.weights.subarray(from, from + segmentTokens),
-        resets: arrays.resets.subarray(from, from + segmentTokens),
+        tokens: arrays.tokens.subarray(from, from + laneTokens),
+        labels: arrays.labels.subarray(from, from + laneTokens),
+        weights: arrays.weights.subarray(from, from + laneTokens),
+        resets: arrays.resets.subarray(from, from + laneTokens),
       });
     }
     const { tokens, labels, weights, resets } = arrays;
@@ -146,14 +147,14 @@ export class SegmentCutter {
     into: { tokens: Int32Array; labels: Int32Array; weights: Float32Array; resets: Uint8Array },
   ): Promise<void> {
     const { tbptt, eosId } = this.#options;
-    const { segmentTokens, segmentsPerChain, resetAtDocumentEnd } = tbptt;
+    const laneTokens = laneTokensPerStep(tbptt);
     const lane = this.#lanes[index];
     if (!lane) throw new RangeError(`no lane ${index}`);
 
     const strip: TapeTarget = {
-      tokens: new Int32Array(segmentTokens + 1).fill(eosId),
-      weights: new Float32Array(segmentTokens + 1),
-      starts: new Uint8Array(segmentTokens + 1),
+      tokens: new Int32Array(laneTokens + 1).fill(eosId),
+      weights: new Float32Array(laneTokens + 1),
+      starts: new Uint8Array(laneTokens + 1),
     };
     const { carried } = lane;
     const already = carried ? 1 : 0;
@@ -162,29 +163,40 @@ export class SegmentCutter {
       strip.weights[0] = carried.weight;
       strip.starts[0] = carried.start;
     }
-    const filled = already + (await lane.tape.read(strip, already, segmentTokens + 1 - already));
+    const filled = already + (await lane.tape.read(strip, already, laneTokens + 1 - already));
 
-    into.tokens.set(strip.tokens.subarray(0, segmentTokens));
+    into.tokens.set(strip.tokens.subarray(0, laneTokens));
     into.labels.set(strip.tokens.subarray(1));
     into.weights.set(strip.weights.subarray(1));
-    if (resetAtDocumentEnd) {
-      into.resets.set(strip.starts.subarray(0, segmentTokens));
-      for (let i = 0; i < segmentTokens; i++) if (strip.starts[i + 1]) into.weights[i] = 0;
+    if (tbptt.resetAtDocumentEnd) {
+      into.resets.set(strip.starts.subarray(0, laneTokens));
+      for (let i = 0; i < laneTokens; i++) if (strip.starts[i + 1]) into.weights[i] = 0;
     }
-    const chainEnds = segmentsPerChain > 0 && lane.cursor.segmentsInChain >= segmentsPerChain;
-    if (chainEnds) into.resets[0] = 1;
+    const segmentsInChain = this.#resetAtChainEnds(lane.cursor.segmentsInChain, into.resets);
 
-    const goesOn = filled > segmentTokens;
+    const goesOn = filled > laneTokens;
     lane.carried = goesOn
       ? {
-          token: strip.tokens[segmentTokens] ?? eosId,
-          weight: strip.weights[segmentTokens] ?? 0,
-          start: strip.starts[segmentTokens] ?? 0,
+          token: strip.tokens[laneTokens] ?? eosId,
+          weight: strip.weights[laneTokens] ?? 0,
+          start: strip.starts[laneTokens] ?? 0,
         }
       : undefined;
     const position: TapePosition = goesOn ? lane.tape.lastPosition : { document: null, position: 0 };
-    lane.cursor = { ...position, segmentsInChain: chainEnds ? 1 : lane.cursor.segmentsInChain + 1 };
-    this.#counters = { ...this.#counters, tokens: this.#counters.tokens + Math.min(filled, segmentTokens) };
+    lane.cursor = { ...position, segmentsInChain };
+    this.#counters = { ...this.#counters, tokens: this.#counters.tokens + Math.min(filled, laneTokens) };
+  }
+
+  /** Marks the starts of the step's segments at which a chain is over. @returns the segments of the running chain after the step */
+  #resetAtChainEnds(segmentsInChain: number, resets: Uint8Array): number {
+    const { segmentTokens, segmentsPerChain } = this.#options.tbptt;
+    let running = segmentsInChain;
+    for (let start = 0; start < resets.length; start += segmentTokens) {
+      const isOver = segmentsPerChain > 0 && running >= segmentsPerChain;
+      if (isOver) resets[start] = 1;
+      running = isOver ? 1 : running + 1;
+    }
+    return running;
   }
 
   /** The next document of the epoch's order that is long enough; null when the last epoch is over. */

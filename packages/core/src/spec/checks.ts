@@ -5,6 +5,7 @@ import { minimumPasskeyPromptTokens } from "../passkey/prompt.js";
 import { byteTokenizer } from "../tokenizer/tokenizer.js";
 import { DEFAULT_PASSKEY_DATA, DEFAULT_SPEC, MODEL_PRESETS } from "./defaults.js";
 import type { JobSpec } from "./job-spec.js";
+import { laneTokensPerStep, tokensPerStep } from "./step-tokens.js";
 import { LIMITS, type JobSpecInput } from "./schema.js";
 
 interface Checked {
@@ -134,19 +135,20 @@ function checkTraining(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void
     "train.tokens",
   );
   refuse(steps !== undefined && tokens !== undefined, "train.tokens", "excludes train.steps; remove one of them", "train.steps");
-  const perShard = batch.lanesPerShard * tbptt.segmentTokens;
-  const perStep = perShard * batch.shards;
-  const sizes = ["batch.shards", "batch.lanesPerShard", "tbptt.segmentTokens"];
+  const perShard = batch.lanesPerShard * laneTokensPerStep(tbptt);
+  const perStep = tokensPerStep(spec);
+  const sizes = ["batch.shards", "batch.lanesPerShard", "tbptt.segmentTokens", "tbptt.segmentsPerStep"];
+  const laneTokens = `tbptt.segmentTokens${tbptt.segmentsPerStep > 1 ? " times tbptt.segmentsPerStep" : ""}`;
   refuse(
     perShard > LIMITS.tokensPerShard,
     "batch.lanesPerShard",
-    `times tbptt.segmentTokens must not exceed ${LIMITS.tokensPerShard} tokens a shard, but is ${perShard}; use more shards of fewer lanes`,
+    `times ${laneTokens} must not exceed ${LIMITS.tokensPerShard} tokens a shard, but is ${perShard}; use more shards of fewer lanes`,
     ...sizes,
   );
   refuse(
     perShard <= LIMITS.tokensPerShard && perStep > LIMITS.tokensPerStep,
     "batch.shards",
-    `times lanesPerShard times tbptt.segmentTokens must not exceed ${LIMITS.tokensPerStep} tokens a step, but is ${perStep}`,
+    `times lanesPerShard times ${laneTokens} must not exceed ${LIMITS.tokensPerStep} tokens a step, but is ${perStep}`,
     ...sizes,
   );
   refuse(
@@ -226,6 +228,15 @@ function warningsFor(spec: JobSpec): string[] {
   warn(
     noCarry && tbptt.segmentsPerChain !== DEFAULT_SPEC.tbptt.segmentsPerChain,
     "tbptt.segmentsPerChain has no effect: with carrySsm and carryConv off every segment starts from zero.",
+  );
+  const full = tbptt.gradient === "full";
+  warn(
+    full && tbptt.segmentsPerStep === 1,
+    "tbptt.gradient full has no effect on steps of one segment: set tbptt.segmentsPerStep to the segments it should flow through.",
+  );
+  warn(
+    full && tbptt.segmentsPerStep > 1 && (noCarry || tbptt.segmentsPerChain === 1),
+    `tbptt.gradient full has no effect: with ${noCarry ? "carrySsm and carryConv off" : "segmentsPerChain 1"} every segment starts from zero.`,
   );
   warn(
     model.chunk > tbptt.segmentTokens && model.chunk !== DEFAULT_SPEC.model.chunk,

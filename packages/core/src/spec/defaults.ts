@@ -29,6 +29,8 @@ export const DEFAULT_SPEC = {
   tokenizer: { kind: "bytes" },
   tbptt: {
     segmentTokens: 2048, // the paper's "12 segments" come from segments of 2K
+    segmentsPerStep: 1,
+    gradient: "truncated",
     segmentsPerChain: 12,
     carrySsm: true,
     carryConv: true, // the paper's code starts the convolution from zeros; carrying it is exact

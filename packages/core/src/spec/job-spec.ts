@@ -64,6 +64,10 @@ export interface TokenizerSpec {
 
 export interface TbpttSpec {
   readonly segmentTokens: number;
+  /** Consecutive segments of every lane that one optimizer step consumes. */
+  readonly segmentsPerStep: number;
+  /** How far gradients flow back: to the start of their segment, or through all segments of the step. */
+  readonly gradient: "truncated" | "full";
   /** Segments until the state is zeroed again; 0: unlimited. */
   readonly segmentsPerChain: number;
   readonly carrySsm: boolean;

@@ -82,6 +82,8 @@ export const jobSpecInputSchema = section({
   }).optional(),
   tbptt: section({
     segmentTokens: integer(2, 2 ** 20),
+    segmentsPerStep: integer(1, 4096),
+    gradient: choice("truncated", "full"),
     segmentsPerChain: integer(0, uint32),
     carrySsm: flag(),
     carryConv: flag(),

@@ -19,6 +19,7 @@ import type {
   TrainSpec,
   WorkersSpec,
 } from "./job-spec.js";
+import { tokensPerStep } from "./step-tokens.js";
 import { jobSpecInputSchema, settingNames, type JobSpecInput } from "./schema.js";
 
 export interface ParsedSpec {
@@ -116,8 +117,7 @@ function fillDefaults(input: JobSpecInput): JobSpec {
   const batch = fill<BatchSpec>(DEFAULT_SPEC.batch, input.batch);
   const tbptt = fill<TbpttSpec>(DEFAULT_SPEC.tbptt, input.tbptt);
   const { tokens, ...train } = input.train ?? {};
-  const tokensPerStep = batch.shards * batch.lanesPerShard * tbptt.segmentTokens;
-  const steps = train.steps ?? Math.ceil((tokens ?? 0) / tokensPerStep);
+  const steps = train.steps ?? Math.ceil((tokens ?? 0) / tokensPerStep({ batch, tbptt }));
   return {
     name: input.name ?? DEFAULT_SPEC.name,
     seed: input.seed ?? DEFAULT_SPEC.seed,

@@ -1,4 +1,4 @@
-import { parameterLayout, type JobSpec } from "@segue/core";
+import { parameterLayout, tokensPerStep } from "@segue/core";
 import { JobPhase, type JobSchema } from "@segue/protocol";
 import { jobSpecToProto } from "@segue/runtime";
 import type { MessageInitShape } from "@bufbuild/protobuf";
@@ -9,10 +9,6 @@ import type { LiveStatus } from "./live-status.js";
 export interface JobView {
   readonly record: JobRecord;
   readonly live: LiveStatus;
-}
-
-export function tokensPerStep({ batch, tbptt }: JobSpec): number {
-  return batch.shards * batch.lanesPerShard * tbptt.segmentTokens;
 }
 
 /** Seconds left at the present speed; 0 when unknown or over. */

@@ -1,7 +1,7 @@
-import { parameterLayout } from "@segue/core";
+import { parameterLayout, tokensPerStep } from "@segue/core";
 import { redisKeys, type MetricsWriter } from "@segue/runtime";
 import type { Manifest } from "../checkpoints/manifest.js";
-import { etaSeconds, tokensPerStep, type JobView } from "../jobs/job-view.js";
+import { etaSeconds, type JobView } from "../jobs/job-view.js";
 import type { StepMetrics } from "../run/step-metrics.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 

@@ -4,6 +4,7 @@ import {
   createLedger,
   decide,
   SegueError,
+  tokensPerStep,
   type Decision,
   type Intent,
   type JobSpec,
@@ -17,7 +18,6 @@ import type { CheckpointStore } from "../checkpoints/checkpoint-store.js";
 import type { DataSource } from "../feed/step-cutter.js";
 import { SegmentFeed } from "../feed/segment-feed.js";
 import type { JobBook } from "../jobs/job-book.js";
-import { tokensPerStep } from "../jobs/job-view.js";
 import type { JobMetrics } from "../metrics/job-metrics.js";
 import { engineOn, type Demand } from "../workers/allocate.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";

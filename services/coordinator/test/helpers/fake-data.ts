@@ -1,4 +1,4 @@
-import { SegueError, type JobSpec } from "@segue/core";
+import { laneTokensPerStep, SegueError, type JobSpec } from "@segue/core";
 import type { CutStep, DataSource } from "@segue/coordinator";
 
 /** Segments of made-up tokens that depend on step and shard alone; the cursor is the next step. `missing` in data.textField is refused. */
@@ -19,7 +19,7 @@ export const fakeData: DataSource = {
 };
 
 function cut(spec: JobSpec, step: number): CutStep {
-  const positions = spec.batch.lanesPerShard * spec.tbptt.segmentTokens;
+  const positions = spec.batch.lanesPerShard * laneTokensPerStep(spec.tbptt);
   const shards = Array.from({ length: spec.batch.shards }, (_, shard) => {
     const tokens = Int32Array.from({ length: positions }, (_, i) => (step * 7 + shard * 3 + i) % 256);
     const bytes = new Uint8Array(tokens.buffer);

@@ -1,4 +1,4 @@
-import { SegueError, type JobSpec } from "@segue/core";
+import { laneTokensPerStep, SegueError, type JobSpec } from "@segue/core";
 import type { Segments, ShardSegment } from "@segue/protocol";
 import type { ShardBatch } from "../compute/calls.js";
 
@@ -10,10 +10,10 @@ export interface StepSegments {
 
 /**
  * Takes a step's segments off the wire.
- * @throws SegueError SEGMENT_INVALID when an array does not have lanesPerShard * segmentTokens entries
+ * @throws SegueError SEGMENT_INVALID when an array does not have lanesPerShard * segmentsPerStep * segmentTokens entries
  */
 export function stepSegments(message: Segments, spec: JobSpec): StepSegments {
-  const entries = spec.batch.lanesPerShard * spec.tbptt.segmentTokens;
+  const entries = spec.batch.lanesPerShard * laneTokensPerStep(spec.tbptt);
   return { totalWeight: message.totalWeight, batches: message.shards.map((segment) => shardBatch(segment, entries)) };
 }
 

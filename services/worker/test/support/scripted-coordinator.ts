@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { randomStream, validateJobSpec, type JobSpec } from "@segue/core";
+import { laneTokensPerStep, randomStream, validateJobSpec, type JobSpec } from "@segue/core";
 import {
   Workers,
   type AttachRequest,
@@ -206,7 +206,7 @@ export async function runRound(generation: Generation, firstStep: number, steps:
 }
 
 function segment(spec: JobSpec, step: number, shard: number, firstToken: number | undefined) {
-  const entries = spec.batch.lanesPerShard * spec.tbptt.segmentTokens;
+  const entries = spec.batch.lanesPerShard * laneTokensPerStep(spec.tbptt);
   const random = randomStream(3, "segment", step, shard);
   const bytes = (values: Int32Array | Float32Array): Uint8Array => new Uint8Array(values.buffer as ArrayBuffer);
   const draw = (): Int32Array => Int32Array.from({ length: entries }, () => random.below(250));

@@ -399,28 +399,28 @@ export type ShardSegment = Message<"segue.v1.ShardSegment"> & {
   shard: number;
 
   /**
-   * int32 little-endian [lanesPerShard, segmentTokens].
+   * int32 little-endian [lanesPerShard, segmentsPerStep * segmentTokens].
    *
    * @generated from field: bytes tokens = 2;
    */
   tokens: Uint8Array;
 
   /**
-   * int32 little-endian [lanesPerShard, segmentTokens].
+   * int32 little-endian [lanesPerShard, segmentsPerStep * segmentTokens].
    *
    * @generated from field: bytes labels = 3;
    */
   labels: Uint8Array;
 
   /**
-   * float32 little-endian [lanesPerShard, segmentTokens]; 0 masks a label. Empty: all 1.
+   * float32 little-endian [lanesPerShard, segmentsPerStep * segmentTokens]; 0 masks a label. Empty: all 1.
    *
    * @generated from field: bytes weights = 4;
    */
   weights: Uint8Array;
 
   /**
-   * uint8 [lanesPerShard, segmentTokens]; 1: the state is zeroed before this token. Empty: none.
+   * uint8 [lanesPerShard, segmentsPerStep * segmentTokens]; 1: the state is zeroed before this token. Empty: none.
    *
    * @generated from field: bytes resets = 5;
    */
