@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import { addCertsCommand } from "./commands/certs.js";
+import { addChaosCommand } from "./commands/chaos.js";
 import { addCheckpointsCommand } from "./commands/checkpoints.js";
 import { addClusterCommand } from "./commands/cluster.js";
 import { addEvaluateCommand } from "./commands/evaluate.js";
@@ -44,6 +45,7 @@ export function createProgram(runtime: CliRuntime): Command {
   addClusterCommand(program, runtime);
   addCertsCommand(program, runtime);
   addVerifyCommand(program, runtime);
+  addChaosCommand(program, runtime);
   return program;
 }
 
