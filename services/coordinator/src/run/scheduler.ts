@@ -4,7 +4,8 @@ import { isFinal } from "../jobs/job-record.js";
 import { allocate } from "../workers/allocate.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 import type { PoolListener, WorkerMessage } from "../workers/worker-pool.js";
-import { JobRunner, type RunnerDependencies } from "./job-runner.js";
+import { JobRunner } from "./job-runner.js";
+import type { RunnerDependencies } from "./runner-parts.js";
 
 export interface SchedulerOptions {
   readonly book: JobBook;

@@ -1,0 +1,90 @@
+import { tokensPerStep } from "@segue/core";
+import type { CutStep } from "../feed/step-cutter.js";
+import { SegmentFeed } from "../feed/segment-feed.js";
+import { CheckpointKeeper } from "./checkpoint-keeper.js";
+import { LaneStateStore } from "./lane-states.js";
+import type { RunnerParts } from "./runner-parts.js";
+
+/** Where a job stands besides its weights: data cursor, lane states, checkpoints. Commits move all of it on, a restore takes all of it back. */
+export class CommittedCut {
+  readonly #parts: RunnerParts;
+  readonly #states: LaneStateStore;
+  readonly keeper: CheckpointKeeper;
+  #feed: SegmentFeed | undefined;
+
+  constructor(parts: RunnerParts) {
+    this.#parts = parts;
+    this.#states = new LaneStateStore(parts.jobId, parts.spec, parts.registry);
+    this.keeper = new CheckpointKeeper(parts);
+  }
+
+  /** The segments after the committed step; there is none before the first restore. */
+  get feed(): SegmentFeed {
+    if (!this.#feed) throw new Error("a round before the feed was opened");
+    return this.#feed;
+  }
+
+  /** Goes to the newest checkpoint, or to the beginning. */
+  async restore(): Promise<void> {
+    const { checkpoints, data, book, spec, jobId, ledger, logger } = this.#parts;
+    await this.keeper.settle();
+    const checkpoint = await checkpoints.loadNewest(spec);
+    const step = checkpoint?.cursor.step ?? 0;
+    await this.#feed?.close();
+    this.#feed = new SegmentFeed(await data.open(spec, checkpoint?.cursor.data), step);
+    ledger.apply({ type: "restored", step, weightsDigest: checkpoint?.manifest.weightsDigest ?? "" });
+    if (checkpoint) this.#states.commit(step, checkpoint.states);
+    else this.#states.clear();
+    this.keeper.restored(checkpoint);
+    const { loss = 0, documentsRead = 0, documentsDroppedShort = 0 } = checkpoint?.cursor ?? {};
+    const digest = checkpoint?.manifest.digest;
+    book.setLive(jobId, {
+      step,
+      loss,
+      documentsRead,
+      documentsDroppedShort,
+      checkpointStep: step,
+      checkpointDigest: digest ?? "",
+    });
+    logger.info({ event: "jobRestored", step, digest }, "the job is at a checkpoint or its start");
+  }
+
+  /** Follows the ledger to a step just committed. `states`: of every shard; `cut`: of the last step before it; `loss`: of that step. */
+  commit(states: readonly Uint8Array[], { cursor, documentsRead, documentsDroppedShort }: CutStep, loss: number): void {
+    const { step, weightsDigest } = this.#parts.ledger.state;
+    const { feed } = this;
+    this.#states.commit(step, states);
+    feed.discardBefore(step);
+    this.keeper.committed(
+      { step, tokens: step * tokensPerStep(this.#parts.spec), loss, documentsRead, documentsDroppedShort, data: cursor },
+      { eosId: feed.eosId, tokenizerJson: feed.tokenizerJson, states, weightsDigest },
+    );
+  }
+
+  /** Writes the committed step in the background if a regular checkpoint is due. */
+  checkpointIfDue(): void {
+    const { ledger } = this.#parts;
+    const { step, totalSteps } = ledger.state;
+    if (!this.keeper.isDue(step, totalSteps)) return;
+    void this.keeper.start(ledger.state).then((written) => written && ledger.apply({ type: "checkpointWritten", step }));
+  }
+
+  /** Writes the committed step unless a checkpoint of it exists. @returns false when nobody holds it any more */
+  async makeDurable(): Promise<boolean> {
+    const { ledger } = this.#parts;
+    await this.keeper.settle();
+    const { step, durableStep, holders } = ledger.state;
+    if (step === durableStep) return true;
+    if (holders.length === 0 || !(await this.keeper.start(ledger.state))) return false;
+    ledger.apply({ type: "checkpointWritten", step });
+    return true;
+  }
+
+  /** Frees memory and files at once; errors are logged. */
+  close(): void {
+    this.#states.clear();
+    this.#feed
+      ?.close()
+      .catch((error: unknown) => this.#parts.logger.warn({ event: "feedCloseFailed", err: error }, "closing the data failed"));
+  }
+}

@@ -1,0 +1,115 @@
+import { SegueError, tokensPerStep } from "@segue/core";
+import type { CommittedCut } from "./committed-cut.js";
+import { pullLaneStates, STATES_PULL_FAILED } from "./lane-states.js";
+import { roundSteps, smoothedStepMs } from "./round-steps.js";
+import type { RunnerParts } from "./runner-parts.js";
+import { roundMetrics } from "./step-metrics.js";
+
+export interface RoundsOptions {
+  readonly parts: RunnerParts;
+  readonly cut: CommittedCut;
+  /** Whether a round may start now; asked after everything that takes time. */
+  readonly mayStart: () => boolean;
+  /** A member did not do its part. */
+  readonly onFailed: (generation: number, workerId: string, error: SegueError) => void;
+  /** The job cannot go on. */
+  readonly onFatal: (error: Error) => void;
+}
+
+/** Starts and commits the rounds of one job. */
+export class Rounds {
+  readonly #options: RoundsOptions;
+  #stepMs: number | undefined;
+  #previousSteps = 0;
+  #startedAtMs = 0;
+
+  constructor(options: RoundsOptions) {
+    this.#options = options;
+  }
+
+  async start(): Promise<void> {
+    const { parts, cut, mayStart, onFatal } = this.#options;
+    const { spec, ledger, dispatcher } = parts;
+    const { feed, keeper } = cut;
+    const { generation, step, totalSteps } = ledger.state;
+    const wanted = roundSteps({
+      step,
+      totalSteps,
+      targetMs: spec.rounds.targetMs,
+      maxSteps: spec.rounds.maxSteps,
+      checkpointEverySteps: spec.checkpoints.everySteps,
+      stepMs: this.#stepMs,
+      previousSteps: this.#previousSteps,
+    });
+    await dispatcher.sendSegments(ledger.state, feed, step + wanted);
+    // Members drop the snapshot of a step when the round after it is known to be committed, which RunRound tells them.
+    await keeper.settle(step);
+    if (feed.endStep !== undefined && feed.endStep < totalSteps) ledger.apply({ type: "dataEnded", step: feed.endStep });
+    if (ledger.state.generation !== generation || !mayStart()) return;
+    const steps = Math.min(wanted, ledger.state.totalSteps - step);
+    ledger.apply({ type: "roundStarted", steps });
+    this.#startedAtMs = performance.now();
+    this.#previousSteps = steps;
+    dispatcher.runRound(ledger.state, keeper.isDue(step + steps, ledger.state.totalSteps));
+    dispatcher
+      .sendSegments(ledger.state, feed, Math.min(step + 2 * steps, ledger.state.totalSteps))
+      .catch((error: unknown) => onFatal(error instanceof Error ? error : new Error(String(error))));
+  }
+
+  /** Commits the reported round: losses, cursors, lane states and step move together. Does nothing when the round is voided meanwhile. */
+  async commit(): Promise<void> {
+    const { cut: committed, parts } = this.#options;
+    const { book, metrics, ledger, spec, jobId, logger } = parts;
+    const { feed } = committed;
+    const { round, members, generation } = ledger.state;
+    if (!round) return;
+    const roundMs = performance.now() - this.#startedAtMs;
+    const endStep = round.firstStep + round.steps;
+    const states = await this.#pullStates(endStep);
+    const cut = await feed.get(endStep - 1);
+    if (!states || !cut || ledger.state.generation !== generation || ledger.state.phase !== "reported") return;
+
+    const weights = new Map<number, number>();
+    for (let step = round.firstStep; step < endStep; step++) weights.set(step, (await feed.get(step))?.totalWeight ?? 0);
+    const steps = roundMetrics(members, round, (step) => weights.get(step) ?? 0);
+    const { loss = 0, learningRate = 0, gradientNorm = 0 } = steps.at(-1) ?? {};
+    ledger.apply({ type: "roundCommitted" });
+    committed.commit(states, cut, loss);
+    this.#stepMs = smoothedStepMs(this.#stepMs, roundMs, round.steps);
+    const { documentsRead, documentsDroppedShort } = cut;
+    const tokensPerSecond = (1_000 * round.steps * tokensPerStep(spec)) / (performance.now() - this.#startedAtMs);
+    book.setLive(jobId, {
+      step: endStep,
+      loss,
+      documentsRead,
+      documentsDroppedShort,
+      learningRate,
+      gradientNorm,
+      tokensPerSecond,
+    });
+    metrics.steps(book.get(jobId), steps);
+    logger.debug({ event: "roundCommitted", step: endStep, steps: round.steps, loss, roundMs }, "a round is committed");
+    committed.checkpointIfDue();
+  }
+
+  /** undefined when the round was voided meanwhile; a member that cannot deliver has failed. */
+  async #pullStates(step: number): Promise<Uint8Array[] | undefined> {
+    const { parts, onFailed } = this.#options;
+    const { jobId, spec, ledger, workers } = parts;
+    const signal = ledger.generationOver;
+    const { generation, members } = ledger.state;
+    const owners = members.flatMap((member) => {
+      const worker = workers.get(member.workerId);
+      return worker ? [{ ...member, worker }] : [];
+    });
+    if (owners.length < members.length) return undefined;
+    try {
+      return await pullLaneStates(jobId, spec, step, owners, signal);
+    } catch (error) {
+      if (signal.aborted) return undefined;
+      if (!(error instanceof SegueError && error.code === STATES_PULL_FAILED)) throw error;
+      onFailed(generation, error.violations?.[0]?.field ?? "", error);
+      return undefined;
+    }
+  }
+}

@@ -1,0 +1,35 @@
+import type { JobSpec } from "@segue/core";
+import type { TensorRegistry } from "@segue/protocol";
+import type { Logger } from "@segue/runtime";
+import type { CheckpointStore } from "../checkpoints/checkpoint-store.js";
+import type { DataSource } from "../feed/step-cutter.js";
+import type { JobBook } from "../jobs/job-book.js";
+import type { JobMetrics } from "../metrics/job-metrics.js";
+import type { AttachedWorker } from "../workers/attached-worker.js";
+import type { Enqueue } from "./checkpoint-keeper.js";
+import type { Dispatcher } from "./dispatcher.js";
+import type { LiveLedger } from "./live-ledger.js";
+
+export interface RunnerDependencies {
+  readonly book: JobBook;
+  readonly checkpoints: CheckpointStore;
+  readonly registry: TensorRegistry;
+  readonly data: DataSource;
+  readonly metrics: JobMetrics;
+  readonly enqueue: Enqueue;
+  readonly logger: Logger;
+  /** Where this coordinator's Tensors service answers, as workers reach it. */
+  readonly address: string;
+  /** The job has no more use for the worker. */
+  readonly release: (worker: AttachedWorker) => void;
+}
+
+/** What the parts of one job's runner share. */
+export interface RunnerParts extends RunnerDependencies {
+  readonly jobId: string;
+  readonly spec: JobSpec;
+  readonly ledger: LiveLedger;
+  /** Workers that the job has claimed, by id. */
+  readonly workers: Map<string, AttachedWorker>;
+  readonly dispatcher: Dispatcher;
+}
