@@ -12,6 +12,10 @@ import { Redis } from "ioredis";
 export interface PrivateRedis {
   /** With the password in it: not for logs. */
   readonly url: string;
+  /** SIGKILL, as a machine that loses power would; {@link restart} brings it back. */
+  kill(): Promise<void>;
+  /** Starts it again on the same port and data. @throws SegueError REDIS_FAILED */
+  restart(): Promise<void>;
   /** Lets Redis write its data out and end. Idempotent. */
   close(): Promise<void>;
 }
@@ -40,17 +44,37 @@ export async function startPrivateRedis(options: { dir: string }): Promise<Priva
     const url = `redis://:${password}@127.0.0.1:${port}`;
     try {
       await answering(server, url);
-      return { url, close: () => stop(server.child) };
+      return privateRedis(server, url, () => launch(redisServer, redisConfig(options.dir, port, password)));
     } catch (error) {
       await stop(server.child);
       // Somebody may have taken the port in between.
       if (attempt < PORT_ATTEMPTS && server.output().includes("Address already in use")) continue;
-      throw new SegueError("REDIS_FAILED", `redis-server did not start: ${lastLines(server.output())}`, {
-        status: "UNAVAILABLE",
-        cause: error,
-      });
+      throw startFailure(server, error);
     }
   }
+}
+
+function privateRedis(first: Launched, url: string, launchAgain: () => Launched): PrivateRedis {
+  let server = first;
+  return {
+    url,
+    async kill() {
+      server.child.kill("SIGKILL");
+      await ended(server.child);
+    },
+    async restart() {
+      server = launchAgain();
+      await answering(server, url).catch((error: unknown) => {
+        throw startFailure(server, error);
+      });
+    },
+    close: () => stop(server.child),
+  };
+}
+
+function startFailure(server: Launched, cause: unknown): SegueError {
+  const message = `redis-server did not start: ${lastLines(server.output())}`;
+  return new SegueError("REDIS_FAILED", message, { status: "UNAVAILABLE", cause });
 }
 
 interface Launched {
@@ -116,12 +140,15 @@ async function answering(server: Launched, url: string): Promise<void> {
 }
 
 async function stop(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
-  const exited = once(child, "exit");
   child.kill("SIGTERM");
   const killer = setTimeout(() => child.kill("SIGKILL"), STOP_MS);
-  await exited;
+  await ended(child);
   clearTimeout(killer);
+}
+
+async function ended(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
+  await once(child, "exit");
 }
 
 async function freePort(): Promise<number> {

@@ -61,6 +61,19 @@ describe("private Redis and what is written to it", () => {
     rmSync(folder, { recursive: true });
   });
 
+  it("comes back after SIGKILL on the same address with what it had synced", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "segue-redis-"));
+    const mortal = await startPrivateRedis({ dir: folder });
+    await connect(mortal.url).set("kept", "yes");
+    // Longer than the append-only file's second.
+    await new Promise((resolve) => setTimeout(resolve, 1_500));
+    await mortal.kill();
+    await mortal.restart();
+    assert.equal(await connect(mortal.url).get("kept"), "yes");
+    await mortal.close();
+    rmSync(folder, { recursive: true });
+  });
+
   it("ends when its parent is killed", async function () {
     if (process.platform !== "linux") this.skip();
     const folder = mkdtempSync(join(tmpdir(), "segue-redis-"));

@@ -1,6 +1,7 @@
 import { mkdir } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { SegueError } from "@segue/core";
 import { startPrivateRedis, type Fault, type PrivateRedis } from "@segue/runtime";
 import { startFaultyLink, type FaultyLink } from "./faulty-link.js";
@@ -148,6 +149,14 @@ export class LocalCluster {
   addWorker(faults?: readonly Fault[]): Promise<ServiceProcess> {
     const taken = this.names.filter((name) => name.startsWith("worker-")).length;
     return this.#startWorker(taken + 1, faults);
+  }
+
+  /** Kills the private Redis and brings it back after `deadMs`. @throws RangeError when the cluster uses somebody else's */
+  async killRedis(deadMs: number): Promise<void> {
+    if (!this.#redis) throw new RangeError("this cluster did not start its Redis");
+    await this.#redis.kill();
+    await sleep(deadMs);
+    await this.#redis.restart();
   }
 
   /** The way to a worker's tensors. @throws RangeError when the cluster has no faulty links or no such worker */
