@@ -1,6 +1,6 @@
 import { SegueError, type EvaluationSpec, type JobSpec, type Ledger } from "@segue/core";
 import { pullTensor } from "@segue/protocol";
-import { evaluationId, type Logger } from "@segue/runtime";
+import { evaluationId, faultPoint, type Logger } from "@segue/runtime";
 import type { CheckpointStore, StoredCheckpoint } from "../checkpoints/checkpoint-store.js";
 import type { LoadedCheckpoint } from "../checkpoints/load-checkpoint.js";
 import type { CheckpointCursor } from "../checkpoints/manifest.js";
@@ -90,10 +90,12 @@ export class CheckpointKeeper {
     const { jobId, spec, checkpoints, book, metrics, logger } = this.#options;
     const startedAtMs = performance.now();
     try {
+      await faultPoint("coordinator.checkpointBegins", cursor.step);
       const holders = [...ledger.holders];
       const readModel = (offset: number, length: number) => this.#readModel(cursor.step, holders, offset, length);
       const checkpoint = await checkpoints.write({ jobId, spec, cursor, ...committed, readModel });
       this.#newest = checkpoint;
+      await faultPoint("coordinator.checkpointWritten", cursor.step);
       const { step, digest, sizeBytes } = checkpoint.manifest;
       const durationMs = Math.round(performance.now() - startedAtMs);
       logger.info({ event: "checkpointWritten", step, digest, sizeBytes, durationMs }, "a checkpoint is written");

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Decision } from "@segue/core";
+import { faultPoint } from "@segue/runtime";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 import type { CommittedCut } from "./committed-cut.js";
 import type { RunnerParts } from "./runner-parts.js";
@@ -47,6 +48,7 @@ export class Membership {
     }
     // A member that joins at a step drops its snapshots of earlier ones.
     await this.#cut.keeper.settle(ledger.state.step);
+    await faultPoint("coordinator.forming", ledger.state.step);
     const decision = this.#decide();
     if (decision.type !== "form") return;
     ledger.apply({ type: "generationFormed", workerIds: decision.workerIds });

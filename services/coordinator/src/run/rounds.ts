@@ -1,4 +1,5 @@
 import { SegueError, tokensPerStep } from "@segue/core";
+import { faultPoint } from "@segue/runtime";
 import type { CommittedCut } from "./committed-cut.js";
 import { pullLaneStates, STATES_PULL_FAILED } from "./lane-states.js";
 import { roundSteps, smoothedStepMs } from "./round-steps.js";
@@ -45,12 +46,14 @@ export class Rounds {
     // Members drop the snapshot of a step when the round after it is known to be committed, which RunRound tells them.
     await keeper.settle(step);
     if (feed.endStep !== undefined && feed.endStep < totalSteps) ledger.apply({ type: "dataEnded", step: feed.endStep });
+    await faultPoint("coordinator.roundBegins", step);
     if (ledger.state.generation !== generation || !mayStart()) return;
     const steps = Math.min(wanted, ledger.state.totalSteps - step);
     ledger.apply({ type: "roundStarted", steps });
     this.#startedAtMs = performance.now();
     this.#previousSteps = steps;
     dispatcher.runRound(ledger.state, keeper.isDue(step + steps, ledger.state.totalSteps));
+    await faultPoint("coordinator.roundStarted", step);
     dispatcher
       .sendSegments(ledger.state, feed, Math.min(step + 2 * steps, ledger.state.totalSteps))
       .catch((error: unknown) => onFatal(error instanceof Error ? error : new Error(String(error))));
@@ -65,7 +68,9 @@ export class Rounds {
     if (!round) return;
     const roundMs = performance.now() - this.#startedAtMs;
     const endStep = round.firstStep + round.steps;
+    await faultPoint("coordinator.roundReported", endStep);
     const states = await this.#pullStates(endStep);
+    await faultPoint("coordinator.statesPulled", endStep);
     const cut = await feed.get(endStep - 1);
     if (!states || !cut || ledger.state.generation !== generation || ledger.state.phase !== "reported") return;
 
@@ -90,6 +95,7 @@ export class Rounds {
     metrics.steps(book.get(jobId), steps);
     logger.debug({ event: "roundCommitted", step: endStep, steps: round.steps, loss, roundMs }, "a round is committed");
     committed.checkpointIfDue();
+    await faultPoint("coordinator.roundCommitted", endStep);
   }
 
   /** undefined when the round was voided meanwhile; a member that cannot deliver has failed. */
