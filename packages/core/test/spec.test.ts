@@ -48,7 +48,7 @@ describe("job spec", () => {
     assert.equal(spec.optimizer.learningRate, 5e-4);
     assert.equal(spec.data.minDocumentTokens, 0);
     assert.deepEqual(spec.schedule, { warmupSteps: 10, decaySteps: 10, decay: "linear", finalRatio: 0 });
-    assert.deepEqual(spec.workers, { min: 1, max: 4 });
+    assert.deepEqual(spec.workers, { min: 1, max: 4, stragglerFactor: 2 });
     const files = validateJobSpec({ ...minimal, data: { paths: ["a.txt"] }, train: { steps: 1_000_000 } }).spec;
     assert.equal(files.data.minDocumentTokens, 4096);
     assert.deepEqual([files.schedule.warmupSteps, files.schedule.decaySteps], [1000, 100_000]);

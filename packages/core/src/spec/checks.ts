@@ -8,6 +8,8 @@ import type { JobSpec } from "./job-spec.js";
 import { laneTokensPerStep, tokensPerStep } from "./step-tokens.js";
 import { LIMITS, type JobSpecInput } from "./schema.js";
 
+const LEAST_STRAGGLER_FACTOR = 1.2;
+
 interface Checked {
   readonly violations: Violation[];
   readonly warnings: string[];
@@ -184,6 +186,12 @@ function checkTraining(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void
     `must not exceed ${input.workers?.max === undefined ? "batch.shards" : "workers.max"}, ${workers.max}, but is ${workers.min}`,
     "workers.max",
     "batch.shards",
+  );
+  const { stragglerFactor } = workers;
+  refuse(
+    stragglerFactor > 0 && stragglerFactor < LEAST_STRAGGLER_FACTOR,
+    "workers.stragglerFactor",
+    `must be 0 (off) or at least ${LEAST_STRAGGLER_FACTOR}, since step times vary, but is ${stragglerFactor}`,
   );
 }
 

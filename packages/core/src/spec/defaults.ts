@@ -7,6 +7,7 @@ import type { EvaluationSpec, JobSpec, ModelSpec, PasskeyDataSpec } from "./job-
 export const DEFAULT_SPEC = {
   name: "job",
   seed: 0,
+  priority: 0,
   model: {
     dState: 128,
     headDim: 64,
@@ -48,7 +49,7 @@ export const DEFAULT_SPEC = {
   rounds: { targetMs: 2000, maxSteps: 256 },
   checkpoints: { everySteps: 1000, keepLast: 3 },
   evaluations: [],
-  workers: { min: 1 }, // max when not given: one worker for each shard
+  workers: { min: 1, stragglerFactor: 2 }, // max when not given: one worker for each shard
 } as const satisfies {
   [K in keyof JobSpec]: K extends "schedule" ? object : Partial<JobSpec[K]>;
 };

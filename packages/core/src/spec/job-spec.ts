@@ -3,6 +3,8 @@ export interface JobSpec {
   readonly name: string;
   /** Seeds initialisation, document order and synthetic documents; uint32. */
   readonly seed: number;
+  /** Jobs of higher priority get workers first; those of equal priority in order of submission. Nobody loses workers to it. */
+  readonly priority: number;
   readonly model: ModelSpec;
   readonly data: DataSpec;
   readonly tokenizer: TokenizerSpec;
@@ -137,4 +139,6 @@ export interface PasskeyEvaluationSpec {
 export interface WorkersSpec {
   readonly min: number;
   readonly max: number;
+  /** A member that takes this many times the others' median time is moved off when a spare worker is there; 0: never. */
+  readonly stragglerFactor: number;
 }

@@ -45,6 +45,7 @@ const required = <T extends z.ZodType>(optional: z.ZodOptional<T>) => optional.u
 export const jobSpecInputSchema = section({
   name: name(),
   seed: integer(0, uint32),
+  priority: integer(-1_000, 1_000),
   model: section({
     preset: text(),
     layers: integer(1, 256),
@@ -141,6 +142,7 @@ export const jobSpecInputSchema = section({
   workers: section({
     min: integer(1, 4096),
     max: integer(1, 4096),
+    stragglerFactor: number(0, 1_000),
   }).optional(),
 });
 

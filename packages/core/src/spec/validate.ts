@@ -121,6 +121,7 @@ function fillDefaults(input: JobSpecInput): JobSpec {
   return {
     name: input.name ?? DEFAULT_SPEC.name,
     seed: input.seed ?? DEFAULT_SPEC.seed,
+    priority: input.priority ?? DEFAULT_SPEC.priority,
     model: fillModel(input),
     data: fillData(input.data),
     tokenizer: fill<TokenizerSpec>(DEFAULT_SPEC.tokenizer, input.tokenizer),
