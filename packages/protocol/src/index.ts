@@ -151,8 +151,9 @@ export {
   type Tensor,
   type TensorDtype,
 } from "./tensors/tensor.js";
-export { TensorRegistry } from "./tensors/registry.js";
-export { MAX_WAIT_MS, tensorsHandlers } from "./tensors/serve.js";
+export { MAX_WAIT_MS, TensorRegistry } from "./tensors/registry.js";
+export { tensorsHandlers } from "./tensors/serve.js";
+export { pullSeries, type SeriesItem, type SeriesOptions } from "./tensors/series.js";
 export { pullTensor, type PulledTensor, type PullOptions } from "./tensors/pull.js";
 export { readStatusDetails, statusDetailsMetadata, type StatusDetails } from "./status-details.js";
 export { create, type DescService, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";

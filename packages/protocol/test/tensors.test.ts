@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash, randomFillSync } from "node:crypto";
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
-import { createConnection, createServer, type AddressInfo, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { credentials, status } from "@grpc/grpc-js";
@@ -11,10 +10,12 @@ import {
   TensorRegistry,
   Tensors,
   tensorsHandlers,
+  type CallContext,
   type Handlers,
   type MessageInitShape,
   type PullResponseSchema,
 } from "../src/index.js";
+import { breakingProxy } from "./breaking-proxy.js";
 import { startLocalServer } from "./local-server.js";
 
 type Response = MessageInitShape<typeof PullResponseSchema>;
@@ -155,12 +156,11 @@ describe("pulled tensors", () => {
   });
 
   it("fail in bounded time when the peer falls silent", async () => {
-    const { client } = await serve({
-      async *pull(_request, { signal }) {
-        yield* [];
-        await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
-      },
-    });
+    const silent = async function* (_request: unknown, { signal }: CallContext): AsyncGenerator<never> {
+      yield* [];
+      await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
+    };
+    const { client } = await serve({ pull: silent, pullSeries: silent });
     await assert.rejects(pullTensor(client, "x", { idleMs: 100 }), { code: status.DEADLINE_EXCEEDED, reason: "PULL_STALLED" });
   });
 
@@ -242,45 +242,6 @@ function scripted(bytes: Uint8Array, sha256: string, cuts: readonly (readonly [n
       }
       yield { part: { case: "trailer", value: { sha256 } } };
     },
-  };
-}
-
-/** Forwards connections to a port; the i-th is cut after budgets[i] bytes towards the client, later ones never. */
-async function breakingProxy(port: number, budgets: readonly number[]) {
-  const sockets = new Set<Socket>();
-  let connections = 0;
-  let bytes = 0;
-  const server = createServer((client) => {
-    let budget = budgets[connections++] ?? Infinity;
-    const upstream = createConnection(port, "127.0.0.1");
-    for (const socket of [client, upstream]) {
-      sockets.add(socket);
-      socket.on("error", () => undefined);
-      socket.on("close", () => {
-        sockets.delete(socket);
-        client.destroy();
-        upstream.destroy();
-      });
-    }
-    client.pipe(upstream);
-    upstream.on("data", (data) => {
-      budget -= data.byteLength;
-      bytes += data.byteLength;
-      if (budget < 0) client.destroy();
-      else if (!client.write(data)) {
-        upstream.pause();
-        client.once("drain", () => upstream.resume());
-      }
-    });
-  });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  return {
-    port: (server.address() as AddressInfo).port,
-    connections: () => connections,
-    bytes: () => bytes,
-    close() {
-      server.close();
-      for (const socket of sockets) socket.destroy();
-    },
+    async *pullSeries(): AsyncGenerator<never> {},
   };
 }

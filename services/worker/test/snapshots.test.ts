@@ -45,6 +45,7 @@ describe("snapshots", () => {
         yield {};
         await new Promise<void>((resolve) => (finish = resolve));
       },
+      async *pullSeries() {},
     };
     const [request, context] = [{ ref: "job/j/snapshot/0/model" }, {}] as unknown as Parameters<typeof handlers.pull>;
     const responses = pulls.counting(handlers).pull(request, context);

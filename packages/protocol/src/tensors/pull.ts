@@ -1,11 +1,12 @@
 import { createHash, type Hash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { status } from "@grpc/grpc-js";
-import { onAbort, untilAborted } from "../abort.js";
+import { untilAborted } from "../abort.js";
 import type { Client } from "../client.js";
 import type { PullResponse, TensorHeader, Tensors } from "../gen/segue/v1/tensors_pb.js";
 import { isServiceError, RpcError } from "../rpc-error.js";
 import { isTensorDtype, tensorBytes, type TensorDtype } from "./tensor.js";
+import { Watchdog } from "./watchdog.js";
 
 export interface PullOptions {
   /** First byte wanted. */
@@ -30,8 +31,14 @@ export interface PulledTensor {
 }
 
 /** Breaks in a row, none of them after at least one more chunk, that a pull survives. */
-const MAX_RESUMES = 5;
+export const MAX_RESUMES = 5;
 const FIRST_PAUSE_MS = 50;
+
+/** Pause before the attempt after `breaks` breaks in a row. */
+export function resumePauseMs(breaks: number): number {
+  return FIRST_PAUSE_MS * 2 ** breaks;
+}
+
 const DEFAULT_IDLE_MS = 30_000;
 
 /** What has arrived so far, over all attempts. */
@@ -58,7 +65,7 @@ export async function pullTensor(client: Client<typeof Tensors>, ref: string, op
       if (!isServiceError(error) || error.code !== status.UNAVAILABLE || options.signal?.aborted) throw error;
       breaks = progress.received > before ? 1 : breaks + 1;
       if (breaks > MAX_RESUMES) throw error;
-      await untilAborted(sleep(FIRST_PAUSE_MS * 2 ** breaks), options.signal);
+      await untilAborted(sleep(resumePauseMs(breaks)), options.signal);
     }
   }
 }
@@ -164,33 +171,4 @@ function checkHeader(ref: string, header: TensorHeader, options: PullOptions, pr
 
 function broken(ref: string, what: string): RpcError {
   return new RpcError(status.DATA_LOSS, "TENSOR_STREAM_BROKEN", `${ref}: ${what}`);
-}
-
-/** Aborts its signal when it is not fed in time, or with the outer signal. */
-class Watchdog {
-  readonly #controller = new AbortController();
-  readonly #forget: () => void;
-  #timer: NodeJS.Timeout | undefined;
-  starved = false;
-
-  constructor(outer: AbortSignal | undefined) {
-    this.#forget = onAbort(outer, () => this.#controller.abort());
-  }
-
-  get signal(): AbortSignal {
-    return this.#controller.signal;
-  }
-
-  feed(ms: number): void {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      this.starved = true;
-      this.#controller.abort();
-    }, ms);
-  }
-
-  close(): void {
-    clearTimeout(this.#timer);
-    this.#forget();
-  }
 }

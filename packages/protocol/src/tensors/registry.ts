@@ -3,6 +3,9 @@ import { onAbort } from "../abort.js";
 import { RpcError } from "../rpc-error.js";
 import { tensorBytes, type Tensor } from "./tensor.js";
 
+/** Longest wait for a tensor that is not there yet; callers that want to wait longer ask again. */
+export const MAX_WAIT_MS = 60_000;
+
 /** The tensors a process offers to its peers, by reference. Entries are immutable: a reference always means the same bytes. */
 export class TensorRegistry {
   readonly #tensors = new Map<string, Tensor>();
@@ -23,6 +26,10 @@ export class TensorRegistry {
     if (this.#tensors.has(ref)) throw new RpcError(status.ALREADY_EXISTS, "TENSOR_EXISTS", `${ref} is published already`);
     this.#tensors.set(ref, tensor);
     this.#wake(ref);
+  }
+
+  get closed(): boolean {
+    return this.#closed;
   }
 
   has(ref: string): boolean {

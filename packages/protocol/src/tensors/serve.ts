@@ -6,11 +6,9 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { PullRequest, PullResponseSchema, Tensors } from "../gen/segue/v1/tensors_pb.js";
 import { RpcError } from "../rpc-error.js";
 import type { CallContext, Handlers } from "../server.js";
-import type { TensorRegistry } from "./registry.js";
+import { MAX_WAIT_MS, type TensorRegistry } from "./registry.js";
+import { serveSeries } from "./series.js";
 import { CHUNK_BYTES, tensorBytes, type FileRange, type FileRangesTensor, type FileTensor, type Tensor } from "./tensor.js";
-
-/** Longest wait for a tensor that is not there yet; callers that want to wait longer ask again. */
-export const MAX_WAIT_MS = 60_000;
 
 type Response = MessageInitShape<typeof PullResponseSchema>;
 
@@ -52,6 +50,7 @@ export function tensorsHandlers(
         await source.close();
       }
     },
+    pullSeries: (request, context) => serveSeries(registry, request, context),
   };
 }
 

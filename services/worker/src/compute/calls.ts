@@ -46,15 +46,12 @@ export interface ComputeCalls {
   };
   /** Fills `model`, f32 [3, P], with the seed's initial weights and zero moments. */
   initialise: { request: { readonly seed: number; readonly model: Float32Array }; response: null };
-  /** Takes over weights, moments and the states of exactly these shards. @returns the digest of the weights */
-  load: {
-    request: { readonly model: Float32Array; readonly states: readonly ShardStates[] };
-    response: { readonly digest: string };
-  };
-  /** Writes weights, moments and states into `model` and `states`. @returns the digest of the weights */
+  /** Takes over weights, moments and the states of exactly these shards. */
+  load: { request: { readonly model: Float32Array; readonly states: readonly ShardStates[] }; response: null };
+  /** Writes weights, moments and states into `model` and `states`. */
   save: {
     request: { readonly epoch: number; readonly model: Float32Array; readonly states: readonly ShardStates[] };
-    response: { readonly digest: string };
+    response: null;
   };
   /** Forward and backward over the shards of one tree node; `into`, f32 [P], becomes the node's gradient sum. */
   gradient: {
@@ -69,19 +66,23 @@ export interface ComputeCalls {
     response: { readonly lossSums: readonly number[]; readonly computeMs: number };
   };
   /** Adds the parts, the same slice of several nodes that make up the whole tree, in tree order; `into` becomes their sum. */
-  join: {
+  join: { request: JoinParts & { readonly epoch: number }; response: null };
+  /** One optimizer step. With `parts`, these are added into `gradientSum` first. */
+  apply: {
     request: {
       readonly epoch: number;
-      readonly totalShards: number;
-      readonly parts: readonly NodeSlice[];
-      readonly into: Float32Array;
+      readonly gradientSum: Float32Array;
+      readonly parts?: Omit<JoinParts, "into"> | undefined;
+      readonly adamw: AdamWStep;
     };
-    response: null;
-  };
-  apply: {
-    request: { readonly epoch: number; readonly gradientSum: Float32Array; readonly adamw: AdamWStep };
     response: { readonly gradientNorm: number; readonly computeMs: number };
   };
+}
+
+export interface JoinParts {
+  readonly totalShards: number;
+  readonly parts: readonly NodeSlice[];
+  readonly into: Float32Array;
 }
 
 export type CallName = keyof ComputeCalls;

@@ -1,8 +1,14 @@
-import { createHash } from "node:crypto";
 import { SegueError } from "@segue/core";
 import type { Engine, EngineOptions, LaneStates } from "@segue/engine";
-import { VOID, type CallName, type ComputeCalls, type EngineChoice, type EngineOffer, type ShardBatch } from "./calls.js";
-import { bytesOf } from "./shared.js";
+import {
+  VOID,
+  type CallName,
+  type ComputeCalls,
+  type EngineChoice,
+  type EngineOffer,
+  type JoinParts,
+  type ShardBatch,
+} from "./calls.js";
 import { TreeSum } from "./tree-sum.js";
 
 /** Where engines come from; `@segue/engine` in the product. */
@@ -54,7 +60,7 @@ export class ComputeHost implements Handlers {
     return null;
   }
 
-  load({ model, states }: ComputeCalls["load"]["request"]): { digest: string } {
+  load({ model, states }: ComputeCalls["load"]["request"]): null {
     const engine = this.#open;
     const { weights, first, second } = threeParts(model);
     engine.writeParameters(weights);
@@ -66,17 +72,17 @@ export class ComputeHost implements Handlers {
       engine.writeStates(laneStates, values);
       this.#statesOfShard.set(shard, laneStates);
     }
-    return { digest: sha256(weights) };
+    return null;
   }
 
-  save({ epoch, model, states }: ComputeCalls["save"]["request"]): { digest: string } {
+  save({ epoch, model, states }: ComputeCalls["save"]["request"]): null {
     this.#refuseVoid(epoch);
     const engine = this.#open;
     const { weights, first, second } = threeParts(model);
     engine.readParameters(weights);
     engine.readMoments(first, second);
     for (const { shard, states: into } of states) engine.readStates(this.#laneStates(shard), into);
-    return { digest: sha256(weights) };
+    return null;
   }
 
   gradient(request: ComputeCalls["gradient"]["request"]): ComputeCalls["gradient"]["response"] {
@@ -90,19 +96,24 @@ export class ComputeHost implements Handlers {
     return { lossSums, computeMs: performance.now() - startedMs };
   }
 
-  join({ epoch, totalShards, parts, into }: ComputeCalls["join"]["request"]): null {
+  join({ epoch, ...parts }: ComputeCalls["join"]["request"]): null {
     this.#refuseVoid(epoch);
-    const sliceOf = new Map(parts.map(({ node, slice }) => [`${node.lo}-${node.hi}`, slice]));
-    const sum = this.#slices.sum({ lo: 0, hi: totalShards }, into, (node) => sliceOf.get(`${node.lo}-${node.hi}`));
-    if (sum !== into) into.set(sum);
+    this.#join(parts);
     return null;
   }
 
-  apply({ epoch, gradientSum, adamw }: ComputeCalls["apply"]["request"]): ComputeCalls["apply"]["response"] {
+  apply({ epoch, gradientSum, parts, adamw }: ComputeCalls["apply"]["request"]): ComputeCalls["apply"]["response"] {
     this.#refuseVoid(epoch);
     const startedMs = performance.now();
+    if (parts) this.#join({ ...parts, into: gradientSum });
     const gradientNorm = this.#open.applyAdamW(gradientSum, adamw);
     return { gradientNorm, computeMs: performance.now() - startedMs };
+  }
+
+  #join({ totalShards, parts, into }: JoinParts): void {
+    const sliceOf = new Map(parts.map(({ node, slice }) => [`${node.lo}-${node.hi}`, slice]));
+    const sum = this.#slices.sum({ lo: 0, hi: totalShards }, into, (node) => sliceOf.get(`${node.lo}-${node.hi}`));
+    if (sum !== into) into.set(sum);
   }
 
   get #open(): Engine {
@@ -146,10 +157,6 @@ function segmentBatch(batch: ShardBatch, lanes: number): Parameters<Engine["forw
 function threeParts(model: Float32Array): { weights: Float32Array; first: Float32Array; second: Float32Array } {
   const size = model.length / 3;
   return { weights: model.subarray(0, size), first: model.subarray(size, 2 * size), second: model.subarray(2 * size) };
-}
-
-function sha256(floats: Float32Array): string {
-  return createHash("sha256").update(bytesOf(floats)).digest("hex");
 }
 
 function required<T>(value: T | undefined, what: string): T {

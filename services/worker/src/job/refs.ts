@@ -4,9 +4,10 @@ import type { ReductionNode } from "@segue/core";
 export const refs = {
   job: (jobId: string): string => `job/${jobId}/`,
   generations: (jobId: string): string => `job/${jobId}/gen/`,
-  node: (jobId: string, generation: number, step: number, { lo, hi }: ReductionNode): string =>
+  /** `step` may be "{n}", for a series over the steps. */
+  node: (jobId: string, generation: number, step: number | "{n}", { lo, hi }: ReductionNode): string =>
     `job/${jobId}/gen/${generation}/step/${step}/node/${lo}-${hi}`,
-  sum: (jobId: string, generation: number, step: number, member: number): string =>
+  sum: (jobId: string, generation: number, step: number | "{n}", member: number): string =>
     `job/${jobId}/gen/${generation}/step/${step}/sum/${member}`,
   snapshot: (jobId: string, step: number): string => `job/${jobId}/snapshot/${step}/`,
   model: (jobId: string, step: number): string => `job/${jobId}/snapshot/${step}/model`,

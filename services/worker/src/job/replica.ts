@@ -6,13 +6,14 @@ import { VOID, type EngineChoice } from "../compute/calls.js";
 import { ComputeThread } from "../compute/compute-thread.js";
 import { Peers } from "../tensors/peers.js";
 import type { PullCounter } from "../tensors/pull-counter.js";
-import { Exchange } from "./exchange.js";
+import { Exchange, type PullCounts } from "./exchange.js";
+import { digestOf } from "./digest.js";
 import { membershipOf, type Membership } from "./membership.js";
 import { PeerFailure } from "./peer-failure.js";
 import { refs } from "./refs.js";
-import { runSteps } from "./round.js";
 import { stepSegments, type StepSegments } from "./segments.js";
 import { shardStates, Snapshots } from "./snapshots.js";
+import { StepRunner, type StepOutcome } from "./steps.js";
 import { syncToStep } from "./sync.js";
 
 /** What a replica needs of its worker. */
@@ -47,7 +48,14 @@ interface Attempt {
   phase: "joining" | "ready" | "running";
   /** Optimizer steps the engine has applied, at the last round boundary. */
   step: number;
-  exchange?: Exchange;
+  work?: { readonly exchange: Exchange; readonly steps: StepRunner };
+}
+
+interface FinishedRound {
+  readonly firstStep: number;
+  readonly steps: number;
+  readonly results: StepOutcome[];
+  readonly weightsDigest: string;
 }
 
 /**
@@ -159,7 +167,13 @@ export class JobReplica {
     const peers = this.#peers;
     peers.retain([...membership.peers.map(({ address }) => address), join.weightsAddress, join.statesAddress]);
     await syncToStep({ join, seed: spec.seed, membership, compute, snapshots, peers, signal: abort.signal });
-    attempt.exchange = new Exchange({ jobId: this.#jobId, membership, parameters, registry: this.#host.registry, peers });
+    const { signal } = abort;
+    const { epoch, segments, step: firstStep } = attempt;
+    const { registry } = this.#host;
+    const exchange = new Exchange({ jobId: this.#jobId, membership, vectorFloats: parameters, registry, peers, signal }, firstStep);
+    const onStep = (step: number): void => void (this.#computingStep = step);
+    const steps = new StepRunner({ spec, membership, compute, exchange, epoch, segments, signal, onStep });
+    attempt.work = { exchange, steps };
     attempt.phase = "ready";
     const { generation, step } = attempt;
     this.#report({
@@ -169,28 +183,38 @@ export class JobReplica {
   }
 
   async #runRound(attempt: Attempt, { firstStep, steps }: RunRound): Promise<void> {
-    const { spec, membership, epoch, exchange, segments, generation } = attempt;
+    const { spec, membership, epoch, work, segments } = attempt;
     const engine = this.#engine;
-    if (!engine || !exchange) throw new SegueError("INTERNAL", "ready without an engine", { status: "INTERNAL" });
+    if (!engine || !work) throw new SegueError("INTERNAL", "ready without an engine", { status: "INTERNAL" });
     const { compute, snapshots } = engine;
     // A round starts only when everything before it is committed.
     snapshots.retain((step) => step >= firstStep);
     const { signal } = attempt.abort;
-    const onStep = (step: number): void => void (this.#computingStep = step);
-    const results = await runSteps({ spec, membership, compute, exchange, epoch, firstStep, steps, segments, signal, onStep });
+    const before = work.exchange.counts;
+    const results = await work.steps.run(firstStep, steps);
     const lastStep = firstStep + steps;
     const model = snapshots.modelBuffer();
     const states = new Map(membership.self.shards.map((shard) => [shard, snapshots.statesBuffer()]));
-    const { digest } = await compute.call("save", { epoch, model, states: shardStates(states) });
+    await compute.call("save", { epoch, model, states: shardStates(states) });
     signal.throwIfAborted();
-    snapshots.add({ step: lastStep, model, states, digest });
     for (const step of segments.keys()) if (step < lastStep) segments.delete(step);
+    // The device goes on while the copy is hashed, reported and committed.
+    if (lastStep < spec.train.steps) work.steps.beginEarly(lastStep);
+    const digest = await digestOf(model.subarray(0, engine.parameters), signal);
+    snapshots.add({ step: lastStep, model, states, digest });
     attempt.step = lastStep;
     attempt.phase = "ready";
-    this.#report({
-      case: "roundDone",
-      value: { jobId: this.#jobId, generation, firstStep, steps, results, weightsDigest: digest },
-    });
+    this.#reportRound(attempt, { firstStep, steps, results, weightsDigest: digest }, before);
+  }
+
+  #reportRound({ generation, work }: Attempt, round: FinishedRound, before: PullCounts): void {
+    const { firstStep, steps, results } = round;
+    const sum = (field: "computeMs" | "exchangeMs"): number => results.reduce((total, result) => total + result[field], 0);
+    const { pulls, bytes } = work?.exchange.counts ?? before;
+    const costs = { computeMs: sum("computeMs"), exchangeMs: sum("exchangeMs") };
+    const pulled = { pulls: pulls - before.pulls, pulledBytes: bytes - before.bytes };
+    this.#host.logger.debug({ jobId: this.#jobId, generation, firstStep, steps, ...costs, ...pulled }, "round_done");
+    this.#report({ case: "roundDone", value: { jobId: this.#jobId, generation, ...round } });
   }
 
   async #openEngine(spec: JobSpec): Promise<OpenEngine> {

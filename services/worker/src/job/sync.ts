@@ -3,6 +3,7 @@ import type { Join } from "@segue/protocol";
 import { faultPoint } from "@segue/runtime";
 import type { ComputeThread } from "../compute/compute-thread.js";
 import type { Peers } from "../tensors/peers.js";
+import { digestOf } from "./digest.js";
 import type { Membership } from "./membership.js";
 import { blaming } from "./peer-failure.js";
 import { refs } from "./refs.js";
@@ -42,13 +43,14 @@ export async function syncToStep(options: SyncOptions): Promise<void> {
       states.set(shard, values);
     }),
   );
-  signal.throwIfAborted();
-  const { digest } = await compute.call("load", { model, states: shardStates(states) });
+  const digest = own?.digest ?? (await digestOf(model.subarray(0, model.length / 3), signal));
   signal.throwIfAborted();
   if (weightsDigest !== "" && digest !== weightsDigest) {
     const message = `the weights of step ${step} have digest ${digest}, not ${weightsDigest}`;
     throw new SegueError("DIGEST_MISMATCH", message, { status: "DATA_LOSS" });
   }
+  await compute.call("load", { model, states: shardStates(states) });
+  signal.throwIfAborted();
   // States of shards that moved away stay: whoever got them may be told to pull them here.
   const snapshot: Snapshot = { step, model, states: new Map([...(own?.states ?? []), ...states]), digest };
   snapshots.add(snapshot);

@@ -1,6 +1,6 @@
 import { status } from "@grpc/grpc-js";
 import { SegueError } from "@segue/core";
-import { isServiceError, pullTensor, Tensors, type Client } from "@segue/protocol";
+import { isServiceError, pullSeries, pullTensor, Tensors, type Client, type SeriesOptions } from "@segue/protocol";
 import { connectClient, type Security } from "@segue/runtime";
 import { bytesOf } from "../compute/shared.js";
 
@@ -17,6 +17,12 @@ export interface PeerPull {
   /** How long the tensor may be missing before the peer counts as failed. A dead peer shows much sooner, by its connection. */
   readonly patienceMs: number;
   readonly signal: AbortSignal;
+}
+
+export interface PeerSeries extends SeriesOptions {
+  readonly address: string;
+  /** Item `item` of number `n` is complete. */
+  readonly onArrival: (n: number, item: number) => void;
 }
 
 /** Connections to the Tensors services of others, one per address, kept open between pulls. */
@@ -46,12 +52,24 @@ export class Peers {
       } catch (error) {
         const missing = isServiceError(error) && error.code === status.NOT_FOUND;
         if (missing && performance.now() < giveUpMs && !signal.aborted) continue;
-        const reason = error instanceof Error ? error.message : String(error);
-        throw new SegueError("PEER_UNREACHABLE", `pulling ${ref} from ${address}: ${reason}`, {
-          status: "UNAVAILABLE",
-          cause: error,
-        });
+        throw unreachable(`pulling ${ref} from ${address}`, error);
       }
+    }
+  }
+
+  /**
+   * Receives a series from a peer until the signal aborts.
+   * @throws SegueError PEER_UNREACHABLE, with what went wrong
+   */
+  async follow({ address, onArrival, ...series }: PeerSeries): Promise<never> {
+    try {
+      const arriving = pullSeries(this.#client(address), series);
+      for (;;) {
+        const { value } = await arriving.next();
+        onArrival(value.n, value.item);
+      }
+    } catch (error) {
+      throw unreachable(`following the series of ${series.items[0]?.ref ?? ""} from ${address}`, error);
     }
   }
 
@@ -78,4 +96,9 @@ export class Peers {
     }
     return client;
   }
+}
+
+function unreachable(what: string, cause: unknown): SegueError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new SegueError("PEER_UNREACHABLE", `${what}: ${reason}`, { status: "UNAVAILABLE", cause });
 }

@@ -23,6 +23,8 @@ export class PullCounter {
           else countOfRef.delete(ref);
         }
       },
+      // What is published in series is overwritten only when its receivers are known to have it.
+      pullSeries: (request, context) => handlers.pullSeries(request, context),
     };
   }
 }

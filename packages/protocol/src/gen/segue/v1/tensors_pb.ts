@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file segue/v1/tensors.proto.
  */
 export const file_segue_v1_tensors: GenFile = /*@__PURE__*/
-  fileDesc("ChZzZWd1ZS92MS90ZW5zb3JzLnByb3RvEghzZWd1ZS52MSJ5CgtQdWxsUmVxdWVzdBILCgNyZWYYASABKAkSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoBBIPCgd3YWl0X21zGAQgASgNEhoKDWRpZ2VzdF9vZmZzZXQYBSABKARIAIgBAUIQCg5fZGlnZXN0X29mZnNldCKUAQoMUHVsbFJlc3BvbnNlEigKBmhlYWRlchgBIAEoCzIWLnNlZ3VlLnYxLlRlbnNvckhlYWRlckgAEiYKBWNodW5rGAIgASgLMhUuc2VndWUudjEuVGVuc29yQ2h1bmtIABIqCgd0cmFpbGVyGAMgASgLMhcuc2VndWUudjEuVGVuc29yVHJhaWxlckgAQgYKBHBhcnQibgoMVGVuc29ySGVhZGVyEgsKA3JlZhgBIAEoCRINCgVkdHlwZRgCIAEoCRINCgVzaGFwZRgDIAMoBBITCgt0b3RhbF9ieXRlcxgEIAEoBBIOCgZvZmZzZXQYBSABKAQSDgoGbGVuZ3RoGAYgASgEIisKC1RlbnNvckNodW5rEg4KBm9mZnNldBgBIAEoBBIMCgRkYXRhGAIgASgMIh8KDVRlbnNvclRyYWlsZXISDgoGc2hhMjU2GAEgASgJMkIKB1RlbnNvcnMSNwoEUHVsbBIVLnNlZ3VlLnYxLlB1bGxSZXF1ZXN0GhYuc2VndWUudjEuUHVsbFJlc3BvbnNlMAFiBnByb3RvMw");
+  fileDesc("ChZzZWd1ZS92MS90ZW5zb3JzLnByb3RvEghzZWd1ZS52MSJ5CgtQdWxsUmVxdWVzdBILCgNyZWYYASABKAkSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoBBIPCgd3YWl0X21zGAQgASgNEhoKDWRpZ2VzdF9vZmZzZXQYBSABKARIAIgBAUIQCg5fZGlnZXN0X29mZnNldCKUAQoMUHVsbFJlc3BvbnNlEigKBmhlYWRlchgBIAEoCzIWLnNlZ3VlLnYxLlRlbnNvckhlYWRlckgAEiYKBWNodW5rGAIgASgLMhUuc2VndWUudjEuVGVuc29yQ2h1bmtIABIqCgd0cmFpbGVyGAMgASgLMhcuc2VndWUudjEuVGVuc29yVHJhaWxlckgAQgYKBHBhcnQibgoMVGVuc29ySGVhZGVyEgsKA3JlZhgBIAEoCRINCgVkdHlwZRgCIAEoCRINCgVzaGFwZRgDIAMoBBITCgt0b3RhbF9ieXRlcxgEIAEoBBIOCgZvZmZzZXQYBSABKAQSDgoGbGVuZ3RoGAYgASgEIisKC1RlbnNvckNodW5rEg4KBm9mZnNldBgBIAEoBBIMCgRkYXRhGAIgASgMIh8KDVRlbnNvclRyYWlsZXISDgoGc2hhMjU2GAEgASgJIl0KEVB1bGxTZXJpZXNSZXF1ZXN0EiMKBXB1bGxzGAEgAygLMhQuc2VndWUudjEuU2VyaWVzUHVsbBIPCgdmaXJzdF9uGAIgASgNEhIKCmZpcnN0X3B1bGwYAyABKA0iOQoKU2VyaWVzUHVsbBILCgNyZWYYASABKAkSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoBCJaChJQdWxsU2VyaWVzUmVzcG9uc2USCQoBbhgBIAEoDRIMCgRwdWxsGAIgASgNEg4KBm9mZnNldBgDIAEoBBIMCgRkYXRhGAQgASgMEg0KBWNyYzMyGAUgASgHMo0BCgdUZW5zb3JzEjcKBFB1bGwSFS5zZWd1ZS52MS5QdWxsUmVxdWVzdBoWLnNlZ3VlLnYxLlB1bGxSZXNwb25zZTABEkkKClB1bGxTZXJpZXMSGy5zZWd1ZS52MS5QdWxsU2VyaWVzUmVxdWVzdBocLnNlZ3VlLnYxLlB1bGxTZXJpZXNSZXNwb25zZTABYgZwcm90bzM");
 
 /**
  * @generated from message segue.v1.PullRequest
@@ -179,6 +179,109 @@ export const TensorTrailerSchema: GenMessage<TensorTrailer> = /*@__PURE__*/
   messageDesc(file_segue_v1_tensors, 4);
 
 /**
+ * @generated from message segue.v1.PullSeriesRequest
+ */
+export type PullSeriesRequest = Message<"segue.v1.PullSeriesRequest"> & {
+  /**
+   * @generated from field: repeated segue.v1.SeriesPull pulls = 1;
+   */
+  pulls: SeriesPull[];
+
+  /**
+   * @generated from field: uint32 first_n = 2;
+   */
+  firstN: number;
+
+  /**
+   * Index in `pulls` of the first pull of first_n: the way to resume a broken series.
+   *
+   * @generated from field: uint32 first_pull = 3;
+   */
+  firstPull: number;
+};
+
+/**
+ * Describes the message segue.v1.PullSeriesRequest.
+ * Use `create(PullSeriesRequestSchema)` to create a new message.
+ */
+export const PullSeriesRequestSchema: GenMessage<PullSeriesRequest> = /*@__PURE__*/
+  messageDesc(file_segue_v1_tensors, 5);
+
+/**
+ * @generated from message segue.v1.SeriesPull
+ */
+export type SeriesPull = Message<"segue.v1.SeriesPull"> & {
+  /**
+   * Name of the tensor with "{n}" for the number.
+   *
+   * @generated from field: string ref = 1;
+   */
+  ref: string;
+
+  /**
+   * @generated from field: uint64 offset = 2;
+   */
+  offset: bigint;
+
+  /**
+   * @generated from field: uint64 length = 3;
+   */
+  length: bigint;
+};
+
+/**
+ * Describes the message segue.v1.SeriesPull.
+ * Use `create(SeriesPullSchema)` to create a new message.
+ */
+export const SeriesPullSchema: GenMessage<SeriesPull> = /*@__PURE__*/
+  messageDesc(file_segue_v1_tensors, 6);
+
+/**
+ * One chunk of one pull. A pull is complete when its length has arrived.
+ *
+ * @generated from message segue.v1.PullSeriesResponse
+ */
+export type PullSeriesResponse = Message<"segue.v1.PullSeriesResponse"> & {
+  /**
+   * @generated from field: uint32 n = 1;
+   */
+  n: number;
+
+  /**
+   * Index in the request's pulls.
+   *
+   * @generated from field: uint32 pull = 2;
+   */
+  pull: number;
+
+  /**
+   * First byte, counted from the pull's offset.
+   *
+   * @generated from field: uint64 offset = 3;
+   */
+  offset: bigint;
+
+  /**
+   * @generated from field: bytes data = 4;
+   */
+  data: Uint8Array;
+
+  /**
+   * CRC-32 (ISO-HDLC) of `data`: cheaper than a digest at every step, and more than TCP's sum protects.
+   *
+   * @generated from field: fixed32 crc32 = 5;
+   */
+  crc32: number;
+};
+
+/**
+ * Describes the message segue.v1.PullSeriesResponse.
+ * Use `create(PullSeriesResponseSchema)` to create a new message.
+ */
+export const PullSeriesResponseSchema: GenMessage<PullSeriesResponse> = /*@__PURE__*/
+  messageDesc(file_segue_v1_tensors, 7);
+
+/**
  * Big tensors are pulled, never pushed: the receiver is the client, because only a client can widen its receive window.
  *
  * @generated from service segue.v1.Tensors
@@ -193,6 +296,17 @@ export const Tensors: GenService<{
     methodKind: "server_streaming";
     input: typeof PullRequestSchema;
     output: typeof PullResponseSchema;
+  },
+  /**
+   * The same pulls for n = first_n, first_n + 1 and so on, in order, each as soon as its tensor is there, until the call is cancelled. What
+   * workers exchange at every step: nothing is asked for again, so a step costs no more than its data's way.
+   *
+   * @generated from rpc segue.v1.Tensors.PullSeries
+   */
+  pullSeries: {
+    methodKind: "server_streaming";
+    input: typeof PullSeriesRequestSchema;
+    output: typeof PullSeriesResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_segue_v1_tensors, 0);

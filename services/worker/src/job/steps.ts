@@ -1,0 +1,165 @@
+import { learningRateAt, SegueError, type JobSpec } from "@segue/core";
+import type { ComputeThread } from "../compute/compute-thread.js";
+import type { Exchange } from "./exchange.js";
+import type { Membership } from "./membership.js";
+import type { StepSegments } from "./segments.js";
+
+/** What is reported of one step. */
+export interface StepOutcome {
+  readonly step: number;
+  /** In the order of this member's shards. */
+  readonly shardLossSums: number[];
+  readonly gradientNorm: number;
+  readonly learningRate: number;
+  readonly computeMs: number;
+  /** From the last gradient computed here to the last sum arrived. */
+  readonly exchangeMs: number;
+}
+
+export interface StepRunnerOptions {
+  readonly spec: JobSpec;
+  readonly membership: Membership;
+  readonly compute: ComputeThread;
+  readonly exchange: Exchange;
+  readonly epoch: number;
+  readonly segments: ReadonlyMap<number, StepSegments>;
+  /** Aborts with the generation. */
+  readonly signal: AbortSignal;
+  readonly onStep: (step: number) => void;
+}
+
+/** Steps the compute thread may have waiting besides the one it computes: enough to keep it busy. */
+const STEPS_AHEAD = 2;
+
+/** A step under way. */
+interface StartedStep {
+  /** Settles when the step's last call is queued at the compute thread, behind which the next step's may be queued. */
+  readonly queued: Promise<unknown>;
+  readonly outcome: Promise<StepOutcome>;
+}
+
+interface Computed {
+  readonly lossSums: readonly number[];
+  readonly computeMs: number;
+}
+
+/**
+ * Runs the steps of one generation. The optimizer step of one step and the gradients of the next are queued at the compute thread
+ * together, so that it does not wait for this thread.
+ */
+export class StepRunner {
+  readonly #options: StepRunnerOptions;
+  /** Steps begun and not yet part of a finished run. */
+  readonly #started = new Map<number, StartedStep>();
+
+  constructor(options: StepRunnerOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Runs `steps` steps from `firstStep` on.
+   * @throws SegueError of the engine, SEGMENTS_MISSING, VOID after the fence was raised; PeerFailure
+   */
+  async run(firstStep: number, steps: number): Promise<StepOutcome[]> {
+    const outcomes: Promise<StepOutcome>[] = [];
+    for (let step = firstStep; step < firstStep + steps; step++) {
+      await outcomes.at(-STEPS_AHEAD);
+      const { queued, outcome } = this.#step(step);
+      outcomes.push(outcome);
+      await queued;
+      this.#started.delete(step);
+    }
+    return Promise.all(outcomes);
+  }
+
+  /**
+   * Begins the first step of a round that has not been asked for yet, if its segments are here: a round has at least one step, so only a
+   * change of membership can make it void, and then the engine is loaded anew. What fails shows when the step is run.
+   */
+  beginEarly(step: number): void {
+    if (this.#options.segments.has(step)) this.#step(step);
+  }
+
+  #step(step: number): StartedStep {
+    let started = this.#started.get(step);
+    if (!started) {
+      this.#started.set(step, (started = this.#start(step)));
+      // Both are awaited later; until then a failure must not count as unhandled.
+      started.queued.catch(() => undefined);
+      started.outcome.catch(() => undefined);
+    }
+    return started;
+  }
+
+  #start(step: number): StartedStep {
+    const { segments, membership, onStep } = this.#options;
+    onStep(step);
+    const work = segments.get(step);
+    if (!work) {
+      const missing = new SegueError("SEGMENTS_MISSING", `no segments came for step ${step}`, { status: "FAILED_PRECONDITION" });
+      const failed = Promise.reject<never>(missing);
+      return { queued: failed, outcome: failed };
+    }
+    if (membership.peers.length === 0) return { queued: Promise.resolve(), outcome: this.#soleStep(step, work) };
+    const queued = this.#sharedStep(step, work);
+    return { queued, outcome: queued.then(({ outcome }) => outcome) };
+  }
+
+  #soleStep(step: number, work: StepSegments): Promise<StepOutcome> {
+    const computed = this.#gradient(step, 0, work).then((node) => [node]);
+    return this.#apply(step, work, computed, 0);
+  }
+
+  /** A step with peers: their nodes come while own ones are still computed. */
+  async #sharedStep(step: number, work: StepSegments): Promise<{ outcome: Promise<StepOutcome> }> {
+    const { exchange, compute, epoch, membership, signal } = this.#options;
+    exchange.begin(step);
+    const computed: Computed[] = [];
+    for (const index of membership.self.nodes.keys()) {
+      computed.push(await this.#gradient(step, index, work));
+      signal.throwIfAborted();
+      exchange.publishNode(step, index);
+    }
+    const startedMs = performance.now();
+    await exchange.gatherNodes(step);
+    signal.throwIfAborted();
+    if (!exchange.addsWhole) {
+      const { totalShards } = membership;
+      await compute.call("join", { epoch, totalShards, parts: exchange.parts(step), into: exchange.ownTotal(step) });
+      signal.throwIfAborted();
+      exchange.publishSum(step);
+      await exchange.gatherSums(step);
+    }
+    const outcome = this.#apply(step, work, Promise.resolve(computed), performance.now() - startedMs);
+    outcome.catch(() => undefined);
+    return { outcome };
+  }
+
+  #gradient(step: number, index: number, work: StepSegments): Promise<Computed> {
+    const { compute, epoch, exchange, membership, spec } = this.#options;
+    const node = membership.self.nodes[index];
+    if (!node) throw new RangeError(`this member has no node ${index}`);
+    const { carrySsm, carryConv } = spec.tbptt;
+    const batches = work.batches.filter(({ shard }) => shard >= node.lo && shard < node.hi);
+    return compute.call("gradient", { epoch, node, batches, carrySsm, carryConv, into: exchange.node(step, index) });
+  }
+
+  async #apply(step: number, work: StepSegments, computed: Promise<readonly Computed[]>, exchangeMs: number): Promise<StepOutcome> {
+    const { compute, epoch, exchange, membership, spec } = this.#options;
+    const { optimizer, schedule, train } = spec;
+    const { peers, totalShards } = membership;
+    const learningRate = learningRateAt(step, train.steps, optimizer, schedule);
+    const adamw = { optimizer, learningRate, step: step + 1, totalWeight: work.totalWeight };
+    const parts = peers.length > 0 && exchange.addsWhole ? { totalShards, parts: exchange.parts(step) } : undefined;
+    const applied = compute.call("apply", { epoch, gradientSum: exchange.total(step), parts, adamw });
+    const [nodes, { gradientNorm, computeMs }] = await Promise.all([computed, applied]);
+    return {
+      step,
+      shardLossSums: nodes.flatMap(({ lossSums }) => lossSums),
+      gradientNorm,
+      learningRate,
+      computeMs: nodes.reduce((sum, node) => sum + node.computeMs, computeMs),
+      exchangeMs,
+    };
+  }
+}
