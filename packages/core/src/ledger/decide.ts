@@ -55,6 +55,7 @@ export function decide(ledger: Ledger, circumstances: Circumstances): Decision {
   const isDurable = ledger.durableStep === ledger.step;
   if (ledger.step >= ledger.totalSteps && (ledger.phase === "ready" || isDurable)) return { type: "finish" };
   if (intent === "settle") return { type: "stop" };
+  if (ledger.phase === "joining") return { type: "wait" };
   const wanted = chooseMembers(ledger, circumstances);
   if (ledger.phase === "none") {
     if (ledger.failures >= circumstances.maxFailures) return { type: "fail", reason: "tooManyFailures", workers: [] };
@@ -62,16 +63,19 @@ export function decide(ledger: Ledger, circumstances: Circumstances): Decision {
     if (!isDurable && ledger.holders.length === 0) return { type: "restore" };
     return { type: "form", workerIds: wanted };
   }
-  if (ledger.phase === "joining") return { type: "wait" };
   if (wanted.length < minWorkers) return { type: "dissolve" };
   return sameMembers(ledger, wanted) ? { type: "startRound" } : { type: "form", workerIds: wanted };
 }
 
 /** Up to the maximum: present members keep their places, newcomers follow. */
 function chooseMembers(ledger: Ledger, { available, maxWorkers }: Circumstances): string[] {
-  const present = ledger.members.map(({ workerId }) => workerId).filter((workerId) => available.includes(workerId));
-  const holders = available.filter((workerId) => ledger.holders.includes(workerId) && !present.includes(workerId));
-  const newcomers = available.filter((workerId) => !present.includes(workerId) && !holders.includes(workerId));
+  const usable = new Set(available);
+  const present = ledger.members.map(({ workerId }) => workerId).filter((workerId) => usable.has(workerId));
+  const taken = new Set(present);
+  const others = available.filter((workerId) => !taken.has(workerId));
+  const held = new Set(ledger.holders);
+  const holders = others.filter((workerId) => held.has(workerId));
+  const newcomers = others.filter((workerId) => !held.has(workerId));
   return [...present, ...holders, ...newcomers].slice(0, Math.min(maxWorkers, ledger.shards));
 }
 

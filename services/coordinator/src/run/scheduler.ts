@@ -112,8 +112,12 @@ export class Scheduler implements PoolListener {
       free.map(({ workerId, hello }) => ({ workerId, engines: hello.engines })),
       [...this.#runners.values()].map((runner) => runner.demand),
     );
+    const byId = new Map(free.map((worker) => [worker.workerId, worker]));
     for (const { jobId, workerIds } of grants) {
-      for (const worker of free) if (workerIds.includes(worker.workerId)) this.#runners.get(jobId)?.claim(worker);
+      for (const workerId of workerIds) {
+        const worker = byId.get(workerId);
+        if (worker) this.#runners.get(jobId)?.claim(worker);
+      }
     }
   }
 

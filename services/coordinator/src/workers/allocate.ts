@@ -41,9 +41,9 @@ export function allocate(free: readonly FreeWorker[], demands: readonly Demand[]
       continue;
     }
     if (workers.length === 0) continue;
-    const workerIds = workers.map(({ workerId }) => workerId);
-    grants.push({ jobId: demand.jobId, workerIds });
-    left = left.filter(({ workerId }) => !workerIds.includes(workerId));
+    grants.push({ jobId: demand.jobId, workerIds: workers.map(({ workerId }) => workerId) });
+    const taken = new Set(workers);
+    left = left.filter((worker) => !taken.has(worker));
   }
   return grants;
 }
@@ -58,7 +58,10 @@ function suitable(free: readonly FreeWorker[], demand: Demand): FreeWorker[] {
   const byEngine = new Map<string, FreeWorker[]>();
   for (const worker of free) {
     const engine = engineOn(worker, demand.engine);
-    if (engine !== undefined) byEngine.set(engine, [...(byEngine.get(engine) ?? []), worker]);
+    if (engine === undefined) continue;
+    const group = byEngine.get(engine);
+    if (group) group.push(worker);
+    else byEngine.set(engine, [worker]);
   }
   if (demand.engineInUse !== undefined) return byEngine.get(demand.engineInUse) ?? [];
   const groups = ENGINES_BEST_FIRST.map((engine) => byEngine.get(engine) ?? []);
