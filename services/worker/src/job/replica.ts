@@ -1,6 +1,6 @@
 import { laneStateFloats, SegueError, validateJobSpec, type JobSpec } from "@segue/core";
 import type { Join, RunRound, Segments, TensorRegistry, Withdraw } from "@segue/protocol";
-import { jobSpecInputFromProto, type Logger, type Security } from "@segue/runtime";
+import { faultPoint, jobSpecInputFromProto, type Logger, type Security } from "@segue/runtime";
 import type { AttachMessage } from "../attach/attach-message.js";
 import { VOID, type EngineChoice } from "../compute/calls.js";
 import { ComputeThread } from "../compute/compute-thread.js";
@@ -193,6 +193,7 @@ export class JobReplica {
     const before = work.exchange.counts;
     const results = await work.steps.run(firstStep, steps);
     const lastStep = firstStep + steps;
+    await faultPoint("worker.snapshotBegins", lastStep);
     const model = snapshots.modelBuffer();
     const states = new Map(membership.self.shards.map((shard) => [shard, snapshots.statesBuffer()]));
     await compute.call("save", { epoch, model, states: shardStates(states) });
@@ -202,9 +203,11 @@ export class JobReplica {
     if (lastStep < spec.train.steps) work.steps.beginEarly(lastStep);
     const digest = await digestOf(model.subarray(0, engine.parameters), signal);
     snapshots.add({ step: lastStep, model, states, digest });
+    await faultPoint("worker.snapshotPublished", lastStep);
     attempt.step = lastStep;
     attempt.phase = "ready";
     this.#reportRound(attempt, { firstStep, steps, results, weightsDigest: digest }, before);
+    await faultPoint("worker.roundReported", lastStep);
   }
 
   #reportRound({ generation, work }: Attempt, round: FinishedRound, before: PullCounts): void {

@@ -1,4 +1,5 @@
 import { learningRateAt, SegueError, type JobSpec } from "@segue/core";
+import { faultPoint } from "@segue/runtime";
 import type { ComputeThread } from "../compute/compute-thread.js";
 import type { Exchange } from "./exchange.js";
 import type { Membership } from "./membership.js";
@@ -113,22 +114,30 @@ export class StepRunner {
   /** A step with peers: their nodes come while own ones are still computed. */
   async #sharedStep(step: number, work: StepSegments): Promise<{ outcome: Promise<StepOutcome> }> {
     const { exchange, compute, epoch, membership, signal } = this.#options;
+    await faultPoint("worker.stepBegins", step);
     exchange.begin(step);
     const computed: Computed[] = [];
     for (const index of membership.self.nodes.keys()) {
-      computed.push(await this.#gradient(step, index, work));
+      const computing = this.#gradient(step, index, work);
+      await faultPoint("worker.computing", step);
+      computed.push(await computing);
       signal.throwIfAborted();
+      await faultPoint("worker.gradientComputed", step);
       exchange.publishNode(step, index);
     }
     const startedMs = performance.now();
+    await faultPoint("worker.nodesPublished", step);
     await exchange.gatherNodes(step);
     signal.throwIfAborted();
+    await faultPoint("worker.nodesGathered", step);
     if (!exchange.addsWhole) {
       const { totalShards } = membership;
       await compute.call("join", { epoch, totalShards, parts: exchange.parts(step), into: exchange.ownTotal(step) });
       signal.throwIfAborted();
       exchange.publishSum(step);
+      await faultPoint("worker.sumPublished", step);
       await exchange.gatherSums(step);
+      await faultPoint("worker.sumsGathered", step);
     }
     const outcome = this.#apply(step, work, Promise.resolve(computed), performance.now() - startedMs);
     outcome.catch(() => undefined);

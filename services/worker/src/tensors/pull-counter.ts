@@ -1,4 +1,5 @@
 import type { Handlers, Tensors } from "@segue/protocol";
+import { faultPoint } from "@segue/runtime";
 
 /** Counts the pulls under way, so that memory being sent is not written to. */
 export class PullCounter {
@@ -16,6 +17,7 @@ export class PullCounter {
         const { ref } = request;
         countOfRef.set(ref, (countOfRef.get(ref) ?? 0) + 1);
         try {
+          await faultPoint("worker.tensorAsked");
           yield* handlers.pull(request, context);
         } finally {
           const left = (countOfRef.get(ref) ?? 1) - 1;
@@ -24,7 +26,10 @@ export class PullCounter {
         }
       },
       // What is published in series is overwritten only when its receivers are known to have it.
-      pullSeries: (request, context) => handlers.pullSeries(request, context),
+      async *pullSeries(request, context) {
+        await faultPoint("worker.tensorAsked");
+        yield* handlers.pullSeries(request, context);
+      },
     };
   }
 }
