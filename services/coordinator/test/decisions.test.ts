@@ -64,7 +64,7 @@ describe("planning of evaluations", () => {
     evaluations: [{ name: "each" }, { name: "second", everyCheckpoints: 2 }],
   }).spec;
   const names = (step: number, isLast: boolean, everySteps = 10) =>
-    planEvaluations(evaluations, { everySteps, keepLast: 1 }, { step, isLast }).map(({ name }) => name);
+    planEvaluations(evaluations, { everySteps, keepLast: 1, keepEvery: 0 }, { step, isLast }).map(({ name }) => name);
 
   it("runs each evaluation on every n-th regular checkpoint", () => {
     assert.deepEqual(names(10, false), ["each"]);

@@ -47,7 +47,7 @@ export const DEFAULT_SPEC = {
   },
   train: { precision: "f32", engine: "auto" }, // ours: f32 is what every engine does; bf16 is the paper's
   rounds: { targetMs: 2000, maxSteps: 256 },
-  checkpoints: { everySteps: 1000, keepLast: 3 },
+  checkpoints: { everySteps: 1000, keepLast: 3, keepEvery: 0 },
   evaluations: [],
   workers: { min: 1, stragglerFactor: 2 }, // max when not given: one worker for each shard
 } as const satisfies {

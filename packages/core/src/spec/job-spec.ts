@@ -115,7 +115,10 @@ export interface RoundsSpec {
 export interface CheckpointsSpec {
   /** 0: only at the end, on pause and on shutdown. */
   readonly everySteps: number;
+  /** The newest ones; older ones are deleted. */
   readonly keepLast: number;
+  /** Those whose step is a multiple are kept as well; 0: none. */
+  readonly keepEvery: number;
 }
 
 export interface EvaluationSpec {

@@ -121,6 +121,7 @@ export const jobSpecInputSchema = section({
   checkpoints: section({
     everySteps: integer(0, uint32),
     keepLast: integer(1, 10_000),
+    keepEvery: integer(0, uint32),
   }).optional(),
   evaluations: listOf(
     section({
