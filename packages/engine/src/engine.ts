@@ -1,6 +1,6 @@
-import type { ModelSpec, OptimizerSpec, ParameterLayout } from "@segue/core";
+import type { ModelSpec, OptimizerSpec, ParameterLayout, TbpttSpec } from "@segue/core";
 
-/** One segment of a batch of lanes; arrays are row-major [lanes, tokens]. */
+/** One segment of a batch of lanes, or several consecutive ones for {@link Engine.forwardBackward}; arrays are row-major [lanes, tokens]. */
 export interface SegmentBatch {
   readonly lanes: number;
   /** Tokens per lane in this segment. */
@@ -12,6 +12,9 @@ export interface SegmentBatch {
   /** 1: ssm state and conv taps are zero before this token (a document starts here). Absent: none. */
   readonly resets_BT?: Uint8Array | undefined;
 }
+
+/** How a batch is cut into segments, what of the state each takes over from the one before, and how far gradients flow back. */
+export type SegmentRules = Pick<TbpttSpec, "segmentTokens" | "gradient" | "carrySsm" | "carryConv">;
 
 /** Recurrent states of `lanes` lanes, kept by the engine (on its device). Freed with {@link Engine.freeStates}. */
 export interface LaneStates {
@@ -53,18 +56,21 @@ export interface Engine {
   /** Zero states. */
   createStates(lanes: number): LaneStates;
   freeStates(states: LaneStates): void;
-  /** Zeroes the SSM part or the convolution taps of every lane (`tbptt.carrySsm`, `tbptt.carryConv` switched off). */
+  /** Zeroes the SSM part or the convolution taps of every lane. */
   zeroStates(states: LaneStates, part: "ssm" | "conv"): void;
   /** Row-major [lanes, laneStateFloats(model)]: per lane ssm [layers, heads, headDim, dState], then conv [layers, dConv - 1, convDim]. */
   readStates(states: LaneStates, into: Float32Array): void;
   writeStates(states: LaneStates, from: Float32Array): void;
 
   /**
-   * Forward and backward over one segment. The states enter as the segment's initial states (no gradient flows into them) and leave
-   * as its final states. Overwrites `gradient` (flat) with the gradient of the weighted *sum* of the labels' cross-entropies.
+   * Forward and backward over the segments that `rules` cut the batch into; without rules the batch is one segment. The states enter as
+   * the initial states of the first segment (no gradient flows into them) and leave as the final states of the last. Every segment,
+   * the first included, starts with zeros in what the rules do not carry. Overwrites `gradient` (flat) with the gradient of the weighted
+   * *sum* of the labels' cross-entropies of all segments. Gradients stop at each segment's start (`truncated`) or flow back to the start
+   * of the batch by what is carried (`full`).
    * @returns that weighted loss sum
    */
-  forwardBackward(batch: SegmentBatch, states: LaneStates, gradient: Float32Array): number;
+  forwardBackward(batch: SegmentBatch, states: LaneStates, gradient: Float32Array, rules?: SegmentRules): number;
 
   /**
    * One AdamW step from summed gradients: divides by totalWeight, clips by global norm, decays the decayed tensors.

@@ -23,7 +23,7 @@ const ENGINES = {
 for (const [engineName, { create, outputs, gradients }] of Object.entries(ENGINES)) {
   describe(`${engineName} engine against golden values`, () => {
     for (const name of GOLDEN_CASES) {
-      it(`agrees on ${name}: loss, last logits and losses within ${outputs}, every gradient within ${gradients}`, async () => {
+      it(`agrees on ${name}: loss, last logits and losses within ${outputs}, every gradient, whole and through segments, within ${gradients}`, async () => {
         const golden = readGolden(name);
         const { model, lanes, tokens } = golden;
         const engine = await create(golden);
@@ -36,6 +36,16 @@ for (const [engineName, { create, outputs, gradients }] of Object.entries(ENGINE
         const mean = gradient.map((g) => g / (lanes * tokens));
         const worst = worstTensor(model, mean, golden.gradient);
         assert.ok(worst.error < gradients, `${worst.name}: ${worst.error}`);
+
+        const full = { segmentTokens: Math.ceil(tokens / 3), gradient: "full", carrySsm: true, carryConv: true } as const;
+        const throughSegments = new Float32Array(engine.layout.size).fill(NaN);
+        engine.forwardBackward(batch, engine.createStates(lanes), throughSegments, full);
+        const cut = worstTensor(
+          model,
+          throughSegments.map((g) => g / (lanes * tokens)),
+          golden.gradient,
+        );
+        assert.ok(cut.error < gradients, `${cut.name}, through segments: ${cut.error}`);
 
         const logits_BV = engine.prefill(batch, engine.createStates(lanes));
         const expected = Array.from({ length: lanes }, (_, b) =>

@@ -4,23 +4,26 @@ import { GOLDEN_CASES, readGolden, relativeError, worstTensor } from "./native-s
 
 describe("tfjs engine against Hugging Face's numbers", () => {
   for (const name of GOLDEN_CASES) {
-    it(`agrees on loss, logits and every gradient of ${name}`, async () => {
+    it(`agrees on loss, logits and every gradient of ${name}, also through segments`, async () => {
       const golden = readGolden(name);
       const { model, lanes, tokens } = golden;
       const engine = await createTfjsEngine({ model, precision: "f32", threads: 1 }, ["wasm"]);
       engine.writeParameters(golden.parameters);
       const batch = { lanes, tokens, tokens_BT: golden.input_BT, labels_BT: golden.targets_BT };
 
-      const gradient = new Float32Array(engine.layout.size).fill(NaN);
-      const states = engine.createStates(lanes);
-      const loss = engine.forwardBackward(batch, states, gradient) / (lanes * tokens);
-      assert.ok(Math.abs(loss - golden.loss) < 1e-5 * golden.loss, `loss ${loss}, expected ${golden.loss}`);
-      const worst = worstTensor(
-        model,
-        gradient.map((sum) => sum / (lanes * tokens)),
-        golden.gradient,
-      );
-      assert.ok(worst.error < 1e-4, `${worst.name} is off by ${worst.error}`);
+      for (const segmentTokens of [tokens, Math.ceil(tokens / 3)]) {
+        const rules = { segmentTokens, gradient: "full", carrySsm: true, carryConv: true } as const;
+        const gradient = new Float32Array(engine.layout.size).fill(NaN);
+        const states = engine.createStates(lanes);
+        const loss = engine.forwardBackward(batch, states, gradient, rules) / (lanes * tokens);
+        assert.ok(Math.abs(loss - golden.loss) < 1e-5 * golden.loss, `loss ${loss}, expected ${golden.loss}`);
+        const worst = worstTensor(
+          model,
+          gradient.map((sum) => sum / (lanes * tokens)),
+          golden.gradient,
+        );
+        assert.ok(worst.error < 1e-4, `${worst.name} is off by ${worst.error} in segments of ${segmentTokens}`);
+      }
 
       // Prefill gives the logits after a segment's last token only, so the logits are taken one prefix at a time.
       for (const length of [1, 2, Math.floor(tokens / 2), tokens]) {

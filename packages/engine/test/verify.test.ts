@@ -10,7 +10,7 @@ import type { Engine } from "../src/engine.js";
 import { createReferenceEngine } from "../src/native/index.js";
 import { goldenCase } from "../src/verify/golden.js";
 import { relativeError } from "../src/verify/relative-error.js";
-import { segmentOf } from "../src/verify/run-case.js";
+import { segmentOf } from "../src/segments.js";
 import { defaultTokens, randomBatch, readVerifyCase, type VerifyCase } from "../src/verify/verify-case.js";
 import { verifyEngine, type VerifyReport } from "../src/verify/verify-engine.js";
 import { noisyParameters, readGolden } from "./native-support.js";

@@ -1,32 +1,41 @@
-import {
-  laneStateFloats,
-  modelWidths,
-  parameterLayout,
-  SegueError,
-  ssmStateFloats,
-  type ModelSpec,
-  type ParameterLayout,
-} from "@segue/core";
+import { laneStateFloats, modelWidths, parameterLayout, type ModelSpec, type ParameterLayout } from "@segue/core";
 import type { Device } from "../devices/device.js";
-import type { AdamWStep, Engine, EngineDescription, LaneStates, SegmentBatch } from "../engine.js";
+import type { AdamWStep, Engine, EngineDescription, LaneStates, SegmentBatch, SegmentRules } from "../engine.js";
+import { expectLength, expectSegment, expectTokens } from "../input-checks.js";
+import { cutIntoSegments } from "../segments.js";
 import { Arena, arenaFloats } from "./arena.js";
 import { takeBackward, takeForward, type BackwardBuffers, type ForwardBuffers, type Take } from "./buffers.js";
 import { backward, forward, type Mamba2, type TokenSegment } from "./mamba2.js";
 import { modelTensors, type ModelTensors } from "./parameters.js";
+import { fullPasses, takeChain, truncatedPasses, zeroStatePart, type ChainBuffers, type SegmentPasses } from "./tbptt.js";
 
 interface Training<F> {
+  /** Of gradients that flow through several segments. */
+  readonly chain: ChainBuffers<F> | undefined;
   readonly forward: ForwardBuffers<F>;
   readonly backward: BackwardBuffers<F>;
 }
 
-const carveTraining = <F>(model: ModelSpec, lanes: number, tokens: number, take: Take<F>): Training<F> => ({
+/** The chain's buffers come first: a last segment that is shorter finds them where the others left them. */
+const carveTraining = <F>(model: ModelSpec, lanes: number, tokens: number, chained: number, take: Take<F>): Training<F> => ({
+  chain: chained > 1 ? takeChain(model, lanes, chained, take) : undefined,
   forward: takeForward(model, lanes, tokens, true, take),
   backward: takeBackward(model, lanes, tokens, take),
 });
 
-/** Floats of the arena that one training step over such a segment needs, beside parameters, gradient, moments and states. */
-export function trainingArenaFloats(model: ModelSpec, lanes: number, tokens: number): number {
-  return arenaFloats((take) => carveTraining(model, lanes, tokens, take));
+/**
+ * Floats of the arena that one training step over segments of `tokens` tokens a lane needs, beside parameters, gradient, moments and
+ * states.
+ * @param chained segments that gradients flow through
+ */
+export function trainingArenaFloats(model: ModelSpec, lanes: number, tokens: number, chained = 1): number {
+  return arenaFloats((take) => carveTraining(model, lanes, tokens, chained, take));
+}
+
+/** A flat vector of gradients and its views. */
+interface Gradients<F> {
+  readonly flat: F;
+  readonly tensors: ModelTensors<F>;
 }
 
 interface DeviceStates<F> extends LaneStates {
@@ -45,10 +54,11 @@ export class DeviceEngine<F, I> implements Engine {
   readonly #arena: Arena<F, I>;
   readonly #mamba2: Mamba2<F, I>;
   readonly #parameters: F;
-  readonly #gradient: F;
+  readonly #gradients: Gradients<F>;
+  /** The gradients of one of several segments, until they are added up. */
+  #addend: Gradients<F> | undefined;
   readonly #firstMoment: F;
   readonly #secondMoment: F;
-  readonly #gradients: ModelTensors<F>;
   #ints: { capacity: number; tokens_R: I; labels_R: I; resets_R: I };
   #losses_R = new Float32Array(0);
   #weights_R = new Float32Array(0);
@@ -60,10 +70,9 @@ export class DeviceEngine<F, I> implements Engine {
     this.#device = device;
     this.#arena = new Arena(device);
     this.#parameters = device.floats(this.layout.size);
-    this.#gradient = device.floats(this.layout.size);
     this.#firstMoment = device.floats(this.layout.size);
     this.#secondMoment = device.floats(this.layout.size);
-    this.#gradients = modelTensors(device, this.layout, model.layers, this.#gradient);
+    this.#gradients = this.#newGradients();
     this.#mamba2 = { device, model, parameters: modelTensors(device, this.layout, model.layers, this.#parameters) };
     this.#ints = this.#intsFor(0);
   }
@@ -98,12 +107,7 @@ export class DeviceEngine<F, I> implements Engine {
   freeStates(_states: LaneStates): void {}
 
   zeroStates(states: LaneStates, part: "ssm" | "conv"): void {
-    const laneFloats = laneStateFloats(this.model);
-    const ssmFloats = ssmStateFloats(this.model);
-    for (let lane = 0; lane < states.lanes; lane++) {
-      const [first, length] = part === "ssm" ? [0, ssmFloats] : [ssmFloats, laneFloats - ssmFloats];
-      this.#device.fill(this.#device.slice(this.#floatsOf(states), lane * laneFloats + first, length), 0);
-    }
+    zeroStatePart(this.#device, this.model, this.#floatsOf(states), states.lanes, part);
   }
 
   readStates(states: LaneStates, into: Float32Array): void {
@@ -132,40 +136,35 @@ export class DeviceEngine<F, I> implements Engine {
     return statistics;
   }
 
-  forwardBackward(batch: SegmentBatch, states: LaneStates, gradient: Float32Array): number {
-    const { lanes, tokens } = batch;
-    const rows = lanes * tokens;
+  forwardBackward(batch: SegmentBatch, states: LaneStates, gradient: Float32Array, rules?: SegmentRules): number {
+    const { lanes } = batch;
+    expectSegment(batch, states, this.model.vocab);
     expectLength("gradient", gradient.length, this.layout.size);
-    const segment = this.#uploadSegment(batch, states);
-    const labels_R = this.#uploadLabels(batch);
-    const buffers = this.#arena.buffers(`training ${lanes} ${tokens}`, (take) => carveTraining(this.model, lanes, tokens, take));
-    const weights_R = batch.weights_BT ?? this.#hostWeights(rows);
-    expectLength("weights", weights_R.length, rows);
-    this.#device.upload(weights_R, buffers.backward.weights_R);
-
-    forward(this.#mamba2, segment, this.#floatsOf(states), buffers.forward);
-    const targets = { labels_R, weights_R: buffers.backward.weights_R, losses_R: buffers.forward.losses_R };
-    backward(this.#mamba2, segment, targets, buffers.forward, buffers.backward, this.#gradients);
-
-    this.#device.download(this.#gradient, gradient);
-    const losses_R = this.#hostLosses(rows);
-    this.#device.download(buffers.forward.losses_R, losses_R);
-    let sum = 0;
-    for (let r = 0; r < rows; r++) sum += losses_R[r]! * weights_R[r]!;
-    return sum;
+    const segments = cutIntoSegments(batch, rules?.segmentTokens ?? batch.tokens);
+    const chained = rules?.gradient === "full" ? segments.length : 1;
+    const startSegment = (floats: F): void => {
+      if (rules?.carrySsm === false) zeroStatePart(this.#device, this.model, floats, lanes, "ssm");
+      if (rules?.carryConv === false) zeroStatePart(this.#device, this.model, floats, lanes, "conv");
+    };
+    const step = this.#trainingPasses(segments, states, chained);
+    const { chain } = this.#trainingBuffers(segments[0]!, chained);
+    if (chain && rules) fullPasses(this.#device, step.passes, this.#floatsOf(states), startSegment, rules, chain);
+    else truncatedPasses(step.passes, this.#floatsOf(states), startSegment);
+    this.#device.download(this.#gradients.flat, gradient);
+    return step.lossSum();
   }
 
   applyAdamW(gradientSum: Float32Array, { optimizer, learningRate, step, totalWeight }: AdamWStep): number {
     expectLength("gradient", gradientSum.length, this.layout.size);
-    this.#device.upload(gradientSum, this.#gradient);
+    this.#device.upload(gradientSum, this.#gradients.flat);
     const mean = totalWeight > 0 ? 1 / totalWeight : 0;
-    const norm = Math.sqrt(this.#device.sumOfSquares(this.#gradient)) * mean;
+    const norm = Math.sqrt(this.#device.sumOfSquares(this.#gradients.flat)) * mean;
     const clip = optimizer.clipNorm > 0 && norm > optimizer.clipNorm ? optimizer.clipNorm / norm : 1;
     for (const { offset, size, decay } of this.layout.entries) {
       const part = (flat: F): F => this.#device.slice(flat, offset, size);
       this.#device.adamW({
         parameters: part(this.#parameters),
-        gradient: part(this.#gradient),
+        gradient: part(this.#gradients.flat),
         firstMoment: part(this.#firstMoment),
         secondMoment: part(this.#secondMoment),
         gradientScale: mean * clip,
@@ -239,6 +238,52 @@ export class DeviceEngine<F, I> implements Engine {
     this.#device.close();
   }
 
+  /** Passes that leave the sum of the segments' gradients in `#gradients`. */
+  #trainingPasses(
+    segments: readonly SegmentBatch[],
+    states: LaneStates,
+    chained: number,
+  ): { passes: SegmentPasses<F>; lossSum: () => number } {
+    let lossSum = 0;
+    let isFirst = true;
+    let current: { segment: TokenSegment<I>; buffers: Training<F>; weights_R: Float32Array } | undefined;
+    const passes: SegmentPasses<F> = {
+      count: segments.length,
+      forward: (index, floats) => {
+        const batch = segments[index]!;
+        const buffers = this.#trainingBuffers(batch, chained);
+        const segment = this.#uploadSegment(batch, states);
+        const weights_R = batch.weights_BT ?? this.#hostWeights(batch.lanes * batch.tokens);
+        this.#device.upload(weights_R, buffers.backward.weights_R);
+        forward(this.#mamba2, segment, floats, buffers.forward);
+        current = { segment, buffers, weights_R };
+      },
+      backward: (index, stateGradients) => {
+        const { segment, buffers, weights_R } = current!;
+        const labels_R = this.#uploadLabels(segments[index]!);
+        const { flat, tensors } = isFirst ? this.#gradients : (this.#addend ??= this.#newGradients());
+        const targets = { labels_R, weights_R: buffers.backward.weights_R, losses_R: buffers.forward.losses_R };
+        backward(this.#mamba2, segment, targets, buffers.forward, buffers.backward, tensors, stateGradients);
+        if (!isFirst) this.#device.add(flat, this.#gradients.flat);
+        isFirst = false;
+        const losses_R = this.#hostLosses(weights_R.length);
+        this.#device.download(buffers.forward.losses_R, losses_R);
+        for (let r = 0; r < losses_R.length; r++) lossSum += losses_R[r]! * weights_R[r]!;
+      },
+    };
+    return { passes, lossSum: () => lossSum };
+  }
+
+  #trainingBuffers({ lanes, tokens }: Pick<SegmentBatch, "lanes" | "tokens">, chained: number): Training<F> {
+    const key = `training ${lanes} ${tokens} ${chained}`;
+    return this.#arena.buffers(key, (take) => carveTraining(this.model, lanes, tokens, chained, take));
+  }
+
+  #newGradients(): Gradients<F> {
+    const flat = this.#device.floats(this.layout.size);
+    return { flat, tensors: modelTensors(this.#device, this.layout, this.model.layers, flat) };
+  }
+
   #floatsOf(states: LaneStates): F {
     return (states as DeviceStates<F>).floats;
   }
@@ -278,16 +323,4 @@ export class DeviceEngine<F, I> implements Engine {
     if (this.#weights_R.length !== rows) this.#weights_R = new Float32Array(rows).fill(1);
     return this.#weights_R;
   }
-}
-
-function expectLength(what: string, actual: number, expected: number): void {
-  if (actual === expected) return;
-  throw new SegueError("ENGINE_INPUT_INVALID", `${what}: expected ${expected}, got ${actual}`);
-}
-
-/** A kernel would read past its tables. */
-function expectTokens(what: string, ids: Int32Array, vocab: number): void {
-  const wrong = ids.find((id) => id < 0 || id >= vocab);
-  if (wrong === undefined) return;
-  throw new SegueError("ENGINE_INPUT_INVALID", `${what} ${wrong} is outside the vocabulary of ${vocab}`);
 }

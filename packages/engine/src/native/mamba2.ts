@@ -160,8 +160,17 @@ export interface LossTargets<F, I> {
 }
 
 /**
- * Gradients of the weighted loss sum, from the buffers that {@link forward} left. No gradient flows into the segment's initial states
- * nor out of its final ones (truncated back-propagation through time).
+ * Gradients with respect to the recurrent states of the lanes, laid out as the states: they enter as those of a segment's final states
+ * and leave as those of its initial ones. Of an absent part no gradient flows in or out.
+ */
+export interface StateGradients<F> {
+  readonly ssm?: F | undefined;
+  readonly taps?: F | undefined;
+}
+
+/**
+ * Gradients of the weighted loss sum, from the buffers that {@link forward} left (paper.md 7.6).
+ * @param stateGradients absent: truncated back-propagation through time
  */
 export function backward<F, I>(
   m: Mamba2<F, I>,
@@ -170,11 +179,16 @@ export function backward<F, I>(
   saved: ForwardBuffers<F>,
   buffers: BackwardBuffers<F>,
   gradients: ModelTensors<F>,
+  stateGradients: StateGradients<F> = {},
 ): void {
   const { device, model, parameters } = m;
   const { dInner, heads, convDim, dInProj } = modelWidths(model);
   const rows = segment.lanes * segment.tokens;
   const { normed_RD, gated_RI } = saved;
+  const stateGradient = (part: "ssm" | "taps", layer: number): LaneParts<F> | undefined => {
+    const floats = stateGradients[part];
+    return floats === undefined ? undefined : layerState(m, floats, segment.lanes, layer)[part];
+  };
   const { dNormed_RD, dSum_RD, dGated_RI, dProjected_RJ } = buffers;
 
   device.headLoss({
@@ -241,6 +255,7 @@ export function backward<F, I>(
       dALog_H: dBlock.aLog_H,
       dSkip_H: dBlock.skip_H,
       dChunkStates_BKHPN: buffers.dChunkStates_BKHPN,
+      stateGradient: stateGradient("ssm", layer),
     });
     device.timeStepsBackward({
       rows,
@@ -265,6 +280,7 @@ export function backward<F, I>(
       dRaw: dColumns.xBC,
       dWeight_CW: dBlock.convWeight_CW,
       dBias_C: dBlock.convBias_C,
+      stateGradient: stateGradient("taps", layer),
     });
 
     device.matmul({ m: rows, n: model.dModel, k: dInProj, a: dProjected_RJ, b: block.inProj_JD, out: dNormed_RD });

@@ -80,8 +80,8 @@ export function ssdScan(
 
   // From chunk to chunk: the state shrinks by the chunk's whole decay and takes in what the chunk added.
   const shrink_Z1H = masked(tf.exp(total_Z1H), masks.keepsState_Z, [Z, 1, 1]);
-  const added_K = tf.unstack(tf.reshape(added, [lanes, chunksPerLane, groups * dState * M]), 1);
-  const shrink_K = tf.unstack(tf.reshape(shrink_Z1H, [lanes, chunksPerLane, heads]), 1);
+  const added_K = byChunk(added, groups * dState * M);
+  const shrink_K = byChunk(shrink_Z1H, heads);
   const perHead = [lanes * groups, dState, headsPerGroup, headDim];
   let state = tf.reshape(tf.transpose(tf.reshape(inputs.state_BHPN, [lanes * groups, M, dState]), [0, 2, 1]), perHead);
   const starts = added_K.map((addition, k) => {
@@ -103,6 +103,13 @@ export function ssdScan(
     y_ZQHP: tf.add(tf.transpose(within_ZHQP, [0, 2, 1, 3]), across_ZQHP),
     state_BHPN: tf.reshape(finalState, [lanes, heads, headDim, dState]),
   };
+
+  /** Of every chunk of a lane, [B, width]. */
+  function byChunk(values: Tensor, width: number): Tensor[] {
+    // The gradient of unstack fails for a single piece in TensorFlow.js 4.22.
+    if (chunksPerLane === 1) return [tf.reshape(values, [lanes, width])];
+    return tf.unstack(tf.reshape(values, [lanes, chunksPerLane, width]), 1);
+  }
 
   function masked(values: Tensor, mask: Float32Array | undefined, shape: number[]): Tensor {
     return mask ? tf.mul(values, tf.tensor(mask, shape)) : values;

@@ -1,7 +1,8 @@
 import { laneStateFloats, parameterLayout, type ModelSpec, type ParameterLayout } from "@segue/core";
 import type { Scalar, Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs";
-import type { AdamWStep, Engine, EngineDescription, EngineOptions, LaneStates, SegmentBatch } from "../engine.js";
+import type { AdamWStep, Engine, EngineDescription, EngineOptions, LaneStates, SegmentBatch, SegmentRules } from "../engine.js";
 import { expectLength, expectSegment } from "../input-checks.js";
+import { cutIntoSegments } from "../segments.js";
 import { applyAdamW } from "../optimizer/adamw.js";
 import { mamba2 } from "./mamba2.js";
 import { createOperations, type Operations } from "./operations.js";
@@ -123,27 +124,55 @@ class TfjsEngine implements Engine {
     this.#replace(own, tensors);
   }
 
-  forwardBackward(batch: SegmentBatch, states: LaneStates, gradient: Float32Array): number {
+  /** Full gradients hold the intermediate results of all segments: what differentiates by itself computes nothing twice. */
+  forwardBackward(batch: SegmentBatch, states: LaneStates, gradient: Float32Array, rules?: SegmentRules): number {
     expectSegment(batch, states, this.model.vocab);
     expectLength("gradient", gradient.length, this.layout.size);
-    const own = states as TfjsStates;
+    const segments = cutIntoSegments(batch, rules?.segmentTokens ?? batch.tokens);
+    const differentiated = rules?.gradient === "full" ? [segments] : segments.map((segment) => [segment]);
+    gradient.fill(0);
+    return differentiated.reduce((sum, together) => sum + this.#addGradient(together, states as TfjsStates, gradient, rules), 0);
+  }
+
+  /** Differentiates the weighted loss sum of consecutive segments, the states that enter the first taken as constants. */
+  #addGradient(
+    segments: readonly SegmentBatch[],
+    own: TfjsStates,
+    gradient: Float32Array,
+    rules: SegmentRules | undefined,
+  ): number {
     const names = [...this.#parameterTensors().keys()];
     const inputs = [...this.#parameterTensors().values()];
     let next: Tensor[] = [];
     const loss = (...tensors: Tensor[]): Scalar => {
       const parameters = new Map(names.map((name, i) => [name, tensors[i] as Tensor]));
-      const segment = this.network.forward(parameters, input(batch), own.tensors);
+      let running = own.tensors;
+      const lossSums = segments.map((batch) => {
+        const segment = this.network.forward(parameters, input(batch), this.#carried(running, rules));
+        running = segment.states;
+        const losses_R = this.operations.crossEntropy(this.network.logits(parameters, segment.hidden_RD), batch.labels_BT);
+        return this.#tf.sum<Scalar>(batch.weights_BT ? this.#tf.mul(losses_R, this.#tf.tensor1d(batch.weights_BT)) : losses_R);
+      });
       // The states outlive this call; without keep they would go with its intermediate results.
-      next = segment.states.map((state) => this.#tf.keep(state));
-      const losses_R = this.operations.crossEntropy(this.network.logits(parameters, segment.hidden_RD), batch.labels_BT);
-      return this.#tf.sum(batch.weights_BT ? this.#tf.mul(losses_R, this.#tf.tensor1d(batch.weights_BT)) : losses_R);
+      next = running.map((state) => this.#tf.keep(state));
+      return this.#tf.addN(lossSums);
     };
     const { value, grads } = this.#tf.valueAndGrads(loss)(inputs);
-    this.layout.entries.forEach(({ offset }, i) => gradient.set((grads[i] as Tensor).dataSync<"float32">(), offset));
+    this.layout.entries.forEach(({ offset }, i) => {
+      (grads[i] as Tensor).dataSync<"float32">().forEach((g, j) => (gradient[offset + j] = (gradient[offset + j] as number) + g));
+    });
     const lossSum = value.dataSync<"float32">()[0] as number;
     this.#tf.dispose([value, ...grads]);
     this.#replace(own, next);
     return lossSum;
+  }
+
+  /** The states that a segment starts from: zeros, which pass no gradient on, in place of what is not carried. */
+  #carried(states: Tensor[], rules: SegmentRules | undefined): Tensor[] {
+    return states.map((tensor, i) => {
+      const carried = this.network.slots[i]?.part === "ssm" ? rules?.carrySsm : rules?.carryConv;
+      return carried === false ? this.#tf.zeros(tensor.shape) : tensor;
+    });
   }
 
   applyAdamW(gradientSum: Float32Array, step: AdamWStep): number {

@@ -1,5 +1,6 @@
 import { laneStateFloats } from "@segue/core";
 import type { Engine, SegmentBatch } from "../engine.js";
+import { cutIntoSegments } from "../segments.js";
 
 /** What an engine computes for a batch that it gets in one or several segments, the states carried from each to the next. */
 export interface CaseResults {
@@ -13,26 +14,6 @@ export interface CaseResults {
   readonly finalStates: Float32Array;
   /** Of the weighted mean, flat; no gradient flows from a segment into the one before. */
   readonly gradient: Float32Array;
-}
-
-/** Columns [start, start + tokens) of every lane. */
-export function segmentOf(batch: SegmentBatch, start: number, tokens: number): SegmentBatch {
-  const cut = <A extends Int32Array | Float32Array | Uint8Array>(whole_BT: A): A => {
-    const part_BT = whole_BT.slice(0, batch.lanes * tokens) as A;
-    for (let lane = 0; lane < batch.lanes; lane++) {
-      const first = lane * batch.tokens + start;
-      part_BT.set(whole_BT.subarray(first, first + tokens), lane * tokens);
-    }
-    return part_BT;
-  };
-  return {
-    lanes: batch.lanes,
-    tokens,
-    tokens_BT: cut(batch.tokens_BT),
-    labels_BT: cut(batch.labels_BT),
-    weights_BT: batch.weights_BT && cut(batch.weights_BT),
-    resets_BT: batch.resets_BT && cut(batch.resets_BT),
-  };
 }
 
 /**
@@ -53,8 +34,8 @@ export async function runCase(
     const losses_BT = new Float32Array(lanes * tokens);
     let lastLogits_BV = new Float32Array(0);
     let lossSum = 0;
-    for (let start = 0; start < tokens; start += segmentTokens) {
-      const segment = segmentOf(batch, start, Math.min(segmentTokens, tokens - start));
+    let start = 0;
+    for (const segment of cutIntoSegments(batch, segmentTokens)) {
       await pause();
       lossSum += engine.forwardBackward(segment, training, ofSegment);
       for (let i = 0; i < gradient.length; i++) gradient[i] = (gradient[i] as number) + (ofSegment[i] as number);
@@ -65,6 +46,7 @@ export async function runCase(
       }
       await pause();
       lastLogits_BV = Float32Array.from(engine.prefill(segment, filling));
+      start += segment.tokens;
     }
     const totalWeight = batch.weights_BT ? batch.weights_BT.reduce((sum, weight) => sum + weight, 0) : lanes * tokens;
     const mean = totalWeight > 0 ? 1 / totalWeight : 0;
