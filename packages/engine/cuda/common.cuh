@@ -3,6 +3,7 @@
 #pragma once
 
 typedef long long i64;
+typedef unsigned long long u64;
 typedef unsigned int u32;
 typedef unsigned short u16;
 
@@ -19,7 +20,7 @@ typedef float Act;
 #include "ptx.cuh"
 
 constexpr u32 kAllLanes = 0xffffffffu;
-constexpr float kInfinity = __builtin_huge_valf();
+constexpr float kLowest = -3.402823466e38f;
 
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(bf16 x) { return __uint_as_float((u32)x.bits << 16); }

@@ -141,7 +141,6 @@ struct Softmax {
 
 __device__ __forceinline__ Softmax join(Softmax a, Softmax b) {
   const float top = fmaxf(a.top, b.top);
-  if (top == -kInfinity) return {top, 0.f};
   return {top, a.total * __expf(a.top - top) + b.total * __expf(b.top - top)};
 }
 
@@ -152,7 +151,7 @@ __device__ __forceinline__ void softmax_row(int vocab, Act* logits, const int* l
   Act* x = logits + row * vocab;
   const int label = labels[row];
   const float at_label = to_float(x[label]);
-  Softmax own = {-kInfinity, 0.f};
+  Softmax own = {kLowest, 0.f};
   for (int i = threadIdx.x * kWidth; i < vocab; i += blockDim.x * kWidth) {
     Vec<kWidth> v = load<kWidth>(x + i);
     float top = v.v[0];
@@ -268,7 +267,8 @@ extern "C" __global__ void adamw(i64 count, const AdamW* step, const double* squ
     else
       high = middle;
   }
-  if (i + 4 <= count && (low == edges || decay_edges[low] >= i + 4)) {
+  const bool aligned = ((u64)gradient | (u64)parameters | (u64)first | (u64)second) % 16 == 0 && (u64)rounded % 8 == 0;
+  if (aligned && i + 4 <= count && (low == edges || decay_edges[low] >= i + 4)) {
     const float shrink = low % 2 ? h.learning_rate * h.weight_decay : 0.f;
     Vec<4> g = load<4>(gradient + i), p = load<4>(parameters + i), m = load<4>(first + i), v = load<4>(second + i);
     for (int j = 0; j < 4; j++) adamw_element(h, scale, shrink, g.v[j], p.v[j], m.v[j], v.v[j]);

@@ -17,6 +17,12 @@ export interface LaneParts<F> {
   readonly stride: number;
 }
 
+/**
+ * What a buffer of a pass holds: sums and other values that need float32; activations, which a device may round to bf16; or sums with a
+ * rounded copy beside them for matrix products.
+ */
+export type BufferKind = "float" | "activation" | "mirrored";
+
 /** Lanes and tokens of a segment, and where documents start in it. */
 export interface Segment<I> {
   readonly lanes: number;
@@ -88,6 +94,8 @@ export interface ConvArgs<F, I> extends Segment<I> {
   readonly state: LaneParts<F>;
   /** Receives the incoming taps for {@link Device.convBackward}. */
   readonly savedTaps_BWC?: F | undefined;
+  /** Leaves the taps as they are: the output is wanted once more. Only where {@link Device.recomputes}. */
+  readonly keepState?: boolean | undefined;
   readonly out_RC: F;
 }
 
@@ -142,7 +150,7 @@ export interface ScanArgs<F, I> extends Segment<I>, ScanShape {
   readonly skip_H: F;
   /** [H, P, N] per lane; enters as the initial state, leaves as the final one. */
   readonly state: LaneParts<F>;
-  /** Receives the state before each chunk for {@link Device.scanBackward}; scratch in inference. */
+  /** Receives the state before each chunk for {@link Device.scanBackward}, or before the first; scratch in inference. */
   readonly chunkStates_BKHPN: F;
   readonly y_RI: F;
 }
@@ -244,11 +252,20 @@ export interface Device<F, I> {
   /** For people, for example "cpu (AVX-512, 2 threads)". */
   readonly detail: string;
 
+  /** Whether the backward pass runs the convolution again, and the scan keeps one state per lane only, to save memory. */
+  readonly recomputes?: boolean;
+
   /** New zeroed storage. */
-  floats(length: number): F;
+  floats(length: number, kind?: BufferKind): F;
   ints(length: number): I;
   /** Part of `of`, sharing its memory. */
   slice(of: F, offset: number, length: number): F;
+  /** Floats of memory that a buffer takes; absent: as many as it has elements. */
+  bufferFloats?(length: number, kind: BufferKind): number;
+  /** A buffer that begins at `offset` of `memory`; absent: a slice. */
+  buffer?(memory: F, offset: number, length: number, kind: BufferKind): F;
+  /** Gives storage back that {@link floats} made; absent: it goes with its last reference. */
+  free?(floats: F): void;
   upload(from: Float32Array, to: F): void;
   uploadInts(from: ArrayLike<number>, to: I): void;
   download(from: F, to: Float32Array): void;

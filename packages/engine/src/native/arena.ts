@@ -9,11 +9,14 @@ const REMEMBERED_SHAPES = 64;
 
 const padded = (length: number): number => Math.ceil(length / LINE_FLOATS) * LINE_FLOATS;
 
+/** What decides how much memory buffers take. */
+export type BufferSizes = Pick<Device<never, never>, "bufferFloats">;
+
 /** Floats that an arena needs for the buffers `carve` takes. */
-export function arenaFloats(carve: (take: Take<undefined>) => unknown): number {
+export function arenaFloats(carve: (take: Take<undefined>) => unknown, device: BufferSizes = {}): number {
   let floats = 0;
-  carve((length) => {
-    floats += padded(length);
+  carve((length, kind = "float") => {
+    floats += padded(device.bufferFloats?.(length, kind) ?? length);
     return undefined;
   });
   return floats;
@@ -43,8 +46,9 @@ export class Arena<F, I> {
   buffers<B>(key: string, carve: (take: Take<F>) => B): B {
     const known = this.#views.get(key) as B | undefined;
     if (known !== undefined) return known;
-    const floats = arenaFloats((take) => carve(take as unknown as Take<F>));
+    const floats = arenaFloats((take) => carve(take as unknown as Take<F>), this.#device);
     if (floats > this.#floats) {
+      this.#device.free?.(this.#memory);
       this.#memory = this.#device.floats(floats);
       this.#floats = floats;
       this.#views.clear();
@@ -52,9 +56,9 @@ export class Arena<F, I> {
       this.#views.clear();
     }
     let offset = 0;
-    const views = carve((length) => {
-      const view = this.#device.slice(this.#memory, offset, length);
-      offset += padded(length);
+    const views = carve((length, kind = "float") => {
+      const view = this.#device.buffer?.(this.#memory, offset, length, kind) ?? this.#device.slice(this.#memory, offset, length);
+      offset += padded(this.#device.bufferFloats?.(length, kind) ?? length);
       return view;
     });
     this.#views.set(key, views);

@@ -1,4 +1,5 @@
 import { modelWidths, type ModelSpec } from "@segue/core";
+import type { BufferKind } from "../devices/device.js";
 
 /** What one layer's forward pass leaves for its backward pass; the rest is recomputed. */
 export interface LayerBuffers<F> {
@@ -36,55 +37,67 @@ export interface BackwardBuffers<F> {
   readonly dChunkStates_BKHPN: F;
 }
 
-/** Takes the next `length` floats of an arena. */
-export type Take<F> = (length: number) => F;
+/** Takes the next buffer of `length` elements from an arena; of floats unless it says otherwise. */
+export type Take<F> = (length: number, kind?: BufferKind) => F;
 
-/** Buffers of a forward pass. Only training keeps every layer's own; otherwise all layers share one set. */
+/**
+ * Buffers of a forward pass. Only training keeps every layer's own; otherwise all layers share one set.
+ * @param recomputes whether layers share the convolution's outputs even so, and keep only the first of the chunk states
+ */
 export function takeForward<F>(
   model: ModelSpec,
   lanes: number,
   tokens: number,
   training: boolean,
   take: Take<F>,
+  recomputes = false,
 ): ForwardBuffers<F> {
   const { dInner, heads, convDim, dInProj } = modelWidths(model);
   const rows = lanes * tokens;
+  const newXBC = (): F => take(rows * convDim, "activation");
+  const sharedXBC = recomputes ? newXBC() : undefined;
   const layer = (): LayerBuffers<F> => ({
     sum_RD: take(rows * model.dModel),
     inverseRms_R: take(rows),
-    projected_RJ: take(rows * dInProj),
+    projected_RJ: take(rows * dInProj, "activation"),
     taps_BWC: take(lanes * (model.dConv - 1) * convDim),
-    xBC_RC: take(rows * convDim),
+    xBC_RC: sharedXBC ?? newXBC(),
     dt_RH: take(rows * heads),
-    chunkStates_BKHPN: take(stateFloatsOfChunks(model, lanes, tokens)),
-    y_RI: take(rows * dInner),
+    chunkStates_BKHPN: take(recomputes ? lanes * dInner * model.dState : stateFloatsOfChunks(model, lanes, tokens)),
+    y_RI: take(rows * dInner, "activation"),
     gateInverseRms_R: take(rows),
   });
   const shared = training ? undefined : layer();
   const layers = Array.from({ length: model.layers }, () => shared ?? layer());
   return {
     layers,
-    normed_RD: take(rows * model.dModel),
-    gated_RI: take(rows * dInner),
-    mixed_RD: take(rows * model.dModel),
+    normed_RD: take(rows * model.dModel, "activation"),
+    gated_RI: take(rows * dInner, "activation"),
+    mixed_RD: take(rows * model.dModel, "activation"),
     finalSum_RD: take(rows * model.dModel),
     finalInverseRms_R: take(rows),
     losses_R: take(rows),
   };
 }
 
-export function takeBackward<F>(model: ModelSpec, lanes: number, tokens: number, take: Take<F>): BackwardBuffers<F> {
+export function takeBackward<F>(
+  model: ModelSpec,
+  lanes: number,
+  tokens: number,
+  take: Take<F>,
+  recomputes = false,
+): BackwardBuffers<F> {
   const { dInner, heads, convDim, dInProj } = modelWidths(model);
   const rows = lanes * tokens;
   return {
     weights_R: take(rows),
-    dNormed_RD: take(rows * model.dModel),
-    dSum_RD: take(rows * model.dModel),
-    dGated_RI: take(rows * dInner),
-    dProjected_RJ: take(rows * dInProj),
-    dXBC_RC: take(rows * convDim),
+    dNormed_RD: take(rows * model.dModel, "activation"),
+    dSum_RD: take(rows * model.dModel, "mirrored"),
+    dGated_RI: take(rows * dInner, "activation"),
+    dProjected_RJ: take(rows * dInProj, "activation"),
+    dXBC_RC: take(rows * convDim, "activation"),
     dDt_RH: take(rows * heads),
-    dChunkStates_BKHPN: take(stateFloatsOfChunks(model, lanes, tokens)),
+    dChunkStates_BKHPN: take(recomputes ? 0 : stateFloatsOfChunks(model, lanes, tokens)),
   };
 }
 

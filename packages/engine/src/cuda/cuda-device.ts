@@ -1,0 +1,165 @@
+import type { AdamWArgs, BufferKind, Device } from "../devices/device.js";
+import { CublasLt, WORKSPACE_BYTES, type Element } from "./cublaslt.js";
+import { sliceOf, type CudaFloats, type CudaInts } from "./floats.js";
+import { CudaOperations } from "./operations.js";
+import { CudaRuntime } from "./runtime.js";
+import { SerialScan } from "./scan.js";
+import { Scratch } from "./scratch.js";
+
+export type CudaDevice = Device<CudaFloats, CudaInts> & { readonly runtime: CudaRuntime };
+
+/**
+ * A GPU. With `bf16`, matrix products and activations are bf16; sums, states, time steps and everything that is trained stay float32.
+ * @param ordinal which of this machine's GPUs
+ * @throws SegueError ENGINE_UNAVAILABLE, with what is missing
+ */
+export function openCudaDevice(precision: Element, ordinal = 0, env: NodeJS.ProcessEnv = process.env): CudaDevice {
+  const runtime = new CudaRuntime(ordinal, env);
+  try {
+    const blas = new CublasLt(runtime.allocate(WORKSPACE_BYTES), env);
+    return deviceOn(runtime, blas, precision);
+  } catch (failure) {
+    runtime.close();
+    throw failure;
+  }
+}
+
+function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element): CudaDevice {
+  const scratch = new Scratch(runtime);
+  const operations = new CudaOperations(runtime, blas, scratch, precision);
+  const serial = new SerialScan(operations, scratch);
+  const { gpu, compiler } = runtime;
+  const rounds = precision === "bf16";
+
+  const bufferFloats = (length: number, kind: BufferKind): number => {
+    if (!rounds || kind === "float") return length;
+    const half = Math.ceil(length / 2);
+    return kind === "activation" ? half : rounded(length) + half;
+  };
+  const bufferAt = (address: number, length: number, kind: BufferKind): CudaFloats => {
+    if (!rounds || kind === "float") return { f32: address, bf16: 0, length };
+    if (kind === "activation") return { f32: 0, bf16: address, length };
+    return { f32: address, bf16: address + 4 * rounded(length), length };
+  };
+
+  return {
+    runtime,
+    detail: `cuda (${gpu.name}, ${precision}, NVRTC ${compiler.version})`,
+    recomputes: true,
+    bufferFloats,
+    buffer: (memory, offset, length, kind) => bufferAt(memory.f32 + 4 * offset, length, kind),
+    floats: (length, kind = "float") => bufferAt(runtime.allocate(4 * bufferFloats(length, kind)), length, kind),
+    ints: (length) => ({ address: runtime.allocate(4 * length), length }),
+    slice: sliceOf,
+    free: (floats) => runtime.release(floats.f32 || floats.bf16),
+    upload: (from, to) => {
+      runtime.upload(from, to.f32);
+      if (to.bf16) operations.round(to);
+    },
+    uploadInts: (from, to) => runtime.upload(Int32Array.from(from), to.address),
+    download: (from, to) => runtime.download(from.f32, to),
+    fill: (floats, value) => runtime.fill(floats.f32, bitsOf(value), floats.length),
+    copy: (from, to) => runtime.copy(from.f32, to.f32, 4 * from.length),
+
+    gatherRows: (args) => operations.gatherRows(args),
+    scatterAddRows: (args) => operations.scatterAddRows(args),
+    matmul: (args) => operations.matmul(args),
+    addNorm: (args) => operations.addNorm(args),
+    addNormBackward: (args) => operations.addNormBackward(args),
+    conv: (args) => operations.conv(args),
+    convBackward: (args) => operations.convBackward(args),
+    timeSteps: (args) => operations.timeSteps(args),
+    timeStepsBackward: (args) => operations.timeStepsBackward(args),
+    scan: (args) => serial.scan(args),
+    scanBackward: (args) => serial.scanBackward(args),
+    gatedNorm: (args) => operations.gatedNorm(args),
+    gatedNormBackward: (args) => operations.gatedNormBackward(args),
+    headLoss: (args) => operations.headLoss(args),
+    add: (addend, sum) => operations.add(addend, sum),
+    sumOfSquares: (floats) => {
+      const sum = new Float64Array(1);
+      runtime.download(operations.squaredNorm(floats), sum);
+      return sum[0]!;
+    },
+    adamW: (args) => adamW(operations, scratch, args),
+    stateStatistics: (args) => operations.stateStatistics(args),
+    close: () => {
+      runtime.close();
+      blas.close();
+    },
+  };
+}
+
+/** The rounded copy begins where rows of it may be read in whole vectors. */
+const LINE_FLOATS = 16;
+const rounded = (length: number): number => Math.ceil(length / LINE_FLOATS) * LINE_FLOATS;
+
+function bitsOf(value: number): number {
+  return new Uint32Array(Float32Array.of(value).buffer)[0]!;
+}
+
+/** Fields of `AdamW` in `cuda/dense.cu`. */
+export function adamWSettings(
+  args: Omit<AdamWArgs<unknown>, "parameters" | "gradient" | "firstMoment" | "secondMoment">,
+  clipNorm: number,
+): Float32Array {
+  const { gradientScale, learningRate, beta1, beta2, epsilon, weightDecay, step } = args;
+  const correction = (beta: number): number => 1 / (1 - beta ** step);
+  return Float32Array.of(
+    gradientScale,
+    clipNorm,
+    learningRate,
+    beta1,
+    beta2,
+    epsilon,
+    weightDecay,
+    correction(beta1),
+    correction(beta2),
+  );
+}
+
+/** Of one stretch of parameters, all of which decay. */
+function adamW(operations: CudaOperations, scratch: Scratch, args: AdamWArgs<CudaFloats>): void {
+  const { parameters, gradient, firstMoment, secondMoment } = args;
+  const settings = adamWSettings(args, 0);
+  const edges = BigInt64Array.of(0n, BigInt(parameters.length));
+  const at = scratch.take("adamw", 64);
+  operations.runtime.upload(settings, at);
+  operations.runtime.upload(edges, at + 40);
+  adamWStep(
+    operations,
+    { settings: at, squaredNorm: 0, edges: edges.length, decayEdges: at + 40 },
+    {
+      parameters,
+      gradient,
+      firstMoment,
+      secondMoment,
+    },
+  );
+}
+
+export interface AdamWInputs {
+  /** Addresses of the settings, of the gradient's squared norm (0: no clipping) and of where decay begins and ends, in turns. */
+  readonly settings: number;
+  readonly squaredNorm: number;
+  readonly edges: number;
+  readonly decayEdges: number;
+}
+
+export function adamWStep(
+  operations: CudaOperations,
+  { settings, squaredNorm, edges, decayEdges }: AdamWInputs,
+  {
+    parameters,
+    gradient,
+    firstMoment,
+    secondMoment,
+  }: Record<"parameters" | "gradient" | "firstMoment" | "secondMoment", CudaFloats>,
+): void {
+  operations.launch(
+    "adamw",
+    { grid: [Math.ceil(parameters.length / 1024)], block: [256] },
+    ...[parameters.length, settings, squaredNorm, edges, decayEdges],
+    ...[gradient.f32, parameters.f32, firstMoment.f32, secondMoment.f32, parameters.bf16],
+  );
+}

@@ -1,0 +1,284 @@
+import koffi from "koffi";
+import { SegueError } from "@segue/core";
+import { KernelCompiler, readCudaSources, type Defines } from "./compiler.js";
+import { describeGpu, Driver, OUT_OF_MEMORY, type Address, type Gpu } from "./driver.js";
+import { KERNELS, type KernelName } from "./kernels.js";
+
+const MEGABYTE = 2 ** 20;
+const NON_BLOCKING = 1;
+const DYNAMIC_SHARED_BYTES = 8;
+/** What a block gets without asking. */
+const SHARED_BYTES_UNASKED = 48 * 1024;
+const CAPTURE_THREAD_LOCAL = 1;
+const MOST_ARGUMENTS = 40;
+
+export interface Launch {
+  readonly grid: readonly [x: number, y?: number, z?: number];
+  readonly block: readonly [x: number, y?: number];
+  readonly sharedBytes?: number;
+  readonly defines?: Defines;
+}
+
+export interface Spent {
+  ms: number;
+  calls: number;
+}
+
+interface LoadedKernel {
+  readonly handle: Address;
+  sharedBytes: number;
+}
+
+interface Graph {
+  readonly generation: number;
+  readonly executable: Address;
+}
+
+/** One GPU: its memory, one stream of work, kernels compiled for it, and recorded stretches of work. */
+export class CudaRuntime {
+  readonly driver: Driver;
+  readonly gpu: Gpu;
+  readonly compiler: KernelCompiler;
+  readonly stream: Address;
+  readonly #modules = new Map<string, Address>();
+  readonly #kernels = new Map<string, LoadedKernel>();
+  readonly #allocations = new Map<Address, number>();
+  readonly #graphs = new Map<string, Graph | "seen">();
+  /** Values of a launch, eight bytes each, and where they are. */
+  readonly #values = new DataView(new ArrayBuffer(8 * MOST_ARGUMENTS));
+  readonly #pointers: BigUint64Array;
+  #bytes = 0;
+  #peakBytes = 0;
+  /** Changes when memory is released, after which recorded work may not run. */
+  #generation = 0;
+  #capturing = false;
+  #spent: Map<string, Spent> | undefined;
+  #closed = false;
+
+  /** @throws SegueError ENGINE_UNAVAILABLE */
+  constructor(ordinal: number, env: NodeJS.ProcessEnv) {
+    this.driver = new Driver();
+    this.gpu = describeGpu(this.driver, ordinal);
+    this.compiler = new KernelCompiler(readCudaSources(), this.gpu.computeCapability, env);
+    this.driver.call("cuCtxSetCurrent", this.driver.result("cuDevicePrimaryCtxRetain", this.gpu.ordinal));
+    this.stream = this.driver.result("cuStreamCreate", NON_BLOCKING);
+    const first = koffi.address(this.#values.buffer);
+    this.#pointers = BigUint64Array.from({ length: MOST_ARGUMENTS }, (_, i) => first + BigInt(8 * i));
+  }
+
+  /** Bytes of device memory held, and the most there ever were. */
+  get memory(): { bytes: number; peakBytes: number } {
+    return { bytes: this.#bytes, peakBytes: this.#peakBytes };
+  }
+
+  /**
+   * Zeroed device memory.
+   * @throws SegueError DEVICE_OUT_OF_MEMORY
+   */
+  allocate(bytes: number): Address {
+    if (bytes === 0) return 0;
+    const out = new BigUint64Array(1);
+    const status = this.driver.attempt("cuMemAlloc_v2", out, bytes);
+    if (status === OUT_OF_MEMORY) throw this.#outOfMemory(bytes);
+    if (status !== 0) this.driver.call("cuMemAlloc_v2", out, bytes);
+    const address = Number(out[0]);
+    this.#allocations.set(address, bytes);
+    this.#bytes += bytes;
+    this.#peakBytes = Math.max(this.#peakBytes, this.#bytes);
+    this.fill(address, 0, Math.ceil(bytes / 4));
+    return address;
+  }
+
+  /** Waits for the work under way. */
+  release(address: Address): void {
+    const bytes = this.#allocations.get(address);
+    if (bytes === undefined || this.#closed) return;
+    this.synchronize();
+    this.#dropGraphs();
+    this.#allocations.delete(address);
+    this.#bytes -= bytes;
+    this.driver.call("cuMemFree_v2", address);
+  }
+
+  upload(from: ArrayBufferView, to: Address): void {
+    if (from.byteLength === 0) return;
+    this.driver.call("cuMemcpyHtoDAsync_v2", to, from, from.byteLength, this.stream);
+  }
+
+  /** Waits for all work before. */
+  download(from: Address, to: ArrayBufferView): void {
+    if (to.byteLength > 0) this.driver.call("cuMemcpyDtoHAsync_v2", to, from, to.byteLength, this.stream);
+    this.synchronize();
+  }
+
+  copy(from: Address, to: Address, bytes: number): void {
+    if (bytes > 0) this.driver.call("cuMemcpyDtoDAsync_v2", to, from, bytes, this.stream);
+  }
+
+  /** Sets 32-bit words. */
+  fill(address: Address, bits: number, words: number): void {
+    if (words > 0) this.driver.call("cuMemsetD32Async", address, bits, words, this.stream);
+  }
+
+  synchronize(): void {
+    this.driver.call("cuStreamSynchronize", this.stream);
+  }
+
+  /** Appends a kernel to the stream; arguments as {@link KERNELS} says. */
+  launch(name: KernelName, { grid, block, sharedBytes = 0, defines = {} }: Launch, args: readonly number[]): void {
+    const [gridX, gridY = 1, gridZ = 1] = grid;
+    if (gridX === 0 || gridY === 0 || gridZ === 0) return;
+    const { source, parameters } = KERNELS[name];
+    const kernel = this.#kernel(name, source, defines);
+    if (sharedBytes > kernel.sharedBytes) {
+      this.driver.call("cuFuncSetAttribute", kernel.handle, DYNAMIC_SHARED_BYTES, sharedBytes);
+      kernel.sharedBytes = sharedBytes;
+    }
+    if (args.length !== parameters.length) throw new Error(`${name} takes ${parameters.length} arguments, not ${args.length}`);
+    for (let i = 0; i < args.length; i++) this.#setArgument(i, parameters[i]!, args[i]!);
+    this.measured(name, () => {
+      this.driver.call(
+        "cuLaunchKernel",
+        ...[kernel.handle, gridX, gridY, gridZ, block[0], block[1] ?? 1, 1, sharedBytes, this.stream],
+        ...[this.#pointers, 0],
+      );
+    });
+  }
+
+  /**
+   * Runs the work that `enqueue` appends. The second time it is recorded, from then on the record is replayed: `enqueue` must do the same
+   * for the same key, on the same memory, and may neither allocate, nor upload, nor wait.
+   */
+  replay(key: string, enqueue: () => void): void {
+    if (this.#capturing || this.#spent) return enqueue();
+    const known = this.#graphs.get(key);
+    if (known === undefined || (known !== "seen" && known.generation !== this.#generation)) {
+      enqueue();
+      this.#graphs.set(key, "seen");
+    } else {
+      const graph = known === "seen" ? this.#record(enqueue) : known;
+      this.#graphs.set(key, graph);
+      this.driver.call("cuGraphLaunch", graph.executable, this.stream);
+    }
+  }
+
+  /** Milliseconds on the GPU of everything that `work` launches, by name. Nothing is replayed meanwhile. */
+  profile(work: () => void): Map<string, Spent> {
+    const spent = new Map<string, Spent>();
+    this.#spent = spent;
+    try {
+      work();
+      this.#settle();
+    } finally {
+      this.#spent = undefined;
+    }
+    return spent;
+  }
+
+  /** Runs `enqueue`, which appends one piece of work, and notes its time under `name` while profiling. */
+  measured(name: string, enqueue: () => void): void {
+    if (!this.#spent) return enqueue();
+    const [start, end] = [this.driver.result("cuEventCreate", 0), this.driver.result("cuEventCreate", 0)];
+    this.driver.call("cuEventRecord", start, this.stream);
+    enqueue();
+    this.driver.call("cuEventRecord", end, this.stream);
+    this.#pending.push({ name, start, end });
+  }
+
+  readonly #pending: { name: string; start: Address; end: Address }[] = [];
+
+  /** Milliseconds on the GPU that `work` takes. */
+  time(work: () => void): number {
+    const [start, end] = [this.driver.result("cuEventCreate", 0), this.driver.result("cuEventCreate", 0)];
+    this.driver.call("cuEventRecord", start, this.stream);
+    work();
+    this.driver.call("cuEventRecord", end, this.stream);
+    return this.#elapsed(start, end);
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.synchronize();
+    this.#dropGraphs();
+    for (const address of this.#allocations.keys()) this.driver.call("cuMemFree_v2", address);
+    for (const module of this.#modules.values()) this.driver.call("cuModuleUnload", module);
+    this.driver.call("cuStreamDestroy_v2", this.stream);
+    this.driver.call("cuDevicePrimaryCtxRelease_v2", this.gpu.ordinal);
+    this.#closed = true;
+  }
+
+  #settle(): void {
+    for (const { name, start, end } of this.#pending.splice(0)) {
+      const entry = this.#spent?.get(name) ?? { ms: 0, calls: 0 };
+      entry.ms += this.#elapsed(start, end);
+      entry.calls++;
+      this.#spent?.set(name, entry);
+    }
+  }
+
+  #elapsed(start: Address, end: Address): number {
+    this.driver.call("cuEventSynchronize", end);
+    const ms = new Float32Array(1);
+    this.driver.call("cuEventElapsedTime", ms, start, end);
+    this.driver.call("cuEventDestroy_v2", start);
+    this.driver.call("cuEventDestroy_v2", end);
+    return ms[0]!;
+  }
+
+  #setArgument(i: number, kind: string, value: number): void {
+    const at = 8 * i;
+    if (kind === "f") this.#values.setFloat32(at, value, true);
+    else if (kind === "i") this.#values.setInt32(at, value, true);
+    else this.#values.setBigInt64(at, BigInt(value), true);
+  }
+
+  #kernel(name: KernelName, source: string, defines: Defines): LoadedKernel {
+    const variant = `${source} ${Object.entries(defines).join(" ")}`;
+    const known = this.#kernels.get(`${variant} ${name}`);
+    if (known) return known;
+    let module = this.#modules.get(variant);
+    if (module === undefined) {
+      module = this.driver.result("cuModuleLoadData", this.compiler.cubin(source, defines));
+      this.#modules.set(variant, module);
+    }
+    const kernel = { handle: this.driver.result("cuModuleGetFunction", module, name), sharedBytes: SHARED_BYTES_UNASKED };
+    this.#kernels.set(`${variant} ${name}`, kernel);
+    return kernel;
+  }
+
+  #record(enqueue: () => void): Graph {
+    this.driver.call("cuStreamBeginCapture_v2", this.stream, CAPTURE_THREAD_LOCAL);
+    this.#capturing = true;
+    let graph: Address | undefined;
+    try {
+      enqueue();
+    } finally {
+      this.#capturing = false;
+      const out = new BigUint64Array(1);
+      if (this.driver.attempt("cuStreamEndCapture", this.stream, out) === 0) graph = Number(out[0]);
+    }
+    if (graph === undefined) throw new SegueError("CUDA_FAILED", "a step could not be recorded", { status: "INTERNAL" });
+    const executable = this.driver.result("cuGraphInstantiateWithFlags", graph, 0);
+    this.driver.call("cuGraphDestroy", graph);
+    return { generation: this.#generation, executable };
+  }
+
+  #dropGraphs(): void {
+    for (const graph of this.#graphs.values()) {
+      if (graph !== "seen") this.driver.call("cuGraphExecDestroy", graph.executable);
+    }
+    this.#graphs.clear();
+    this.#generation++;
+  }
+
+  #outOfMemory(bytes: number): SegueError {
+    const [free, total] = [new BigUint64Array(1), new BigUint64Array(1)];
+    this.driver.call("cuMemGetInfo_v2", free, total);
+    const mib = (n: number): string => `${Math.ceil(n / MEGABYTE)} MiB`;
+    return new SegueError(
+      "DEVICE_OUT_OF_MEMORY",
+      `${this.gpu.name} has ${mib(Number(free[0]))} of ${mib(Number(total[0]))} left and ${mib(bytes)} more are needed; this engine holds ${mib(this.#bytes)}`,
+      { status: "RESOURCE_EXHAUSTED" },
+    );
+  }
+}
