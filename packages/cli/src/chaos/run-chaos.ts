@@ -26,11 +26,16 @@ export interface ChaosOptions {
   readonly onChange?: ((job: JobView) => void) | undefined;
   /** The disturbed cluster runs; called once, for whoever wants to look at its processes. */
   readonly onCluster?: ((cluster: LocalCluster) => void) | undefined;
+  /** Called when a run has ended and its cluster, with its metrics, still runs. */
+  readonly onFinished?:
+    ((run: "undisturbed" | "disturbed", cluster: LocalCluster, finished: FinishedJob) => Promise<void>) | undefined;
 }
 
+type Ending = Pick<FinishedJob, "step" | "digest">;
+
 export interface ChaosResult {
-  readonly undisturbed: Pick<FinishedJob, "step" | "digest"> & { readonly seconds?: number };
-  readonly disturbed: FinishedJob;
+  readonly undisturbed: Ending;
+  readonly disturbed: Ending & Pick<FinishedJob, "seconds">;
   readonly deaths: readonly Death[];
   /** Whether both runs ended in the same weights, optimizer, lane states and cursors. */
   readonly equal: boolean;
@@ -41,23 +46,30 @@ export interface ChaosResult {
  * @throws SegueError CHAOS_JOB_FAILED, and what startLocalCluster throws
  */
 export async function runChaos(options: ChaosOptions, runtime: Pick<CliRuntime, "env" | "signal">): Promise<ChaosResult> {
-  const { onNote, spec } = options;
-  let { undisturbed } = options as { undisturbed?: ChaosResult["undisturbed"] };
-  if (!undisturbed) {
-    onNote("training undisturbed");
-    undisturbed = await onCluster(options, (cluster) => runJob(cluster, spec, runtime, (job) => options.onChange?.(job)));
-    onNote(`undisturbed: step ${undisturbed.step}, ${undisturbed.digest}`);
-  }
-  const { disturbed, deaths } = await onCluster(options, (cluster) => disturb(cluster, options, runtime));
-  const equal = disturbed.step === undisturbed.step && disturbed.digest === undisturbed.digest;
-  return { undisturbed, disturbed, deaths, equal };
+  const undisturbed = options.undisturbed ?? (await trainUndisturbed(options, runtime));
+  const { finished, deaths } = await onCluster(options, (cluster) => disturb(cluster, options, runtime));
+  const { step, digest, seconds } = finished;
+  const equal = step === undisturbed.step && digest === undisturbed.digest;
+  return { undisturbed, disturbed: { step, digest, seconds }, deaths, equal };
+}
+
+async function trainUndisturbed(options: ChaosOptions, runtime: Pick<CliRuntime, "env" | "signal">): Promise<Ending> {
+  const { spec, onNote } = options;
+  onNote("training undisturbed");
+  return onCluster(options, async (cluster) => {
+    const finished = await runJob(cluster, spec, runtime, (job) => options.onChange?.(job));
+    await options.onFinished?.("undisturbed", cluster, finished);
+    const { step, digest } = finished;
+    onNote(`undisturbed: step ${step}, ${digest}`);
+    return { step, digest };
+  });
 }
 
 async function disturb(
   cluster: LocalCluster,
   options: ChaosOptions,
   runtime: Pick<CliRuntime, "env" | "signal">,
-): Promise<Pick<ChaosResult, "disturbed" | "deaths">> {
+): Promise<{ finished: FinishedJob; deaths: readonly Death[] }> {
   const { spec, onNote } = options;
   options.onCluster?.(cluster);
   const names = cluster.names.filter((name) => name.startsWith("worker-") || (options.killCoordinator && name === "coordinator"));
@@ -73,12 +85,14 @@ async function disturb(
     await cluster.restart(kill.name);
   });
   try {
-    const finished = runJob(cluster, spec, runtime, (job) => {
+    const training = runJob(cluster, spec, runtime, (job) => {
       watch.reported(job.step, Date.now());
       options.onChange?.(job);
     });
-    const disturbed = await Promise.race([finished, killing.then(() => finished)]);
-    return { disturbed, deaths: watch.deaths };
+    const finished = await Promise.race([training, killing.then(() => training)]);
+    over.abort();
+    await options.onFinished?.("disturbed", cluster, finished);
+    return { finished, deaths: watch.deaths };
   } finally {
     over.abort();
     await killing.catch(() => undefined);

@@ -11,6 +11,7 @@ export interface FinishedJob {
   /** SHA-256 over weights, optimizer, lane states and cursors. */
   readonly digest: string;
   readonly seconds: number;
+  readonly job: JobView;
 }
 
 /**
@@ -38,7 +39,7 @@ export async function runJob(
     if (!isFinal(phase) || phase !== "SUCCEEDED") {
       throw new SegueError("CHAOS_JOB_FAILED", `${jobId} ended ${phase.toLowerCase()}: ${reason}`, { status: "ABORTED" });
     }
-    return { step: checkpointStep, digest: checkpointDigest, seconds: (Date.now() - startedAtMs) / 1000 };
+    return { step: checkpointStep, digest: checkpointDigest, seconds: (Date.now() - startedAtMs) / 1000, job: last };
   } finally {
     connection.close();
   }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { Scratch, segueJson, tinySpec } from "./helpers/clusters.js";
-import { finalDigest, jobOf, submitSpec, waitForJob, waitForSuccess } from "./helpers/jobs.js";
+import { Scratch, segueJson, tinySpec } from "../helpers/clusters.js";
+import { finalDigest, jobOf, submitSpec, waitForJob, waitForSuccess } from "../helpers/jobs.js";
 
 describe("exactness", () => {
   const scratch = new Scratch();

@@ -1,0 +1,48 @@
+import assert from "node:assert/strict";
+import { COORDINATOR_POINTS, WORKER_POINTS, type FaultPoint } from "@segue/runtime";
+import { Scratch } from "../helpers/clusters.js";
+import { exactnessSpec, faultsSuffered, supervisedCluster, trainDisturbed, undisturbedDigest } from "../helpers/disturbed.js";
+
+/** `npm run test:exactness` kills at every point, `npm test` at a few. */
+const isFull = process.env["EXACTNESS"] === "full";
+const FEW: readonly FaultPoint[] = ["worker.computing", "worker.sumPublished", "coordinator.statesPulled"];
+const chosen = <T extends FaultPoint>(points: readonly T[]): T[] => points.filter((point) => isFull || FEW.includes(point));
+
+/** Past the first checkpoint, so that a restart does not simply begin again. */
+const FROM_STEP = 70;
+
+describe(`exactness: killed at ${isFull ? "every" : "a few of the"} named points`, () => {
+  const scratch = new Scratch();
+  afterEach(() => scratch.close());
+
+  // Three workers, so that sums are exchanged in slices.
+  const workers = 3;
+  const spec = exactnessSpec({ minWorkers: workers, maxWorkers: workers });
+  let undisturbed = "";
+  before(async () => {
+    undisturbed = await undisturbedDigest(scratch);
+  });
+
+  for (const point of chosen(WORKER_POINTS)) {
+    it(`a worker killed at ${point} changes nothing`, async () => {
+      // Joins happen before the first step and when somebody else is lost.
+      const isJoin = point === "worker.joining" || point === "worker.joined";
+      const fault = { point, action: "kill", fromStep: isJoin ? 0 : FROM_STEP } as const;
+      const cluster = await supervisedCluster(scratch, { workers, faults: { "worker-2": [fault] } });
+      assert.equal(await trainDisturbed(scratch, cluster, spec), undisturbed);
+      assert.equal(faultsSuffered(cluster, "worker-2"), 1);
+    });
+  }
+
+  for (const point of chosen(COORDINATOR_POINTS)) {
+    it(`a coordinator killed at ${point} changes nothing`, async () => {
+      const fromStep = point === "coordinator.forming" ? 0 : FROM_STEP;
+      const cluster = await supervisedCluster(scratch, {
+        workers,
+        faults: { coordinator: [{ point, action: "kill", fromStep }] },
+      });
+      assert.equal(await trainDisturbed(scratch, cluster, spec), undisturbed);
+      assert.equal(faultsSuffered(cluster, "coordinator"), 1);
+    });
+  }
+});
