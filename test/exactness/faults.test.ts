@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { COORDINATOR_POINTS, WORKER_POINTS, type FaultPoint } from "@segue/runtime";
+import { COORDINATOR_POINTS, WORKER_POINTS, type Fault, type FaultPoint } from "@segue/runtime";
 import { Scratch } from "../helpers/clusters.js";
 import { exactnessSpec, faultsSuffered, supervisedCluster, trainDisturbed, undisturbedDigest } from "../helpers/disturbed.js";
 
@@ -25,9 +25,9 @@ describe(`exactness: killed at ${isFull ? "every" : "a few of the"} named points
 
   for (const point of chosen(WORKER_POINTS)) {
     it(`a worker killed at ${point} changes nothing`, async () => {
-      // Joins happen before the first step and when somebody else is lost.
-      const isJoin = point === "worker.joining" || point === "worker.joined";
-      const fault = { point, action: "kill", fromStep: isJoin ? 0 : FROM_STEP } as const;
+      // Joins happen before the first step and when somebody else is lost; a tensor belongs to no step.
+      const early = ["worker.joining", "worker.joined", "worker.tensorAsked"].includes(point);
+      const fault: Fault = { point, action: "kill", ...(early ? {} : { fromStep: FROM_STEP }) };
       const cluster = await supervisedCluster(scratch, { workers, faults: { "worker-2": [fault] } });
       assert.equal(await trainDisturbed(scratch, cluster, spec), undisturbed);
       assert.equal(faultsSuffered(cluster, "worker-2"), 1);
@@ -36,11 +36,14 @@ describe(`exactness: killed at ${isFull ? "every" : "a few of the"} named points
 
   for (const point of chosen(COORDINATOR_POINTS)) {
     it(`a coordinator killed at ${point} changes nothing`, async () => {
-      const fromStep = point === "coordinator.forming" ? 0 : FROM_STEP;
-      const cluster = await supervisedCluster(scratch, {
-        workers,
-        faults: { coordinator: [{ point, action: "kill", fromStep }] },
-      });
+      const faults = {
+        coordinator: [{ point, action: "kill", fromStep: FROM_STEP }],
+        // Somebody must be lost for a generation to be formed in mid-run.
+        ...(point === "coordinator.forming" && {
+          "worker-2": [{ point: "worker.computing", action: "kill", fromStep: FROM_STEP }],
+        }),
+      } satisfies Record<string, Fault[]>;
+      const cluster = await supervisedCluster(scratch, { workers, faults });
       assert.equal(await trainDisturbed(scratch, cluster, spec), undisturbed);
       assert.equal(faultsSuffered(cluster, "coordinator"), 1);
     });

@@ -254,6 +254,11 @@ export class LocalCluster {
 
   async #start(options: ServiceOptions): Promise<ServiceProcess> {
     const process = await ServiceProcess.start(options);
+    if (this.#closed !== undefined) {
+      // It was being started (again) when the cluster was closed, which does not know of it.
+      await process.stop(GRACE_MS[options.kind]);
+      return process;
+    }
     this.#services.set(options.name, { options, process });
     void process.exited.then((exit) => this.#ended(process, exit));
     return process;
