@@ -21,6 +21,8 @@ export const settings = {
   SEGUE_ADVERTISE: addressSetting,
   SEGUE_COORDINATOR: addressSetting,
   SEGUE_STORE: fileSetting,
+  SEGUE_CHECKPOINTS: fileSetting,
+  SEGUE_S3_ENDPOINT: z.url({ protocol: /^https?$/, error: "must be a URL, for example https://s3.example.org" }),
   REDIS_URL: z.string().regex(/^rediss?:\/\//, "must be redis://host:port or rediss://host:port"),
   SEGUE_TLS_CERT: fileSetting,
   SEGUE_TLS_KEY: fileSetting,

@@ -18,7 +18,9 @@ export function coordinatorTensors(
   return tensorsHandlers(registry, async (ref) => {
     const [, fileJob = "", fileStep, name = ""] = CHECKPOINT_FILE.exec(ref) ?? [];
     if (jobOf(fileJob) && isCheckpointFile(name)) {
-      const path = join(checkpointsOf(fileJob).folder(Number(fileStep)), name);
+      const checkpoints = checkpointsOf(fileJob);
+      if (!(await checkpoints.ensureLocal(Number(fileStep)))) return undefined;
+      const path = join(checkpoints.folder(Number(fileStep)), name);
       const size = await fileSize(path);
       return size === undefined ? undefined : { dtype: "u8", shape: [size], path };
     }

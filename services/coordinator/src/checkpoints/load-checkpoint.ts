@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import { open, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { SegueError, type JobSpec } from "@segue/core";
@@ -16,21 +16,20 @@ export interface LoadedCheckpoint {
 }
 
 /**
- * Reads a checkpoint and verifies every byte of it: sizes, the SHA-256 of each file, and the digest over all.
+ * Reads a checkpoint and verifies every byte of it: sizes, the SHA-256 of each file that the manifest names, and the digest over all.
  * @throws SegueError CHECKPOINT_DAMAGED saying which file; errors of the file system
  */
 export async function loadCheckpoint(folder: string, spec: JobSpec): Promise<LoadedCheckpoint> {
   const manifest = await readManifest(folder);
   const layout = checkpointLayout(spec);
+  const digested = digestedFiles(layout);
   const digest = createHash("sha256");
-  for (const [name, dataStart] of digestedFiles(layout)) {
-    const whole = createHash("sha256");
-    const bytes = await hashFile(join(folder, name), whole, { hash: digest, start: dataStart });
+  for (const [name, dataStart] of digested) {
+    await verifyFile(folder, manifest, name, { hash: digest, start: dataStart });
     if (name === FILES.model && digest.copy().digest("hex") !== manifest.weightsDigest) throw damaged(folder, "its weights");
-    checkFile(folder, manifest, name, bytes, whole.digest("hex"));
   }
-  const config = createHash("sha256");
-  checkFile(folder, manifest, FILES.config, await hashFile(join(folder, FILES.config), config), config.digest("hex"));
+  const others = [FILES.config, ...Object.keys(manifest.files)].filter((name) => !digested.some(([known]) => known === name));
+  for (const name of new Set(others)) await verifyFile(folder, manifest, name);
   if (digest.digest("hex") !== manifest.digest) throw damaged(folder, "its digest");
   return {
     folder,
@@ -38,6 +37,25 @@ export async function loadCheckpoint(folder: string, spec: JobSpec): Promise<Loa
     cursor: JSON.parse(await readFile(join(folder, FILES.cursor), "utf8")) as CheckpointCursor,
     states: await readStates(join(folder, FILES.lanes), spec, layout),
   };
+}
+
+/**
+ * Compares a file with the manifest's record of it.
+ * @param data a hash that wants the file's bytes from `start` on
+ * @throws SegueError CHECKPOINT_DAMAGED; errors of the file system
+ */
+export async function verifyFile(
+  folder: string,
+  manifest: Manifest,
+  name: string,
+  data?: { readonly hash: Hash; readonly start: number },
+): Promise<void> {
+  const expected = manifest.files[name];
+  const whole = createHash("sha256");
+  const bytes = await hashFile(join(folder, name), whole, data).catch((cause: NodeJS.ErrnoException) => {
+    throw cause.code === "ENOENT" ? damaged(folder, name, "is missing", cause) : cause;
+  });
+  if (expected?.bytes !== bytes || expected.sha256 !== whole.digest("hex")) throw damaged(folder, name);
 }
 
 /** The snapshot f32 [3, P] of a checkpoint, streamed out of its two files. */
@@ -84,11 +102,6 @@ async function readStates(path: string, spec: JobSpec, layout: CheckpointLayout)
   }
 }
 
-function checkFile(folder: string, manifest: Manifest, name: string, bytes: number, sha256: string): void {
-  const expected = manifest.files[name];
-  if (expected?.bytes !== bytes || expected.sha256 !== sha256) throw damaged(folder, name);
-}
-
-function damaged(folder: string, what: string): SegueError {
-  return new SegueError("CHECKPOINT_DAMAGED", `${folder}: ${what} does not match the manifest.`, { status: "DATA_LOSS" });
+function damaged(folder: string, what: string, how = "does not match the manifest", cause?: unknown): SegueError {
+  return new SegueError("CHECKPOINT_DAMAGED", `${folder}: ${what} ${how}.`, { status: "DATA_LOSS", cause });
 }

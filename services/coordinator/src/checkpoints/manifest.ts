@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { JobSpec } from "@segue/core";
+import { SegueError, type JobSpec } from "@segue/core";
+import { z } from "zod";
 
 export const MANIFEST = "manifest.json";
 export const FILES = {
@@ -40,12 +41,56 @@ export interface Manifest {
   readonly files: Readonly<Record<string, { readonly bytes: number; readonly sha256: string }>>;
 }
 
+const FILE_NAMES = Object.values(FILES);
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
+const manifestSchema = z.object({
+  format: z.literal(1),
+  jobId: z.string().regex(/^[a-z0-9-]+$/),
+  step: z.int().min(0),
+  digest: sha256,
+  weightsDigest: sha256,
+  createdAtMs: z.number(),
+  sizeBytes: z.number(),
+  tokens: z.number(),
+  // JSON has no NaN; it is written as null.
+  loss: z
+    .number()
+    .nullable()
+    .transform((loss) => loss ?? NaN),
+  // Written by a coordinator that had checked it.
+  spec: z.custom<JobSpec>((spec) => typeof spec === "object" && spec !== null),
+  files: z.partialRecord(z.enum(FILE_NAMES), z.object({ bytes: z.int().min(0), sha256 })),
+});
+
+/**
+ * @param where for the message
+ * @throws SegueError CHECKPOINT_DAMAGED
+ */
+export function parseManifest(json: string, where: string): Manifest {
+  try {
+    return manifestSchema.parse(JSON.parse(json));
+  } catch (cause) {
+    throw new SegueError("CHECKPOINT_DAMAGED", `${where}: ${MANIFEST} is no manifest.`, { status: "DATA_LOSS", cause });
+  }
+}
+
+/** @throws SegueError CHECKPOINT_DAMAGED when it is missing or damaged; errors of the file system */
 export async function readManifest(folder: string): Promise<Manifest> {
-  return JSON.parse(await readFile(join(folder, MANIFEST), "utf8")) as Manifest;
+  const json = await readFile(join(folder, MANIFEST), "utf8").catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code !== "ENOENT" && cause.code !== "ENOTDIR") throw cause;
+    throw new SegueError("CHECKPOINT_DAMAGED", `${folder}: ${MANIFEST} is missing.`, { status: "DATA_LOSS", cause });
+  });
+  return parseManifest(json, folder);
 }
 
 export function checkpointFolderName(step: number): string {
   return `step-${String(step).padStart(8, "0")}`;
+}
+
+/** The step of a folder name; undefined when it is none of a checkpoint. */
+export function stepOfFolderName(name: string): number | undefined {
+  const [, step] = /^step-(\d{8,})$/.exec(name) ?? [];
+  return step === undefined ? undefined : Number(step);
 }
 
 /** JSON with sorted keys and no spaces: equal values give equal bytes. */

@@ -39,12 +39,16 @@ export class EvaluationQueue {
     }
   }
 
-  /** Whether a heat map still waits for cells, and so for the files of its checkpoint. False when Redis is away. */
-  async isPending(id: string): Promise<boolean> {
+  /** Whether any heat map of a checkpoint still waits for cells, and so for its files. False when Redis is away. */
+  async isPending(jobId: string, step: number): Promise<boolean> {
     if (this.#redis.status !== "ready") return false;
-    const job = await this.#heatmaps.getJob(id).catch(() => undefined);
-    const state = await job?.getState().catch(() => undefined);
-    return state !== undefined && state !== "completed" && state !== "failed" && state !== "unknown";
+    const ids = await this.#redis.zrangebyscore(redisKeys.evaluations(jobId), step, step).catch(() => []);
+    const pending = ids.map(async (id) => {
+      const job = await this.#heatmaps.getJob(id).catch(() => undefined);
+      const state = await job?.getState().catch(() => undefined);
+      return state !== undefined && state !== "completed" && state !== "failed" && state !== "unknown";
+    });
+    return (await Promise.all(pending)).includes(true);
   }
 
   async close(): Promise<void> {

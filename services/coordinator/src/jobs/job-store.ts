@@ -1,7 +1,9 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "@segue/runtime";
 import { writeFileAtomically } from "../store/atomic-file.js";
+import { freeBytes, isOutOfSpace, retryDelayMs, storeFull } from "../store/storage-trouble.js";
 import type { JobRecord } from "./job-record.js";
 
 /** The job records on disk. */
@@ -9,6 +11,10 @@ export class JobStore {
   readonly #root: string;
   readonly #logger: Logger;
   readonly #writes = new Map<string, Promise<void>>();
+  /** Records that are not on disk yet. */
+  readonly #newest = new Map<string, JobRecord>();
+  readonly #closing = new AbortController();
+  #isRetrying = false;
 
   constructor(store: string, logger: Logger) {
     this.#root = join(store, "jobs");
@@ -33,13 +39,61 @@ export class JobStore {
     return records.sort((a, b) => a.submittedAtMs - b.submittedAtMs || (a.jobId < b.jobId ? -1 : 1));
   }
 
-  /** Durable when it resolves; writes of one job happen in the order of the calls. */
+  /**
+   * Durable when it resolves; writes of one job happen in the order of the calls.
+   * @throws SegueError STORE_FULL; errors of the file system
+   */
   save(record: JobRecord): Promise<void> {
     const path = join(this.folder(record.jobId), "job.json");
     const text = `${JSON.stringify(record, null, 2)}\n`;
     const earlier = this.#writes.get(record.jobId) ?? Promise.resolve();
-    const write = earlier.catch(() => undefined).then(() => writeFileAtomically(path, text));
+    const write = earlier
+      .catch(() => undefined)
+      .then(async () => {
+        try {
+          await writeFileAtomically(path, text);
+        } catch (error) {
+          throw isOutOfSpace(error) ? storeFull(path, await freeBytes(this.#root), error) : error;
+        }
+      });
     this.#writes.set(record.jobId, write);
     return write;
+  }
+
+  /**
+   * Like save, but when the disk refuses, training does not stop for it: the newest record of the job is tried again, after growing
+   * pauses, until it is written. Until then a coordinator that starts anew finds the record before it, which only costs time.
+   */
+  async saveEventually(record: JobRecord): Promise<void> {
+    const { jobId } = record;
+    this.#newest.set(jobId, record);
+    try {
+      await this.save(record);
+      if (this.#newest.get(jobId) === record) this.#newest.delete(jobId);
+    } catch (error) {
+      this.#logger.warn({ event: "jobNotSaved", jobId, err: error }, "job.json could not be written; it is tried again");
+      if (!this.#isRetrying) void this.#retry();
+    }
+  }
+
+  /** Gives up what is not written yet. */
+  close(): void {
+    this.#closing.abort();
+  }
+
+  async #retry(): Promise<void> {
+    const { signal } = this.#closing;
+    this.#isRetrying = true;
+    for (let failures = 1; this.#newest.size > 0 && !signal.aborted; failures++) {
+      await sleep(retryDelayMs(failures), undefined, { signal, ref: false }).catch(() => undefined);
+      for (const record of [...this.#newest.values()]) {
+        const isSaved = await this.save(record).then(
+          () => true,
+          () => false,
+        );
+        if (isSaved && this.#newest.get(record.jobId) === record) this.#newest.delete(record.jobId);
+      }
+    }
+    this.#isRetrying = false;
   }
 }

@@ -1,6 +1,6 @@
 import { SegueError, type EvaluationSpec, type JobSpec, type Ledger } from "@segue/core";
 import { pullTensor } from "@segue/protocol";
-import { evaluationId, faultPoint, type Logger } from "@segue/runtime";
+import { faultPoint, type Logger } from "@segue/runtime";
 import type { CheckpointStore, StoredCheckpoint } from "../checkpoints/checkpoint-store.js";
 import type { LoadedCheckpoint } from "../checkpoints/load-checkpoint.js";
 import type { CheckpointCursor } from "../checkpoints/manifest.js";
@@ -8,13 +8,15 @@ import type { CheckpointInput } from "../checkpoints/write-checkpoint.js";
 import { planEvaluations } from "../evaluations/plan.js";
 import type { JobBook } from "../jobs/job-book.js";
 import type { JobMetrics } from "../metrics/job-metrics.js";
+import { freeBytes, isOutOfSpace, retryDelayMs } from "../store/storage-trouble.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 import { modelRef } from "./lane-states.js";
 
 /** The evaluation queue as a runner sees it; without Redis, one that says so. */
 export interface Enqueue {
   submit(jobId: string, checkpoint: StoredCheckpoint["manifest"], evaluation: EvaluationSpec): Promise<unknown>;
-  isPending(evaluationId: string): Promise<boolean>;
+  /** Whether an evaluation of the checkpoint still waits for cells, and so needs its files. */
+  isPending(jobId: string, step: number): Promise<boolean>;
 }
 
 export interface CheckpointKeeperOptions {
@@ -30,7 +32,10 @@ export interface CheckpointKeeperOptions {
 
 type Committed = Pick<CheckpointInput, "eosId" | "tokenizerJson" | "states" | "weightsDigest">;
 
-/** Makes committed steps of one job durable, in the background, one at a time; then queues evaluations and deletes old checkpoints. */
+/**
+ * Makes committed steps of one job durable, in the background, one at a time; then queues evaluations and deletes old checkpoints. While
+ * that fails training goes on: the job is marked as not durable, and the next committed step after a growing pause is tried.
+ */
 export class CheckpointKeeper {
   readonly #options: CheckpointKeeperOptions;
   #cursor: CheckpointCursor | undefined;
@@ -38,6 +43,9 @@ export class CheckpointKeeper {
   /** Being written or waiting for their turn, by step. */
   readonly #running = new Map<number, Promise<boolean>>();
   #newest: StoredCheckpoint | undefined;
+  /** Attempts that failed since the last checkpoint that was written. */
+  #failures = 0;
+  #retryAtMs = 0;
 
   constructor(options: CheckpointKeeperOptions) {
     this.#options = options;
@@ -50,15 +58,25 @@ export class CheckpointKeeper {
   }
 
   restored(checkpoint: LoadedCheckpoint | undefined): void {
+    const { jobId, book, checkpoints } = this.#options;
     this.#newest = checkpoint;
     this.#cursor = undefined;
     this.#committed = undefined;
+    const passedOver = [...checkpoints.damaged].map(([step, what]) => `step ${step}: ${what}`);
+    const checkpointWarning = passedOver.length === 0 ? "" : `damaged checkpoints were passed over: ${passedOver.join("; ")}`;
+    book.setLive(jobId, { checkpointWarning });
   }
 
-  /** Whether a regular checkpoint is written on the way. The last one is written when training ends. */
+  /** Whether a checkpoint is written on the way: a regular one, or one in place of one that failed. The last is written at the end. */
   isDue(step: number, totalSteps: number): boolean {
     const { everySteps } = this.#options.spec.checkpoints;
-    return everySteps > 0 && step % everySteps === 0 && step < totalSteps;
+    if (step >= totalSteps) return false;
+    return (everySteps > 0 && step % everySteps === 0) || (this.#failures > 0 && this.retryInMs === 0);
+  }
+
+  /** Until a failed checkpoint is worth another attempt. */
+  get retryInMs(): number {
+    return Math.max(0, this.#retryAtMs - performance.now());
   }
 
   /** Waits until no checkpoint of a step before `beforeStep` is being written any more. */
@@ -87,27 +105,59 @@ export class CheckpointKeeper {
   }
 
   async #write(ledger: Ledger, cursor: CheckpointCursor, committed: Committed): Promise<boolean> {
-    const { jobId, spec, checkpoints, book, metrics, logger } = this.#options;
+    const { jobId, book, metrics, logger } = this.#options;
     const startedAtMs = performance.now();
     try {
       await faultPoint("coordinator.checkpointBegins", cursor.step);
-      const holders = [...ledger.holders];
-      const readModel = (offset: number, length: number) => this.#readModel(cursor.step, holders, offset, length);
-      const checkpoint = await checkpoints.write({ jobId, spec, cursor, ...committed, readModel });
+      const checkpoint = await this.#writeMakingRoom(ledger, cursor, committed);
       this.#newest = checkpoint;
       await faultPoint("coordinator.checkpointWritten", cursor.step);
       const { step, digest, sizeBytes } = checkpoint.manifest;
       const durationMs = Math.round(performance.now() - startedAtMs);
       logger.info({ event: "checkpointWritten", step, digest, sizeBytes, durationMs }, "a checkpoint is written");
-      book.setLive(jobId, { checkpointStep: step, checkpointDigest: digest });
+      if (this.#failures > 0) logger.info({ event: "durableAgain", step }, "checkpoints can be written again");
+      this.#failures = 0;
+      book.setLive(jobId, { checkpointStep: step, checkpointDigest: digest, notDurable: "", checkpointWarning: "" });
       metrics.checkpoint(checkpoint.manifest);
       await this.#evaluate(checkpoint, false);
-      await this.#retain();
-      return true;
     } catch (error) {
-      logger.warn({ event: "checkpointFailed", step: cursor.step, err: error }, "a checkpoint could not be written");
+      await this.#failed(cursor.step, error);
       return false;
     }
+    await this.#retain(this.#options.spec.checkpoints.keepLast);
+    return true;
+  }
+
+  /** On a full disk the checkpoint that this one will replace is deleted first, never the newest one. */
+  async #writeMakingRoom(ledger: Ledger, cursor: CheckpointCursor, committed: Committed): Promise<StoredCheckpoint> {
+    const { jobId, spec, checkpoints } = this.#options;
+    const write = () => {
+      const holders = [...ledger.holders];
+      const readModel = (offset: number, length: number) => this.#readModel(cursor.step, holders, offset, length);
+      return checkpoints.write({ jobId, spec, cursor, ...committed, readModel });
+    };
+    try {
+      return await write();
+    } catch (error) {
+      if (isOutOfSpace(error) && (await this.#retain(spec.checkpoints.keepLast - 1)) > 0) return write();
+      throw error;
+    }
+  }
+
+  async #failed(step: number, error: unknown): Promise<void> {
+    const { jobId, book, checkpoints, logger } = this.#options;
+    this.#retryAtMs = performance.now() + retryDelayMs(++this.#failures);
+    const free = await freeBytes(checkpoints.parent);
+    const why = error instanceof Error ? error.message : String(error);
+    const advice = isOutOfSpace(error)
+      ? ` Free some space there (${free ?? "unknown"} bytes are free) or lower checkpoints.keepLast.`
+      : "";
+    const notDurable = `the checkpoint of step ${step} could not be written to ${checkpoints.parent}: ${why}.${advice}`;
+    book.setLive(jobId, { notDurable });
+    logger.warn(
+      { event: "checkpointFailed", step, freeBytes: free, retryInMs: Math.round(this.retryInMs), err: error },
+      `a checkpoint could not be written; training goes on and it is tried again.${advice}`,
+    );
   }
 
   /** From the first holder that delivers; one that does not is not asked again for this checkpoint. */
@@ -145,15 +195,20 @@ export class CheckpointKeeper {
     }
   }
 
-  async #retain(): Promise<void> {
+  /** @returns how many were deleted */
+  async #retain(keepLast: number): Promise<number> {
     const { jobId, spec, checkpoints, enqueue, metrics, logger } = this.#options;
-    const isNeeded = async (step: number): Promise<boolean> => {
-      const pending = spec.evaluations.map(({ name }) => enqueue.isPending(evaluationId(jobId, step, name)));
-      return (await Promise.all(pending)).includes(true);
-    };
-    for (const step of await checkpoints.retain(spec.checkpoints.keepLast, isNeeded)) {
-      metrics.checkpointDeleted(jobId, step);
-      logger.debug({ event: "checkpointDeleted", step }, "an old checkpoint is deleted");
+    const { keepEvery } = spec.checkpoints;
+    try {
+      const deleted = await checkpoints.retain({ keepLast, keepEvery }, (step) => enqueue.isPending(jobId, step));
+      for (const step of deleted) {
+        metrics.checkpointDeleted(jobId, step);
+        logger.debug({ event: "checkpointDeleted", step }, "an old checkpoint is deleted");
+      }
+      return deleted.length;
+    } catch (error) {
+      logger.warn({ event: "checkpointNotDeleted", err: error }, "old checkpoints could not be deleted");
+      return 0;
     }
   }
 }

@@ -61,7 +61,7 @@ export class CommittedCut {
     );
   }
 
-  /** Writes the committed step in the background if a regular checkpoint is due. */
+  /** Writes the committed step in the background if a checkpoint is due. */
   checkpointIfDue(): void {
     const { ledger } = this.#parts;
     const { step, totalSteps } = ledger.state;
@@ -69,7 +69,7 @@ export class CommittedCut {
     void this.keeper.start(ledger.state).then((written) => written && ledger.apply({ type: "checkpointWritten", step }));
   }
 
-  /** Writes the committed step unless a checkpoint of it exists. @returns false when nobody holds it any more */
+  /** Writes the committed step unless a checkpoint of it exists. @returns false when nobody holds it any more or the disk refuses */
   async makeDurable(): Promise<boolean> {
     const { ledger } = this.#parts;
     await this.keeper.settle();

@@ -223,11 +223,17 @@ export class JobRunner {
   async #rest(): Promise<void> {
     const { book, ledger } = this.#parts;
     if (this.#ledger.phase !== "none") ledger.apply({ type: "dissolved" });
-    if (this.#stop !== "cancel" && !(await this.#cut.makeDurable())) {
+    while (this.#stop !== "cancel" && !(await this.#cut.makeDurable())) {
+      // A pause waits until the disk takes the committed step; a shutdown has no time for that.
+      if (this.#stop === "pause" && this.#ledger.holders.length > 0) {
+        await this.#untilRetry();
+        continue;
+      }
       this.#logger.warn(
         { event: "checkpointMissed", step: this.#ledger.step },
-        "nobody holds the committed step; the newest checkpoint counts",
+        "the committed step is lost; the newest checkpoint counts",
       );
+      break;
     }
     this.#releaseAll();
     if (this.#stop === "pause") await book.setPhase(this.jobId, "PAUSED", "paused on request");
@@ -238,10 +244,8 @@ export class JobRunner {
   async #finish(): Promise<boolean> {
     const before = this.#ledger;
     if (!(await this.#cut.makeDurable())) {
-      // Had a holder been lost, the ledger would know; so it is the disk, and trying again would not help.
-      if (this.#ledger === before) {
-        throw new SegueError("CHECKPOINT_FAILED", "The last checkpoint could not be written; see the log.", { status: "INTERNAL" });
-      }
+      // Had a holder been lost, the ledger would know; so it is the disk.
+      if (this.#ledger === before) await this.#untilRetry();
       return false;
     }
     const { step, totalSteps } = this.#ledger;
@@ -251,6 +255,13 @@ export class JobRunner {
     await this.#parts.book.setPhase(this.jobId, "SUCCEEDED", ended);
     this.#logger.info({ event: "jobSucceeded", step }, "the job is done");
     return true;
+  }
+
+  /** Until a checkpoint that failed is worth another attempt, or something happens. */
+  async #untilRetry(): Promise<void> {
+    const timer = setTimeout(() => this.#bell.ring(), this.#cut.keeper.retryInMs);
+    await this.#bell.wait();
+    clearTimeout(timer);
   }
 
   /** The job is over or at rest: it takes no more workers. */
