@@ -6,6 +6,7 @@ import { byteTokenizer } from "../tokenizer/tokenizer.js";
 import { DEFAULT_PASSKEY_DATA, DEFAULT_SPEC, MODEL_PRESETS } from "./defaults.js";
 import type { JobSpec } from "./job-spec.js";
 import { laneTokensPerStep, tokensPerStep } from "./step-tokens.js";
+import { mostWorkers } from "./placement.js";
 import { LIMITS, type JobSpecInput } from "./schema.js";
 
 const LEAST_STRAGGLER_FACTOR = 1.2;
@@ -27,6 +28,7 @@ export function crossFieldChecks(input: JobSpecInput, spec: JobSpec, sound: (fie
   checkModel(input, spec, refuse);
   checkData(input, spec, refuse);
   checkTraining(input, spec, refuse);
+  checkSync(spec, refuse);
   checkEvaluations(spec, refuse);
   if (checked.violations.length === 0) checked.warnings.push(...warningsFor(spec));
   return checked;
@@ -174,16 +176,20 @@ function checkTraining(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void
     "schedule.decay",
     "schedule.decaySteps",
   );
+  const most = mostWorkers(spec);
+  const mostName = spec.sync.mode === "diloco" ? "sync.replicas" : "batch.shards";
   refuse(
-    workers.max > batch.shards,
+    workers.max > most,
     "workers.max",
-    `must not exceed batch.shards, ${batch.shards}, but is ${workers.max}`,
+    `must not exceed ${mostName}, ${most}, but is ${workers.max}`,
     "batch.shards",
+    "sync.mode",
+    "sync.replicas",
   );
   refuse(
     workers.min > workers.max,
     "workers.min",
-    `must not exceed ${input.workers?.max === undefined ? "batch.shards" : "workers.max"}, ${workers.max}, but is ${workers.min}`,
+    `must not exceed ${input.workers?.max === undefined ? mostName : "workers.max"}, ${workers.max}, but is ${workers.min}`,
     "workers.max",
     "batch.shards",
   );
@@ -192,6 +198,34 @@ function checkTraining(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void
     stragglerFactor > 0 && stragglerFactor < LEAST_STRAGGLER_FACTOR,
     "workers.stragglerFactor",
     `must be 0 (off) or at least ${LEAST_STRAGGLER_FACTOR}, since step times vary, but is ${stragglerFactor}`,
+  );
+}
+
+function checkSync(spec: JobSpec, refuse: Refuse): void {
+  const { sync, batch, checkpoints } = spec;
+  if (sync.mode !== "diloco") return;
+  const { replicas, innerSteps } = sync;
+  refuse(
+    batch.shards % replicas !== 0,
+    "sync.replicas",
+    `must divide batch.shards, ${batch.shards}, but is ${replicas}; the nearest that does is ${nearestDivisor(batch.shards, replicas)}`,
+    "sync.mode",
+    "batch.shards",
+  );
+  refuse(
+    checkpoints.everySteps % innerSteps !== 0,
+    "checkpoints.everySteps",
+    `must be a multiple of sync.innerSteps, ${innerSteps}, but is ${checkpoints.everySteps}: between outer steps the replicas differ`,
+    "sync.mode",
+    "sync.innerSteps",
+  );
+  const tokens = innerSteps * tokensPerStep(spec);
+  refuse(
+    tokens > LIMITS.tokensPerRound,
+    "sync.innerSteps",
+    `times the tokens of a step must not exceed ${LIMITS.tokensPerRound}, since a round's segments lie in memory, but is ${tokens}`,
+    "sync.mode",
+    ...["batch.shards", "batch.lanesPerShard", "tbptt.segmentTokens", "tbptt.segmentsPerStep"],
   );
 }
 
@@ -231,6 +265,15 @@ function warningsFor(spec: JobSpec): string[] {
   const warn = (condition: boolean, sentence: string): void => {
     if (condition) warnings.push(sentence);
   };
+  const { sync } = spec;
+  warn(
+    sync.wire === "bf16",
+    "sync.wire bf16 rounds what workers exchange: the weights then depend on how many workers there are and which shards they hold.",
+  );
+  for (const name of ["innerSteps", "outerLearningRate", "outerMomentum"] as const) {
+    warn(sync.mode === "exact" && sync[name] !== DEFAULT_SPEC.sync[name], `sync.${name} has no effect with sync.mode exact.`);
+  }
+  warn(sync.mode === "exact" && sync.replicas !== spec.batch.shards, "sync.replicas has no effect with sync.mode exact.");
   const noCarry = !tbptt.carrySsm && !tbptt.carryConv;
   const chainTokens = tbptt.segmentsPerChain * tbptt.segmentTokens;
   warn(

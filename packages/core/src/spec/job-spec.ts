@@ -13,6 +13,7 @@ export interface JobSpec {
   readonly optimizer: OptimizerSpec;
   readonly schedule: ScheduleSpec;
   readonly train: TrainSpec;
+  readonly sync: SyncSpec;
   readonly rounds: RoundsSpec;
   readonly checkpoints: CheckpointsSpec;
   readonly evaluations: readonly EvaluationSpec[];
@@ -105,6 +106,21 @@ export interface TrainSpec {
   readonly steps: number;
   readonly precision: "f32" | "bf16";
   readonly engine: "auto" | "cuda" | "cpu" | "tfjs";
+}
+
+/** How the shards' work is brought together (docs/design/sync.md). */
+export interface SyncSpec {
+  /** exact: gradients are added at every step. diloco: replicas train alone for `innerSteps`, then an outer step joins them. */
+  readonly mode: "exact" | "diloco";
+  /** Equal groups of neighbouring shards that train alone under diloco. Results depend on it, never on who holds them. */
+  readonly replicas: number;
+  readonly innerSteps: number;
+  readonly outerLearningRate: number;
+  /** Nesterov momentum of the outer step. */
+  readonly outerMomentum: number;
+  /** What sums are rounded to between workers. bf16 halves the bytes and gives up the equality with one worker. */
+  readonly wire: "f32" | "bf16";
+  readonly transport: "grpc" | "nccl";
 }
 
 export interface RoundsSpec {

@@ -5,6 +5,8 @@ export const LIMITS = {
   parameters: 2 ** 32 - 1,
   tokensPerShard: 2 ** 20,
   tokensPerStep: 2 ** 26,
+  /** Of a diloco round, whose segments lie in memory. */
+  tokensPerRound: 2 ** 28,
   totalTokens: Number.MAX_SAFE_INTEGER,
   cellsPerEvaluation: 4096,
 } as const;
@@ -113,6 +115,15 @@ export const jobSpecInputSchema = section({
     tokens: integer(1, Number.MAX_SAFE_INTEGER),
     precision: choice("f32", "bf16"),
     engine: choice("auto", "cuda", "cpu", "tfjs"),
+  }).optional(),
+  sync: section({
+    mode: choice("exact", "diloco"),
+    replicas: integer(1, 4096),
+    innerSteps: integer(1, 10_000),
+    outerLearningRate: number(0, 10),
+    outerMomentum: number(0, 0.999999),
+    wire: choice("f32", "bf16"),
+    transport: choice("grpc", "nccl"),
   }).optional(),
   rounds: section({
     targetMs: integer(1, 600_000),

@@ -14,12 +14,14 @@ import type {
   PasskeyEvaluationSpec,
   RoundsSpec,
   ScheduleSpec,
+  SyncSpec,
   TbpttSpec,
   TokenizerSpec,
   TrainSpec,
   WorkersSpec,
 } from "./job-spec.js";
 import { tokensPerStep } from "./step-tokens.js";
+import { mostWorkers } from "./placement.js";
 import { jobSpecInputSchema, settingNames, type JobSpecInput } from "./schema.js";
 
 export interface ParsedSpec {
@@ -116,6 +118,7 @@ export function unknownSetting(key: string, names: readonly string[]): string {
 function fillDefaults(input: JobSpecInput): JobSpec {
   const batch = fill<BatchSpec>(DEFAULT_SPEC.batch, input.batch);
   const tbptt = fill<TbpttSpec>(DEFAULT_SPEC.tbptt, input.tbptt);
+  const sync = fill<SyncSpec>({ ...DEFAULT_SPEC.sync, replicas: batch.shards }, input.sync);
   const { tokens, ...train } = input.train ?? {};
   const steps = train.steps ?? Math.ceil((tokens ?? 0) / tokensPerStep({ batch, tbptt }));
   return {
@@ -130,13 +133,14 @@ function fillDefaults(input: JobSpecInput): JobSpec {
     optimizer: fill<OptimizerSpec>(DEFAULT_SPEC.optimizer, input.optimizer),
     schedule: fillSchedule(input.schedule, steps),
     train: fill<TrainSpec>({ steps, ...DEFAULT_SPEC.train }, train),
+    sync,
     rounds: fill<RoundsSpec>(DEFAULT_SPEC.rounds, input.rounds),
     checkpoints: fill<CheckpointsSpec>(DEFAULT_SPEC.checkpoints, input.checkpoints),
     evaluations: (input.evaluations ?? DEFAULT_SPEC.evaluations).map(({ passkey, ...evaluation }) => ({
       ...fill<EvaluationSpec>(DEFAULT_EVALUATION, evaluation),
       passkey: fill<PasskeyEvaluationSpec>(DEFAULT_EVALUATION.passkey, passkey),
     })),
-    workers: fill<WorkersSpec>({ ...DEFAULT_SPEC.workers, max: batch.shards }, input.workers),
+    workers: fill<WorkersSpec>({ ...DEFAULT_SPEC.workers, max: mostWorkers({ batch, sync }) }, input.workers),
   };
 }
 
