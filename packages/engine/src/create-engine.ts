@@ -45,7 +45,7 @@ async function offer(name: EngineName): Promise<EngineOffer> {
 async function probe(name: EngineName): Promise<{ detail: string } | { reason: string }> {
   switch (name) {
     case "cuda":
-      return { reason: NO_CUDA };
+      return (await import("./cuda/index.js")).probeCuda();
     case "cpu":
       return (await import("./native/index.js")).probeCpu();
     case "tfjs":
@@ -61,15 +61,13 @@ async function probe(name: EngineName): Promise<{ detail: string } | { reason: s
 async function open(name: EngineName, options: EngineOptions): Promise<Engine> {
   switch (name) {
     case "cuda":
-      throw unavailable(`Engine cuda: ${NO_CUDA}`);
+      return (await import("./cuda/index.js")).createCudaEngine(options);
     case "cpu":
       return (await import("./native/index.js")).createCpuEngine(options);
     case "tfjs":
       return (await import("./tfjs/tfjs-engine.js")).createTfjsEngine(options);
   }
 }
-
-const NO_CUDA = "this version has no CUDA kernels";
 
 function unavailable(message: string): SegueError {
   return new SegueError("ENGINE_UNAVAILABLE", message, { status: "FAILED_PRECONDITION" });

@@ -21,6 +21,19 @@ export interface LaneStates {
   readonly lanes: number;
 }
 
+/** A shard's part of a step. */
+export interface TrainingPart {
+  readonly batch: SegmentBatch;
+  readonly states: LaneStates;
+}
+
+export interface TrainingResult {
+  /** The parts' weighted loss sums. */
+  readonly lossSums: readonly number[];
+  /** Of the mean gradient, before clipping. */
+  readonly gradientNorm: number;
+}
+
 export interface AdamWStep {
   readonly optimizer: OptimizerSpec;
   /** Learning rate of this step, the schedule already applied. */
@@ -77,6 +90,13 @@ export interface Engine {
    * @returns the global norm of the mean gradient before clipping
    */
   applyAdamW(gradientSum: Float32Array, step: AdamWStep): number;
+
+  /**
+   * {@link forwardBackward} of each part, the sum of the gradients in the order of the reduction tree, and {@link applyAdamW}: the same
+   * bits, but nothing leaves the device between them.
+   * @returns waits for the step; calls in between may be made without waiting
+   */
+  trainStep?(parts: readonly TrainingPart[], step: AdamWStep, rules?: SegmentRules): () => TrainingResult;
 
   /** Forward only; advances the states. @returns logits after the last token, [lanes, vocab] */
   prefill(batch: Pick<SegmentBatch, "lanes" | "tokens" | "tokens_BT" | "resets_BT">, states: LaneStates): Float32Array;

@@ -26,8 +26,10 @@ describe("createEngine", () => {
     engine.close();
   });
 
-  it("refuses an engine that does not work here, with the reason", async () => {
-    await assert.rejects(createEngine("cuda", OPTIONS), { code: "ENGINE_UNAVAILABLE", message: /no CUDA kernels/ });
+  it("refuses an engine that does not work here, with the reason", async function () {
+    const cuda = (await availableEngines()).find(({ name }) => name === "cuda");
+    if (cuda?.reason === undefined) return this.skip();
+    await assert.rejects(createEngine("cuda", OPTIONS), { code: "ENGINE_UNAVAILABLE", message: cuda.reason });
   });
 
   it("loads TensorFlow.js only when that engine is chosen, and then prints nothing and hooks into nothing", async () => {

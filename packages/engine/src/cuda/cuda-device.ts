@@ -1,7 +1,8 @@
-import type { AdamWArgs, BufferKind, Device } from "../devices/device.js";
+import type { BufferKind, Device } from "../devices/device.js";
 import { CublasLt, WORKSPACE_BYTES, type Element } from "./cublaslt.js";
 import { sliceOf, type CudaFloats, type CudaInts } from "./floats.js";
 import { CudaOperations } from "./operations.js";
+import { Optimizer } from "./optimizer.js";
 import { CudaRuntime } from "./runtime.js";
 import { SerialScan } from "./scan.js";
 import { Scratch } from "./scratch.js";
@@ -28,6 +29,7 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element): Cud
   const scratch = new Scratch(runtime);
   const operations = new CudaOperations(runtime, blas, scratch, precision);
   const serial = new SerialScan(operations, scratch);
+  const optimizer = new Optimizer(operations, scratch);
   const { gpu, compiler } = runtime;
   const rounds = precision === "bf16";
 
@@ -58,6 +60,11 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element): Cud
     },
     uploadInts: (from, to) => runtime.upload(Int32Array.from(from), to.address),
     download: (from, to) => runtime.download(from.f32, to),
+    downloadLater: (from, to) => runtime.downloadLater(from.f32, to),
+    replay: (key, memory, work) => {
+      const places = memory.map((part) => ("address" in part ? part.address : `${part.f32}/${part.bf16}`));
+      runtime.replay([key, ...places].join(" "), work);
+    },
     fill: (floats, value) => runtime.fill(floats.f32, bitsOf(value), floats.length),
     copy: (from, to) => runtime.copy(from.f32, to.f32, 4 * from.length),
 
@@ -81,7 +88,8 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element): Cud
       runtime.download(operations.squaredNorm(floats), sum);
       return sum[0]!;
     },
-    adamW: (args) => adamW(operations, scratch, args),
+    adamW: (args) => optimizer.step(args),
+    clippedAdamW: (args) => optimizer.clippedStep(args),
     stateStatistics: (args) => operations.stateStatistics(args),
     close: () => {
       runtime.close();
@@ -96,70 +104,4 @@ const rounded = (length: number): number => Math.ceil(length / LINE_FLOATS) * LI
 
 function bitsOf(value: number): number {
   return new Uint32Array(Float32Array.of(value).buffer)[0]!;
-}
-
-/** Fields of `AdamW` in `cuda/dense.cu`. */
-export function adamWSettings(
-  args: Omit<AdamWArgs<unknown>, "parameters" | "gradient" | "firstMoment" | "secondMoment">,
-  clipNorm: number,
-): Float32Array {
-  const { gradientScale, learningRate, beta1, beta2, epsilon, weightDecay, step } = args;
-  const correction = (beta: number): number => 1 / (1 - beta ** step);
-  return Float32Array.of(
-    gradientScale,
-    clipNorm,
-    learningRate,
-    beta1,
-    beta2,
-    epsilon,
-    weightDecay,
-    correction(beta1),
-    correction(beta2),
-  );
-}
-
-/** Of one stretch of parameters, all of which decay. */
-function adamW(operations: CudaOperations, scratch: Scratch, args: AdamWArgs<CudaFloats>): void {
-  const { parameters, gradient, firstMoment, secondMoment } = args;
-  const settings = adamWSettings(args, 0);
-  const edges = BigInt64Array.of(0n, BigInt(parameters.length));
-  const at = scratch.take("adamw", 64);
-  operations.runtime.upload(settings, at);
-  operations.runtime.upload(edges, at + 40);
-  adamWStep(
-    operations,
-    { settings: at, squaredNorm: 0, edges: edges.length, decayEdges: at + 40 },
-    {
-      parameters,
-      gradient,
-      firstMoment,
-      secondMoment,
-    },
-  );
-}
-
-export interface AdamWInputs {
-  /** Addresses of the settings, of the gradient's squared norm (0: no clipping) and of where decay begins and ends, in turns. */
-  readonly settings: number;
-  readonly squaredNorm: number;
-  readonly edges: number;
-  readonly decayEdges: number;
-}
-
-export function adamWStep(
-  operations: CudaOperations,
-  { settings, squaredNorm, edges, decayEdges }: AdamWInputs,
-  {
-    parameters,
-    gradient,
-    firstMoment,
-    secondMoment,
-  }: Record<"parameters" | "gradient" | "firstMoment" | "secondMoment", CudaFloats>,
-): void {
-  operations.launch(
-    "adamw",
-    { grid: [Math.ceil(parameters.length / 1024)], block: [256] },
-    ...[parameters.length, settings, squaredNorm, edges, decayEdges],
-    ...[gradient.f32, parameters.f32, firstMoment.f32, secondMoment.f32, parameters.bf16],
-  );
 }

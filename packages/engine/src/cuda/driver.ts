@@ -41,6 +41,7 @@ const FUNCTIONS = {
   cuEventDestroy_v2: ["uint64"],
   cuEventRecord: ["uint64", "uint64"],
   cuEventSynchronize: ["uint64"],
+  cuEventQuery: ["uint64"],
   cuEventElapsedTime: ["void *", "uint64", "uint64"],
   cuModuleLoadData: ["void *", "void *"],
   cuModuleUnload: ["uint64"],

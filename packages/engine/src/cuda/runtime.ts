@@ -3,9 +3,11 @@ import { SegueError } from "@segue/core";
 import { KernelCompiler, readCudaSources, type Defines } from "./compiler.js";
 import { describeGpu, Driver, OUT_OF_MEMORY, type Address, type Gpu } from "./driver.js";
 import { KERNELS, type KernelName } from "./kernels.js";
+import { Staging } from "./staging.js";
 
 const MEGABYTE = 2 ** 20;
 const NON_BLOCKING = 1;
+const MOST_STAGED_BYTES = 16 * MEGABYTE;
 const DYNAMIC_SHARED_BYTES = 8;
 /** What a block gets without asking. */
 const SHARED_BYTES_UNASKED = 48 * 1024;
@@ -47,6 +49,7 @@ export class CudaRuntime {
   /** Values of a launch, eight bytes each, and where they are. */
   readonly #values = new DataView(new ArrayBuffer(8 * MOST_ARGUMENTS));
   readonly #pointers: BigUint64Array;
+  readonly #staging: Staging;
   #bytes = 0;
   #peakBytes = 0;
   /** Changes when memory is released, after which recorded work may not run. */
@@ -62,6 +65,7 @@ export class CudaRuntime {
     this.compiler = new KernelCompiler(readCudaSources(), this.gpu.computeCapability, env);
     this.driver.call("cuCtxSetCurrent", this.driver.result("cuDevicePrimaryCtxRetain", this.gpu.ordinal));
     this.stream = this.driver.result("cuStreamCreate", NON_BLOCKING);
+    this.#staging = new Staging(this.driver);
     const first = koffi.address(this.#values.buffer);
     this.#pointers = BigUint64Array.from({ length: MOST_ARGUMENTS }, (_, i) => first + BigInt(8 * i));
   }
@@ -100,15 +104,35 @@ export class CudaRuntime {
     this.driver.call("cuMemFree_v2", address);
   }
 
+  /** Small uploads wait for nothing: what is in `from` now gets there in its turn. */
   upload(from: ArrayBufferView, to: Address): void {
-    if (from.byteLength === 0) return;
-    this.driver.call("cuMemcpyHtoDAsync_v2", to, from, from.byteLength, this.stream);
+    const bytes = from.byteLength;
+    if (bytes === 0) return;
+    if (bytes > MOST_STAGED_BYTES) return this.driver.call("cuMemcpyHtoDAsync_v2", to, from, bytes, this.stream);
+    const slot = this.#staging.take(bytes);
+    slot.view.set(new Uint8Array(from.buffer, from.byteOffset, bytes));
+    this.driver.call("cuMemcpyHtoDAsync_v2", to, slot.view, bytes, this.stream);
+    this.#staging.record(slot, this.stream);
+    this.#staging.giveBack(slot);
   }
 
   /** Waits for all work before. */
   download(from: Address, to: ArrayBufferView): void {
     if (to.byteLength > 0) this.driver.call("cuMemcpyDtoHAsync_v2", to, from, to.byteLength, this.stream);
     this.synchronize();
+  }
+
+  /** A download in its turn. @returns waits for it */
+  downloadLater(from: Address, to: ArrayBufferView): () => void {
+    const bytes = to.byteLength;
+    const slot = this.#staging.take(bytes);
+    this.driver.call("cuMemcpyDtoHAsync_v2", slot.view, from, bytes, this.stream);
+    this.#staging.record(slot, this.stream);
+    return () => {
+      this.#staging.wait(slot);
+      new Uint8Array(to.buffer, to.byteOffset, bytes).set(slot.view.subarray(0, bytes));
+      this.#staging.giveBack(slot);
+    };
   }
 
   copy(from: Address, to: Address, bytes: number): void {
@@ -200,6 +224,7 @@ export class CudaRuntime {
     if (this.#closed) return;
     this.synchronize();
     this.#dropGraphs();
+    this.#staging.close();
     for (const address of this.#allocations.keys()) this.driver.call("cuMemFree_v2", address);
     for (const module of this.#modules.values()) this.driver.call("cuModuleUnload", module);
     this.driver.call("cuStreamDestroy_v2", this.stream);

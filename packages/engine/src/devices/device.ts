@@ -233,6 +233,14 @@ export interface AdamWArgs<F> {
   readonly step: number;
 }
 
+/** Of all parameters at once. */
+export interface ClippedAdamWArgs<F> extends AdamWArgs<F> {
+  /** 0: no clipping; applied after `gradientScale`. */
+  readonly clipNorm: number;
+  /** Consecutive parts; the weight decay is that of those that decay. */
+  readonly entries: readonly { readonly offset: number; readonly size: number; readonly decay: boolean }[];
+}
+
 export interface StateStatisticsArgs<F> {
   readonly lanes: number;
   readonly heads: number;
@@ -269,6 +277,13 @@ export interface Device<F, I> {
   upload(from: Float32Array, to: F): void;
   uploadInts(from: ArrayLike<number>, to: I): void;
   download(from: F, to: Float32Array): void;
+  /** A download that need not be waited for; the function that it returns waits. */
+  downloadLater?(from: F, to: Float32Array): () => void;
+  /**
+   * Does `work`, or again what it did when it was called with the same key and memory before. It may do nothing but operations on that
+   * memory and on buffers that are the same for the key.
+   */
+  replay?(key: string, memory: readonly (F | I)[], work: () => void): void;
   fill(floats: F, value: number): void;
   copy(from: F, to: F): void;
 
@@ -297,6 +312,8 @@ export interface Device<F, I> {
   add(addend: F, sum: F): void;
   sumOfSquares(floats: F): number;
   adamW(args: AdamWArgs<F>): void;
+  /** {@link adamW} with clipping by the gradient's norm. @returns the squared norm of the unscaled gradient, once it is there */
+  clippedAdamW?(args: ClippedAdamWArgs<F>): () => number;
   stateStatistics(args: StateStatisticsArgs<F>): void;
 
   /** Frees what the device holds beside its floats and ints; idempotent. */

@@ -1,7 +1,24 @@
-import { laneStateFloats, modelWidths, parameterLayout, type ModelSpec, type ParameterLayout } from "@segue/core";
+import {
+  laneStateFloats,
+  modelWidths,
+  parameterLayout,
+  splitPoint,
+  type ModelSpec,
+  type ParameterLayout,
+  type ReductionNode,
+} from "@segue/core";
 import type { Device } from "../devices/device.js";
-import type { AdamWStep, Engine, EngineDescription, LaneStates, SegmentBatch, SegmentRules } from "../engine.js";
-import { expectLength, expectSegment, expectTokens } from "../input-checks.js";
+import type {
+  AdamWStep,
+  Engine,
+  EngineDescription,
+  LaneStates,
+  SegmentBatch,
+  SegmentRules,
+  TrainingPart,
+  TrainingResult,
+} from "../engine.js";
+import { expectLength, expectSegment } from "../input-checks.js";
 import { cutIntoSegments } from "../segments.js";
 import { Arena, arenaFloats } from "./arena.js";
 import { takeBackward, takeForward, type BackwardBuffers, type ForwardBuffers, type Take } from "./buffers.js";
@@ -16,20 +33,39 @@ interface Training<F> {
   readonly backward: BackwardBuffers<F>;
 }
 
+interface TrainingShape {
+  readonly model: ModelSpec;
+  readonly lanes: number;
+  /** Per lane and segment. */
+  readonly tokens: number;
+  /** Segments that gradients flow through. */
+  readonly chained: number;
+}
+
 /** The chain's buffers come first: a last segment that is shorter finds them where the others left them. */
-const carveTraining = <F>(model: ModelSpec, lanes: number, tokens: number, chained: number, take: Take<F>): Training<F> => ({
-  chain: chained > 1 ? takeChain(model, lanes, chained, take) : undefined,
-  forward: takeForward(model, lanes, tokens, true, take),
-  backward: takeBackward(model, lanes, tokens, take),
-});
+const carveTraining = <F>(shape: TrainingShape, take: Take<F>, recomputes: boolean | undefined): Training<F> => {
+  const { model, lanes, tokens, chained } = shape;
+  return {
+    chain: chained > 1 ? takeChain(model, lanes, chained, take) : undefined,
+    forward: takeForward(model, lanes, tokens, true, take, recomputes),
+    backward: takeBackward(model, lanes, tokens, take, recomputes),
+  };
+};
 
 /**
  * Floats of the arena that one training step over segments of `tokens` tokens a lane needs, beside parameters, gradient, moments and
  * states.
  * @param chained segments that gradients flow through
+ * @param device absent: one that keeps everything in float32
  */
-export function trainingArenaFloats(model: ModelSpec, lanes: number, tokens: number, chained = 1): number {
-  return arenaFloats((take) => carveTraining(model, lanes, tokens, chained, take));
+export function trainingArenaFloats(
+  model: ModelSpec,
+  lanes: number,
+  tokens: number,
+  chained = 1,
+  device: Pick<Device<never, never>, "bufferFloats" | "recomputes"> = {},
+): number {
+  return arenaFloats((take) => carveTraining({ model, lanes, tokens, chained }, take, device.recomputes), device);
 }
 
 /** A flat vector of gradients and its views. */
@@ -59,6 +95,8 @@ export class DeviceEngine<F, I> implements Engine {
   #addend: Gradients<F> | undefined;
   readonly #firstMoment: F;
   readonly #secondMoment: F;
+  /** Sums of right subtrees of the reduction tree. */
+  readonly #rightOfDepth: Gradients<F>[] = [];
   #ints: { capacity: number; tokens_R: I; labels_R: I; resets_R: I };
   #losses_R = new Float32Array(0);
   #weights_R = new Float32Array(0);
@@ -69,7 +107,7 @@ export class DeviceEngine<F, I> implements Engine {
     this.layout = parameterLayout(model);
     this.#device = device;
     this.#arena = new Arena(device);
-    this.#parameters = device.floats(this.layout.size);
+    this.#parameters = device.floats(this.layout.size, "mirrored");
     this.#firstMoment = device.floats(this.layout.size);
     this.#secondMoment = device.floats(this.layout.size);
     this.#gradients = this.#newGradients();
@@ -103,8 +141,9 @@ export class DeviceEngine<F, I> implements Engine {
     return states;
   }
 
-  /** Nothing to do: the memory goes with the last reference. */
-  freeStates(_states: LaneStates): void {}
+  freeStates(states: LaneStates): void {
+    this.#device.free?.(this.#floatsOf(states));
+  }
 
   zeroStates(states: LaneStates, part: "ssm" | "conv"): void {
     zeroStatePart(this.#device, this.model, this.#floatsOf(states), states.lanes, part);
@@ -133,62 +172,108 @@ export class DeviceEngine<F, I> implements Engine {
     });
     const statistics = new Float32Array(lanes * heads * STATE_STATISTICS.length);
     this.#device.download(out, statistics);
+    this.#device.free?.(out);
     return statistics;
   }
 
   forwardBackward(batch: SegmentBatch, states: LaneStates, gradient: Float32Array, rules?: SegmentRules): number {
+    expectLength("gradient", gradient.length, this.layout.size);
+    const lossSum = this.#addGradients(batch, states, rules, this.#gradients);
+    this.#device.download(this.#gradients.flat, gradient);
+    return lossSum();
+  }
+
+  trainStep(parts: readonly TrainingPart[], step: AdamWStep, rules?: SegmentRules): () => TrainingResult {
+    const lossSums: (() => number)[] = [];
+    this.#sumOver({ lo: 0, hi: parts.length }, 0, (index, into) => {
+      const { batch, states } = parts[index]!;
+      lossSums.push(this.#addGradients(batch, states, rules, into));
+    });
+    const gradientNorm = this.#descend(step);
+    return () => ({ lossSums: lossSums.map((lossSum) => lossSum()), gradientNorm: gradientNorm() });
+  }
+
+  /** Leaves the gradients of the batch's segments in `into`. @returns the loss sum, once it is there */
+  #addGradients(batch: SegmentBatch, states: LaneStates, rules: SegmentRules | undefined, into: Gradients<F>): () => number {
     const { lanes } = batch;
     expectSegment(batch, states, this.model.vocab);
-    expectLength("gradient", gradient.length, this.layout.size);
     const segments = cutIntoSegments(batch, rules?.segmentTokens ?? batch.tokens);
     const chained = rules?.gradient === "full" ? segments.length : 1;
     const startSegment = (floats: F): void => {
       if (rules?.carrySsm === false) zeroStatePart(this.#device, this.model, floats, lanes, "ssm");
       if (rules?.carryConv === false) zeroStatePart(this.#device, this.model, floats, lanes, "conv");
     };
-    const step = this.#trainingPasses(segments, states, chained);
+    const { passes, lossSum } = this.#trainingPasses(segments, chained, into);
     const { chain } = this.#trainingBuffers(segments[0]!, chained);
-    if (chain && rules) fullPasses(this.#device, step.passes, this.#floatsOf(states), startSegment, rules, chain);
-    else truncatedPasses(step.passes, this.#floatsOf(states), startSegment);
-    this.#device.download(this.#gradients.flat, gradient);
-    return step.lossSum();
+    if (chain && rules) fullPasses(this.#device, passes, this.#floatsOf(states), startSegment, rules, chain);
+    else truncatedPasses(passes, this.#floatsOf(states), startSegment);
+    return lossSum;
   }
 
-  applyAdamW(gradientSum: Float32Array, { optimizer, learningRate, step, totalWeight }: AdamWStep): number {
+  /** Adds the gradients of shards in the order of the reduction tree; the sum of shard 0 on is in `#gradients`. */
+  #sumOver(
+    node: ReductionNode,
+    depth: number,
+    gradientOf: (shard: number, into: Gradients<F>) => void,
+    into = this.#gradients,
+  ): void {
+    const split = splitPoint(node);
+    if (split === undefined) return gradientOf(node.lo, into);
+    this.#sumOver({ lo: node.lo, hi: split }, depth + 1, gradientOf, into);
+    const right = (this.#rightOfDepth[depth] ??= this.#newGradients());
+    this.#sumOver({ lo: split, hi: node.hi }, depth + 1, gradientOf, right);
+    this.#device.add(right.flat, into.flat);
+  }
+
+  applyAdamW(gradientSum: Float32Array, step: AdamWStep): number {
     expectLength("gradient", gradientSum.length, this.layout.size);
     this.#device.upload(gradientSum, this.#gradients.flat);
+    return this.#descend(step)();
+  }
+
+  /** One AdamW step by `#gradients`. @returns the mean gradient's norm, once it is there */
+  #descend({ optimizer, learningRate, step, totalWeight }: AdamWStep): () => number {
+    const { beta1, beta2, epsilon, weightDecay, clipNorm } = optimizer;
     const mean = totalWeight > 0 ? 1 / totalWeight : 0;
-    const norm = Math.sqrt(this.#device.sumOfSquares(this.#gradients.flat)) * mean;
-    const clip = optimizer.clipNorm > 0 && norm > optimizer.clipNorm ? optimizer.clipNorm / norm : 1;
+    const flat = {
+      parameters: this.#parameters,
+      gradient: this.#gradients.flat,
+      firstMoment: this.#firstMoment,
+      secondMoment: this.#secondMoment,
+    };
+    const rates = { learningRate, beta1, beta2, epsilon, weightDecay, step };
+    if (this.#device.clippedAdamW) {
+      const squared = this.#device.clippedAdamW({ ...flat, ...rates, gradientScale: mean, clipNorm, entries: this.layout.entries });
+      return () => Math.sqrt(squared()) * mean;
+    }
+    const norm = Math.sqrt(this.#device.sumOfSquares(flat.gradient)) * mean;
+    const clip = clipNorm > 0 && norm > clipNorm ? clipNorm / norm : 1;
     for (const { offset, size, decay } of this.layout.entries) {
-      const part = (flat: F): F => this.#device.slice(flat, offset, size);
+      const part = (whole: F): F => this.#device.slice(whole, offset, size);
       this.#device.adamW({
-        parameters: part(this.#parameters),
-        gradient: part(this.#gradients.flat),
-        firstMoment: part(this.#firstMoment),
-        secondMoment: part(this.#secondMoment),
+        parameters: part(flat.parameters),
+        gradient: part(flat.gradient),
+        firstMoment: part(flat.firstMoment),
+        secondMoment: part(flat.secondMoment),
+        ...rates,
         gradientScale: mean * clip,
-        learningRate,
-        beta1: optimizer.beta1,
-        beta2: optimizer.beta2,
-        epsilon: optimizer.epsilon,
-        weightDecay: decay ? optimizer.weightDecay : 0,
-        step,
+        weightDecay: decay ? weightDecay : 0,
       });
     }
-    return norm;
+    return () => norm;
   }
 
   prefill(batch: Pick<SegmentBatch, "lanes" | "tokens" | "tokens_BT" | "resets_BT">, states: LaneStates): Float32Array {
     const { lanes, tokens } = batch;
     const { vocab, dModel } = this.model;
-    const segment = this.#uploadSegment(batch, states);
+    expectSegment(batch, states, vocab);
+    const segment = this.#uploadSegment(batch);
     const buffers = this.#arena.buffers(`prefill ${lanes} ${tokens}`, (take) => ({
       forward: takeForward(this.model, lanes, tokens, false, take),
-      last_BD: take(lanes * dModel),
+      last_BD: take(lanes * dModel, "activation"),
       logits_BV: take(lanes * vocab),
     }));
-    const hidden_RD = forward(this.#mamba2, segment, this.#floatsOf(states), buffers.forward);
+    const hidden_RD = this.#replayForward("prefill", segment, this.#floatsOf(states), buffers.forward);
     const { tokens_R: lastRows_B } = this.#ints;
     this.#device.uploadInts(
       Array.from({ length: lanes }, (_, lane) => (lane + 1) * tokens - 1),
@@ -211,10 +296,11 @@ export class DeviceEngine<F, I> implements Engine {
 
   score(batch: SegmentBatch, states: LaneStates): Float32Array {
     const { lanes, tokens } = batch;
-    const segment = this.#uploadSegment(batch, states);
+    expectSegment(batch, states, this.model.vocab);
+    const segment = this.#uploadSegment(batch);
     const labels_R = this.#uploadLabels(batch);
     const buffers = this.#arena.buffers(`score ${lanes} ${tokens}`, (take) => takeForward(this.model, lanes, tokens, false, take));
-    const hidden_RD = forward(this.#mamba2, segment, this.#floatsOf(states), buffers);
+    const hidden_RD = this.#replayForward("score", segment, this.#floatsOf(states), buffers);
     this.#device.headLoss({
       rows: lanes * tokens,
       width: this.model.dModel,
@@ -238,13 +324,13 @@ export class DeviceEngine<F, I> implements Engine {
     this.#device.close();
   }
 
-  /** Passes that leave the sum of the segments' gradients in `#gradients`. */
+  /** Passes that leave the sum of the segments' gradients in `into`. */
   #trainingPasses(
     segments: readonly SegmentBatch[],
-    states: LaneStates,
     chained: number,
+    into: Gradients<F>,
   ): { passes: SegmentPasses<F>; lossSum: () => number } {
-    let lossSum = 0;
+    const segmentLosses: (() => number)[] = [];
     let isFirst = true;
     let current: { segment: TokenSegment<I>; buffers: Training<F>; weights_R: Float32Array } | undefined;
     const passes: SegmentPasses<F> = {
@@ -252,31 +338,58 @@ export class DeviceEngine<F, I> implements Engine {
       forward: (index, floats) => {
         const batch = segments[index]!;
         const buffers = this.#trainingBuffers(batch, chained);
-        const segment = this.#uploadSegment(batch, states);
+        const segment = this.#uploadSegment(batch);
         const weights_R = batch.weights_BT ?? this.#hostWeights(batch.lanes * batch.tokens);
         this.#device.upload(weights_R, buffers.backward.weights_R);
-        forward(this.#mamba2, segment, floats, buffers.forward);
+        this.#replayForward(`forward ${chained}`, segment, floats, buffers.forward);
         current = { segment, buffers, weights_R };
       },
       backward: (index, stateGradients) => {
         const { segment, buffers, weights_R } = current!;
         const labels_R = this.#uploadLabels(segments[index]!);
-        const { flat, tensors } = isFirst ? this.#gradients : (this.#addend ??= this.#newGradients());
+        const { flat, tensors } = isFirst ? into : (this.#addend ??= this.#newGradients());
         const targets = { labels_R, weights_R: buffers.backward.weights_R, losses_R: buffers.forward.losses_R };
-        backward(this.#mamba2, segment, targets, buffers.forward, buffers.backward, tensors, stateGradients);
-        if (!isFirst) this.#device.add(flat, this.#gradients.flat);
+        const gradients = [flat, stateGradients?.ssm, stateGradients?.taps].filter((floats) => floats !== undefined);
+        this.#replay(`backward ${chained} ${gradients.length}`, segment, gradients, () =>
+          backward(this.#mamba2, segment, targets, buffers.forward, buffers.backward, tensors, stateGradients),
+        );
+        if (!isFirst) this.#device.add(flat, into.flat);
         isFirst = false;
-        const losses_R = this.#hostLosses(weights_R.length);
-        this.#device.download(buffers.forward.losses_R, losses_R);
-        for (let r = 0; r < losses_R.length; r++) lossSum += losses_R[r]! * weights_R[r]!;
+        segmentLosses.push(this.#weightedSum(buffers.forward.losses_R, Float32Array.from(weights_R)));
       },
     };
-    return { passes, lossSum: () => lossSum };
+    return { passes, lossSum: () => segmentLosses.reduce((sum, loss) => sum + loss(), 0) };
+  }
+
+  /** The sum of losses times weights, once it is there. */
+  #weightedSum(losses_R: F, weights_R: Float32Array): () => number {
+    const rows = weights_R.length;
+    const host_R = this.#device.downloadLater ? new Float32Array(rows) : this.#hostLosses(rows);
+    const total = (): number => host_R.reduce((sum, loss, r) => sum + loss * weights_R[r]!, 0);
+    const arrived = this.#device.downloadLater?.(losses_R, host_R);
+    if (arrived) return () => (arrived(), total());
+    this.#device.download(losses_R, host_R);
+    const sum = total();
+    return () => sum;
+  }
+
+  /** @returns the normed output of the last block */
+  #replayForward(key: string, segment: TokenSegment<I>, states: F, buffers: ForwardBuffers<F>): F {
+    this.#replay(key, segment, [states], () => void forward(this.#mamba2, segment, states, buffers));
+    return buffers.normed_RD;
+  }
+
+  /** Work on the segment's tokens that is the same whenever key, shape and memory are. */
+  #replay(key: string, { lanes, tokens, tokens_R, resets_R }: TokenSegment<I>, memory: readonly F[], work: () => void): void {
+    if (!this.#device.replay) return work();
+    const ints = resets_R === undefined ? [tokens_R] : [tokens_R, resets_R];
+    this.#device.replay(`${key} ${lanes} ${tokens}`, [...memory, ...ints], work);
   }
 
   #trainingBuffers({ lanes, tokens }: Pick<SegmentBatch, "lanes" | "tokens">, chained: number): Training<F> {
     const key = `training ${lanes} ${tokens} ${chained}`;
-    return this.#arena.buffers(key, (take) => carveTraining(this.model, lanes, tokens, chained, take));
+    const shape = { model: this.model, lanes, tokens, chained };
+    return this.#arena.buffers(key, (take) => carveTraining(shape, take, this.#device.recomputes));
   }
 
   #newGradients(): Gradients<F> {
@@ -288,23 +401,16 @@ export class DeviceEngine<F, I> implements Engine {
     return (states as DeviceStates<F>).floats;
   }
 
-  #uploadSegment(batch: Pick<SegmentBatch, "lanes" | "tokens" | "tokens_BT" | "resets_BT">, states: LaneStates): TokenSegment<I> {
-    const { lanes, tokens, tokens_BT, resets_BT } = batch;
+  #uploadSegment({ lanes, tokens, tokens_BT, resets_BT }: Omit<SegmentBatch, "labels_BT">): TokenSegment<I> {
     const rows = lanes * tokens;
-    expectLength("tokens", tokens_BT.length, rows);
-    expectLength("lanes of the states", states.lanes, lanes);
-    expectTokens("token", tokens_BT, this.model.vocab);
     if (this.#ints.capacity < rows) this.#ints = this.#intsFor(rows);
     this.#device.uploadInts(tokens_BT, this.#ints.tokens_R);
     if (!resets_BT) return { lanes, tokens, tokens_R: this.#ints.tokens_R };
-    expectLength("resets", resets_BT.length, rows);
     this.#device.uploadInts(resets_BT, this.#ints.resets_R);
     return { lanes, tokens, tokens_R: this.#ints.tokens_R, resets_R: this.#ints.resets_R };
   }
 
-  #uploadLabels({ labels_BT, lanes, tokens }: SegmentBatch): I {
-    expectLength("labels", labels_BT.length, lanes * tokens);
-    expectTokens("label", labels_BT, this.model.vocab);
+  #uploadLabels({ labels_BT }: SegmentBatch): I {
     this.#device.uploadInts(labels_BT, this.#ints.labels_R);
     return this.#ints.labels_R;
   }

@@ -241,6 +241,19 @@ export function backward<F, I>(
     });
     device.matmul({ m: model.dModel, n: dInner, k: rows, a: dSum_RD, transposeA: true, b: gated_RI, out: dBlock.outProj_DI });
 
+    if (device.recomputes) {
+      device.conv({
+        ...segment,
+        channels: convDim,
+        taps: model.dConv,
+        raw: columns.xBC,
+        weight_CW: block.convWeight_CW,
+        bias_C: block.convBias_C,
+        state: { data: l.taps_BWC, stride: (model.dConv - 1) * convDim },
+        keepState: true,
+        out_RC: l.xBC_RC,
+      });
+    }
     device.scanBackward({
       ...segment,
       ...scanShape(model),
