@@ -12,10 +12,10 @@ export {
 } from "./model/sizes.js";
 export { randomStream, type Random } from "./random.js";
 export { DEFAULT_EVALUATION, DEFAULT_PASSKEY_DATA, DEFAULT_SPEC, MODEL_PRESETS } from "./spec/defaults.js";
-export { modelVectors, mostWorkers, shardsPerPlacement } from "./spec/placement.js";
 export { LIMITS, type JobSpecInput } from "./spec/schema.js";
 export { laneTokensPerStep, tokensPerStep } from "./spec/step-tokens.js";
 export { resolveVocabulary, specInvalid, validateJobSpec, type ParsedSpec } from "./spec/validate.js";
+export { EDITABLE_SETTINGS, editJobSpec, type EditedSpec } from "./spec/edit.js";
 export { jobSpecToYaml, parseJobSpec } from "./spec/yaml.js";
 export { maximalNodes, splitPoint, type ReductionNode } from "./reduction/tree.js";
 export { configFromHuggingFace, configToHuggingFace, flattenParameters } from "./checkpoint/hugging-face.js";
@@ -32,9 +32,20 @@ export {
   type SafetensorsTensor,
 } from "./checkpoint/safetensors.js";
 export { learningRateAt } from "./schedule/learning-rate.js";
-export { apply, digestDisagreement } from "./ledger/apply.js";
+export { apply } from "./ledger/apply.js";
+export {
+  ledgerMark,
+  parseEventLog,
+  recordedEvent,
+  type EventLogContent,
+  type EventLogEntry,
+  type LedgerMark,
+  type SettingChange,
+} from "./ledger/event-log.js";
+export { replayEvents, type CommittedStep, type EventReplay, type ReplayProblem } from "./ledger/replay-events.js";
 export { assignShards } from "./ledger/assign-shards.js";
-export { decide, type Circumstances, type Decision, type Intent } from "./ledger/decide.js";
+export { decide, type Circumstances, type Decision, type Intent, type JobFailure } from "./ledger/decide.js";
+export { divergedStep, judgeDigests, type DivergedStep, type Judgement } from "./ledger/judge-round.js";
 export {
   createLedger,
   type Ledger,
@@ -43,6 +54,7 @@ export {
   type LedgerOrigin,
   type LedgerPhase,
   type LedgerRound,
+  type MemberDigest,
   type RoundReport,
   type StepReport,
 } from "./ledger/ledger.js";

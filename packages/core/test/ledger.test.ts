@@ -49,15 +49,52 @@ describe("ledger", () => {
     assert.deepEqual(decide(ledger, CALM), { type: "startRound" });
   });
 
-  it("fails a round whose members disagree, naming both", () => {
-    let ledger = apply(ready(["a", "b"]), { type: "roundStarted", steps: 1 });
-    ledger = after(ledger, reported(ledger, "a", "x"), reported(ledger, "b", "y"));
-    const decision = decide(ledger, CALM);
-    assert.ok(decision.type === "fail" && decision.reason === "digestMismatch");
-    assert.deepEqual(
-      decision.workers.map(({ workerId }) => workerId),
-      ["a", "b"],
-    );
+  it("repeats a round whose members disagree without a majority once, then fails, naming all", () => {
+    let ledger = ready(["a", "b"]);
+    const disagree = (): Ledger => {
+      const running = apply(ledger, { type: "roundStarted", steps: 1 });
+      return after(running, reported(running, "a", "x"), reported(running, "b", "y"));
+    };
+    ledger = disagree();
+    const workers = [
+      { workerId: "a", weightsDigest: "x" },
+      { workerId: "b", weightsDigest: "y" },
+    ];
+    assert.deepEqual(decide(ledger, CALM), { type: "dispute", workers });
+    assert.throws(() => apply(ledger, { type: "roundCommitted" }), /differ/);
+    ledger = ready(["a", "b"], apply(ledger, { type: "roundDisputed", workers }));
+    ledger = disagree();
+    assert.deepEqual(decide(ledger, CALM), { type: "fail", failure: { reason: "digestMismatch", workers } });
+  });
+
+  it("expels a member that the others outvote, and forgets what it held", () => {
+    let ledger = apply(ready(["a", "b", "c"]), { type: "roundStarted", steps: 1 });
+    ledger = after(ledger, reported(ledger, "a", "x"), reported(ledger, "b", "y"), reported(ledger, "c", "x"));
+    const workers = [{ workerId: "b", weightsDigest: "y" }];
+    assert.deepEqual(decide(ledger, CALM), { type: "expel", workers, weightsDigest: "x" });
+    ledger = apply(ledger, { type: "membersExpelled", workers, weightsDigest: "x" });
+    assert.deepEqual(ledger.holders, ["a", "c"]);
+    assert.equal(ledger.step, 0);
+    assert.deepEqual(decide(ledger, { ...CALM, available: ["a", "c"] }), { type: "form", workerIds: ["a", "c"] });
+  });
+
+  it("does not commit a round in which the loss or the gradient stopped being a number", () => {
+    const results = (lossSum: number, gradientNorm: number) =>
+      [1, 2].map((step) => ({ step, shardLossSums: [1, step === 2 ? lossSum : 1], gradientNorm, learningRate: 1, computeMs: 1 }));
+    const oneStep = ready(["a"]);
+    for (const [lossSum, gradientNorm] of [
+      [NaN, 1],
+      [Infinity, 1],
+      [1, NaN],
+    ] as const) {
+      const begun = apply({ ...oneStep, step: 1 }, { type: "roundStarted", steps: 2 });
+      const event = reported(begun, "a", "x");
+      assert.ok(event.type === "roundReported");
+      const ledger = apply(begun, { ...event, report: { weightsDigest: "x", results: results(lossSum, gradientNorm) } });
+      const decision = decide(ledger, CALM);
+      assert.ok(decision.type === "fail" && decision.failure.reason === "diverged");
+      assert.equal(decision.failure.diverged.step, Number.isNaN(gradientNorm) ? 1 : 2);
+    }
   });
 
   it("voids the round of a lost member and goes on from the survivors at the committed step", () => {

@@ -1,4 +1,5 @@
 import { assignShards } from "./assign-shards.js";
+import { judgeDigests } from "./judge-round.js";
 import type { Ledger, LedgerEvent } from "./ledger.js";
 
 /**
@@ -31,14 +32,16 @@ export function apply(ledger: Ledger, event: LedgerEvent): Ledger {
     case "roundCommitted": {
       const { round } = ledger;
       demand(ledger.phase === "reported" && round !== undefined, "only a round that every member has reported can be committed");
-      demand(digestDisagreement(ledger) === undefined, "the members' weights differ");
+      const judgement = judgeDigests(ledger);
+      demand(judgement.type === "agreed", "the members' weights differ");
       return {
         ...withoutRound(ledger),
         phase: "ready",
         step: round.firstStep + round.steps,
-        weightsDigest: Object.values(round.reports)[0]?.weightsDigest ?? "",
+        weightsDigest: judgement.weightsDigest,
         holders: ledger.members.map(({ workerId }) => workerId),
         failures: 0,
+        disputes: 0,
       };
     }
     case "workerGone": {
@@ -50,6 +53,14 @@ export function apply(ledger: Ledger, event: LedgerEvent): Ledger {
     case "memberFailed":
       if (ledger.phase === "none" || !isMemberOf(ledger, event)) return ledger;
       return { ...dissolve(ledger), failures: ledger.failures + 1 };
+    case "membersExpelled": {
+      demand(ledger.phase === "reported", "members are expelled for what they report of a round");
+      const gone = new Set(event.workers.map(({ workerId }) => workerId));
+      return { ...dissolve(ledger), holders: ledger.holders.filter((workerId) => !gone.has(workerId)) };
+    }
+    case "roundDisputed":
+      demand(ledger.phase === "reported", "only a reported round can be disputed");
+      return { ...dissolve(ledger), disputes: ledger.disputes + 1 };
     case "dissolved":
       return dissolve(ledger);
     case "dataEnded":
@@ -60,17 +71,6 @@ export function apply(ledger: Ledger, event: LedgerEvent): Ledger {
       demand(ledger.phase === "none", "a job goes back to a checkpoint only without members");
       return { ...ledger, step: event.step, durableStep: event.step, weightsDigest: event.weightsDigest, holders: [] };
   }
-}
-
-/** Two members whose weights differ after a round, if there are any: the first member and the first that disagrees with it. */
-export function digestDisagreement(ledger: Ledger): { readonly workerId: string; readonly weightsDigest: string }[] | undefined {
-  const digests = ledger.members.flatMap(({ workerId }) => {
-    const weightsDigest = ledger.round?.reports[workerId]?.weightsDigest;
-    return weightsDigest === undefined ? [] : [{ workerId, weightsDigest }];
-  });
-  const [first] = digests;
-  const other = digests.find(({ weightsDigest }) => weightsDigest !== first?.weightsDigest);
-  return first && other ? [first, other] : undefined;
 }
 
 function form(ledger: Ledger, workerIds: readonly string[]): Ledger {

@@ -1,5 +1,5 @@
-import { digestDisagreement } from "./apply.js";
-import type { Ledger } from "./ledger.js";
+import { divergedStep, judgeDigests, type DivergedStep } from "./judge-round.js";
+import type { Ledger, MemberDigest } from "./ledger.js";
 
 /**
  * What people and circumstances want of a job. `run`: train. `settle`: stop at the next round boundary (pause, shutdown).
@@ -30,11 +30,20 @@ export type Decision =
   /** Nothing is in flight (or it is abandoned): the job rests at the committed step. */
   | { readonly type: "stop" }
   | { readonly type: "finish" }
-  | {
-      readonly type: "fail";
-      readonly reason: "digestMismatch" | "tooManyFailures";
-      readonly workers: readonly { readonly workerId: string; readonly weightsDigest: string }[];
-    };
+  /** Most members agree on the weights after the round; these do not, and must go. */
+  | { readonly type: "expel"; readonly workers: readonly MemberDigest[]; readonly weightsDigest: string }
+  /** The members do not agree, for the first time at this step: the round runs again from what they agreed on before. */
+  | { readonly type: "dispute"; readonly workers: readonly MemberDigest[] }
+  | { readonly type: "fail"; readonly failure: JobFailure };
+
+export type JobFailure =
+  | { readonly reason: "digestMismatch"; readonly workers: readonly MemberDigest[] }
+  | { readonly reason: "tooManyFailures" }
+  /** Loss or gradients are no numbers any more; the round is not committed. */
+  | { readonly reason: "diverged"; readonly diverged: DivergedStep };
+
+/** A second dispute at the same step is no accident. */
+const MAX_DISPUTES = 1;
 
 /** What to do next; `wait` until an event changes the ledger or the circumstances. */
 export function decide(ledger: Ledger, circumstances: Circumstances): Decision {
@@ -43,10 +52,8 @@ export function decide(ledger: Ledger, circumstances: Circumstances): Decision {
   switch (ledger.phase) {
     case "running":
       return { type: "wait" };
-    case "reported": {
-      const workers = digestDisagreement(ledger);
-      return workers ? { type: "fail", reason: "digestMismatch", workers } : { type: "commit" };
-    }
+    case "reported":
+      return judgeRound(ledger);
     case "none":
     case "joining":
     case "ready":
@@ -58,13 +65,31 @@ export function decide(ledger: Ledger, circumstances: Circumstances): Decision {
   if (ledger.phase === "joining") return { type: "wait" };
   const wanted = chooseMembers(ledger, circumstances);
   if (ledger.phase === "none") {
-    if (ledger.failures >= circumstances.maxFailures) return { type: "fail", reason: "tooManyFailures", workers: [] };
+    if (ledger.failures >= circumstances.maxFailures) return { type: "fail", failure: { reason: "tooManyFailures" } };
     if (wanted.length < minWorkers) return { type: "wait" };
     if (!isDurable && ledger.holders.length === 0) return { type: "restore" };
     return { type: "form", workerIds: wanted };
   }
   if (wanted.length < minWorkers) return { type: "dissolve" };
   return sameMembers(ledger, wanted) ? { type: "startRound" } : { type: "form", workerIds: wanted };
+}
+
+function judgeRound(ledger: Ledger): Decision {
+  // Before the digests: weights that are no numbers need not even be equal.
+  const diverged = divergedStep(ledger);
+  if (diverged) return { type: "fail", failure: { reason: "diverged", diverged } };
+  const judgement = judgeDigests(ledger);
+  switch (judgement.type) {
+    case "agreed":
+      return { type: "commit" };
+    case "outvoted":
+      return { type: "expel", workers: judgement.minority, weightsDigest: judgement.weightsDigest };
+    case "disputed": {
+      const { workers } = judgement;
+      if (ledger.disputes < MAX_DISPUTES) return { type: "dispute", workers };
+      return { type: "fail", failure: { reason: "digestMismatch", workers } };
+    }
+  }
 }
 
 /** Up to the maximum: present members keep their places, newcomers follow. */

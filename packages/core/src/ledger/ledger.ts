@@ -4,7 +4,7 @@ export interface LedgerMember {
   readonly shards: readonly number[];
 }
 
-/** What one member says of a round; everything but `weightsDigest` is carried, not judged. */
+/** What one member says of a round. */
 export interface RoundReport {
   readonly weightsDigest: string;
   readonly results: readonly StepReport[];
@@ -16,6 +16,14 @@ export interface StepReport {
   readonly shardLossSums: readonly number[];
   readonly gradientNorm: number;
   readonly learningRate: number;
+  /** Of the member's own shards, without waiting for others. */
+  readonly computeMs: number;
+}
+
+/** What a member says its weights are. */
+export interface MemberDigest {
+  readonly workerId: string;
+  readonly weightsDigest: string;
 }
 
 /** A round in flight: all or nothing. */
@@ -52,6 +60,8 @@ export interface Ledger {
   readonly round?: LedgerRound | undefined;
   /** Failures reported since the last commit. */
   readonly failures: number;
+  /** Rounds since the last commit after which no majority of members had the same weights. */
+  readonly disputes: number;
 }
 
 export type LedgerEvent =
@@ -73,6 +83,10 @@ export type LedgerEvent =
   | { readonly type: "workerGone"; readonly workerId: string }
   /** A member could not do its part but still holds what it held. */
   | { readonly type: "memberFailed"; readonly generation: number; readonly workerId: string }
+  /** These members' weights differed from `weightsDigest`, that of the majority: the round is void, and all they held is worthless. */
+  | { readonly type: "membersExpelled"; readonly workers: readonly MemberDigest[]; readonly weightsDigest: string }
+  /** The members' weights differ and nobody knows whose are right: the round is void. */
+  | { readonly type: "roundDisputed"; readonly workers: readonly MemberDigest[] }
   /** Membership ends without a loss: pause, drain below the minimum, shutdown. */
   | { readonly type: "dissolved" }
   /** There is no data for the step `step` and those after it. */
@@ -90,5 +104,15 @@ export interface LedgerOrigin {
 
 /** A ledger at a checkpoint (or at step 0), without members. */
 export function createLedger(origin: LedgerOrigin): Ledger {
-  return { ...origin, durableStep: origin.step, generation: 0, phase: "none", members: [], ready: [], holders: [], failures: 0 };
+  return {
+    ...origin,
+    durableStep: origin.step,
+    generation: 0,
+    phase: "none",
+    members: [],
+    ready: [],
+    holders: [],
+    failures: 0,
+    disputes: 0,
+  };
 }

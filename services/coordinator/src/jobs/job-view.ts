@@ -35,6 +35,7 @@ export function jobToProto(view: JobView): MessageInitShape<typeof JobSchema> {
     learningRate: live.learningRate,
     gradientNorm: live.gradientNorm,
     workers: live.workers,
+    members: live.members.map((member) => ({ ...member })),
     parameters: BigInt(parameterLayout(spec.model).size),
     attempt: record.attempt,
     documentsRead: BigInt(live.documentsRead),

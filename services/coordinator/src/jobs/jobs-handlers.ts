@@ -5,6 +5,10 @@ import type { CheckpointStore } from "../checkpoints/checkpoint-store.js";
 import type { EvaluationQueue } from "../evaluations/evaluation-queue.js";
 import type { DataSource } from "../feed/step-cutter.js";
 import type { Scheduler } from "../run/scheduler.js";
+import type { EventLog } from "../run/event-log.js";
+import { workerInfo } from "../workers/worker-info.js";
+import type { WorkerPool } from "../workers/worker-pool.js";
+import { editJob } from "./edit-job.js";
 import type { JobBook } from "./job-book.js";
 import { jobToProto } from "./job-view.js";
 import { NOT_STARTED } from "./live-status.js";
@@ -13,6 +17,8 @@ import { effectiveSpec, newJobId } from "./submit.js";
 export interface JobsDependencies {
   readonly book: JobBook;
   readonly scheduler: Scheduler;
+  readonly pool: WorkerPool;
+  readonly eventsOf: (jobId: string) => EventLog;
   readonly data: DataSource;
   readonly checkpointsOf: (jobId: string) => CheckpointStore;
   /** undefined: no Redis. */
@@ -25,7 +31,7 @@ const MAX_PAGE = 1_000;
 
 /** The Jobs service. */
 export function jobsHandlers(deps: JobsDependencies): Handlers<typeof Jobs> {
-  const { book, scheduler, data, checkpointsOf } = deps;
+  const { book, scheduler, pool, data, checkpointsOf } = deps;
   const answer = (jobId: string) => ({ job: jobToProto(book.get(jobId)) });
   /** Requests with the same key that are being accepted right now. */
   const accepting = new Map<string, Promise<{ jobId: string; warnings: string[] }>>();
@@ -102,6 +108,22 @@ export function jobsHandlers(deps: JobsDependencies): Handlers<typeof Jobs> {
     async cancelJob({ jobId }) {
       await scheduler.cancel(jobId);
       return answer(jobId);
+    },
+
+    async editJob({ jobId, settings }) {
+      const warnings = await editJob(deps, jobId, settings);
+      deps.logger.info({ event: "jobEdited", jobId, settings }, "a job is edited");
+      return { ...answer(jobId), warnings: [...warnings] };
+    },
+
+    async listWorkers() {
+      const byName = [...pool.workers].sort((a, b) => (a.hello.name < b.hello.name ? -1 : 1));
+      return { workers: byName.map((worker) => workerInfo(worker, scheduler.shardsOf(worker))) };
+    },
+
+    async drainWorker({ workerId }) {
+      const worker = pool.drain(workerId);
+      return { worker: workerInfo(worker, scheduler.shardsOf(worker)) };
     },
 
     async listCheckpoints({ jobId }) {

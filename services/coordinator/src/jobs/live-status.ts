@@ -1,3 +1,11 @@
+export interface MemberStatus {
+  readonly workerId: string;
+  readonly shards: number;
+  /** Milliseconds of computing one shard of one step, smoothed over rounds; 0 before the first. */
+  readonly shardMs: number;
+  readonly straggler: boolean;
+}
+
 /** What a job's training looks like right now; derived, never stored. */
 export interface LiveStatus {
   readonly step: number;
@@ -6,18 +14,14 @@ export interface LiveStatus {
   readonly learningRate: number;
   readonly gradientNorm: number;
   readonly workers: number;
+  /** The present membership, in order of shards. */
+  readonly members: readonly MemberStatus[];
   readonly documentsRead: number;
   readonly documentsDroppedShort: number;
   readonly engine: string;
   /** Of the newest checkpoint; 0 and empty when there is none. */
   readonly checkpointStep: number;
   readonly checkpointDigest: string;
-  /** Why the checkpoint that was wanted last is not on disk; empty when it is. */
-  readonly notDurable: string;
-  /** Why the newest checkpoint is not in the object store; empty when it is, or there is none. */
-  readonly notCopied: string;
-  /** Which damaged checkpoints were passed over; empty again when a new one is written. */
-  readonly checkpointWarning: string;
 }
 
 export const NOT_STARTED: LiveStatus = {
@@ -27,12 +31,10 @@ export const NOT_STARTED: LiveStatus = {
   learningRate: 0,
   gradientNorm: 0,
   workers: 0,
+  members: [],
   documentsRead: 0,
   documentsDroppedShort: 0,
   engine: "",
   checkpointStep: 0,
   checkpointDigest: "",
-  notDurable: "",
-  notCopied: "",
-  checkpointWarning: "",
 };

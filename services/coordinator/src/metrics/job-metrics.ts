@@ -3,6 +3,7 @@ import { redisKeys, type MetricsWriter } from "@segue/runtime";
 import type { Manifest } from "../checkpoints/manifest.js";
 import { etaSeconds, type JobView } from "../jobs/job-view.js";
 import type { StepMetrics } from "../run/step-metrics.js";
+import { workerState } from "../workers/worker-info.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 
 const STREAM_ENTRIES = 20_000;
@@ -32,6 +33,7 @@ export class JobMetrics {
       phase: record.phase,
       reason: record.reason,
       ...live,
+      members: JSON.stringify(live.members),
       totalSteps: spec.train.steps,
       tokens: live.step * stepTokens,
       totalTokens: spec.train.steps * stepTokens,
@@ -80,8 +82,7 @@ export class JobMetrics {
   }
 
   worker(worker: AttachedWorker, shards: readonly number[]): void {
-    const { workerId, hello, jobId, step, rssBytes, seenAtMs, draining } = worker;
-    const state = draining ? "draining" : jobId === undefined ? "idle" : shards.length > 0 ? "training" : "joining";
+    const { workerId, hello, jobId, step, rssBytes, seenAtMs, shardMs, straggler } = worker;
     const content = {
       name: hello.name,
       engine: hello.engines[0] ?? "",
@@ -90,7 +91,9 @@ export class JobMetrics {
       shards,
       step,
       rssBytes,
-      state,
+      state: workerState(worker, shards).toLowerCase(),
+      shardMs,
+      straggler,
       seenAtMs,
     };
     this.#writer?.hash(redisKeys.workers, { [workerId]: JSON.stringify(content) });

@@ -1,4 +1,13 @@
-import { createLedger, decide, SegueError, type Decision, type Intent, type Ledger } from "@segue/core";
+import {
+  createLedger,
+  decide,
+  SegueError,
+  type Decision,
+  type Intent,
+  type JobFailure,
+  type Ledger,
+  type LedgerEvent,
+} from "@segue/core";
 import type { Logger } from "@segue/runtime";
 import { Bell } from "../async-queue.js";
 import { engineOn, type Demand } from "../workers/allocate.js";
@@ -45,9 +54,10 @@ export class JobRunner {
       spec,
       workers,
       logger: this.#logger,
-      ledger: new LiveLedger(origin, (before, after) => this.#applied(before, after)),
+      ledger: new LiveLedger(origin, (event, before, after) => this.#applied(event, before, after)),
       dispatcher: new Dispatcher({ jobId, spec, address: deps.address, workers }),
     };
+    deps.events.opened(spec, origin);
     this.#cut = new CommittedCut(this.#parts);
     this.#membership = new Membership(this.#parts, this.#cut, () => this.#decide());
     this.#rounds = new Rounds({
@@ -70,16 +80,23 @@ export class JobRunner {
 
   get demand(): Demand {
     const { workers, batch, train } = this.#parts.spec;
-    const staying = this.#membership.available;
+    const { staying } = this.#membership;
     const [first] = staying;
+    const places = Math.min(workers.max, batch.shards);
     return {
       jobId: this.jobId,
       has: staying.length,
       min: workers.min,
-      max: this.#stop === undefined ? Math.min(workers.max, batch.shards) : 0,
+      max: this.#stop === undefined ? places : 0,
+      // Only members are replaced; a straggler that found its successor waits for the next round boundary.
+      toReplace: Math.max(0, staying.filter(({ straggler }) => straggler).length - Math.max(0, staying.length - places)),
       engine: train.engine,
       engineInUse: first && engineOn(first.hello, train.engine),
     };
+  }
+
+  get priority(): number {
+    return this.#parts.spec.priority;
   }
 
   shardsOf(workerId: string): readonly number[] {
@@ -96,9 +113,9 @@ export class JobRunner {
     if (this.#parts.workers.delete(workerId)) this.#parts.ledger.apply({ type: "workerGone", workerId });
   }
 
-  /** The worker's circumstances have changed (it drains). */
-  workerChanged(): void {
-    this.#bell.ring();
+  /** The pool has changed, or what its workers do: a job that waits says again what for. */
+  poolChanged(): void {
+    if (this.#ledger.phase === "none") this.#bell.ring();
   }
 
   message({ workerId }: AttachedWorker, message: WorkerMessage): void {
@@ -146,6 +163,7 @@ export class JobRunner {
       this.#releaseAll();
       this.#parts.book.setLive(this.jobId, { workers: 0, tokensPerSecond: 0 });
       this.#cut.close();
+      await this.#parts.events.close();
     }
   }
 
@@ -175,6 +193,16 @@ export class JobRunner {
         case "commit":
           await this.#rounds.commit();
           break;
+        case "expel":
+          this.#membership.expel(decision.workers, decision.weightsDigest);
+          break;
+        case "dispute":
+          this.#logger.error(
+            { event: "roundDisputed", step: this.#ledger.step, workers: decision.workers },
+            "the members' weights differ and nobody has a majority; the round runs again from what they agreed on",
+          );
+          this.#parts.ledger.apply({ type: "roundDisputed", workers: decision.workers });
+          break;
         case "stop":
           await this.#rest();
           return;
@@ -182,11 +210,7 @@ export class JobRunner {
           if (await this.#finish()) return;
           break;
         case "fail":
-          throw jobFailure(decision, {
-            ledger: this.#ledger,
-            lastFailure: this.#lastFailure,
-            deviceOf: (workerId) => this.#parts.workers.get(workerId)?.hello.device,
-          });
+          await this.#fail(decision.failure);
       }
     }
   }
@@ -199,10 +223,11 @@ export class JobRunner {
   }
 
   /** The loop looks at the ledger again, and members of a generation that became void hear of it. */
-  #applied(before: Ledger, after: Ledger): void {
+  #applied(event: LedgerEvent, before: Ledger, after: Ledger): void {
+    this.#parts.events.record(event, after);
     if (before.phase !== "none" && after.phase === "none") {
       this.#parts.dispatcher.withdraw(before);
-      this.#parts.book.setLive(this.jobId, { workers: 0 });
+      this.#parts.book.setLive(this.jobId, { workers: 0, members: [] });
     }
     this.#bell.ring();
   }
@@ -215,27 +240,35 @@ export class JobRunner {
 
   async #reportWaiting(): Promise<void> {
     if (this.#ledger.phase !== "none") return;
-    const { has, min } = this.demand;
-    await this.#parts.book.setPhase(this.jobId, "WAITING", `waiting for workers: ${has} of at least ${min}`);
+    await this.#parts.book.setPhase(this.jobId, "WAITING", this.#parts.shortage(this.demand));
+  }
+
+  /** Ends the job with what is committed made durable, as far as that is possible. */
+  async #fail(failure: JobFailure): Promise<never> {
+    const error = jobFailure(failure, {
+      spec: this.#parts.spec,
+      ledger: this.#ledger,
+      lastFailure: this.#lastFailure,
+      deviceOf: (workerId) => this.#parts.workers.get(workerId)?.hello.device,
+    });
+    if (this.#ledger.phase !== "none") this.#parts.ledger.apply({ type: "dissolved" });
+    await this.#cut.makeDurable();
+    throw error;
   }
 
   /** The job stops here for now (pause, shutdown) or for good (cancellation). */
   async #rest(): Promise<void> {
     const { book, ledger } = this.#parts;
     if (this.#ledger.phase !== "none") ledger.apply({ type: "dissolved" });
-    while (this.#stop !== "cancel" && !(await this.#cut.makeDurable())) {
-      // A pause waits until the disk takes the committed step; a shutdown has no time for that.
-      if (this.#stop === "pause" && this.#ledger.holders.length > 0) {
-        await this.#untilRetry();
-        continue;
-      }
+    if (this.#stop !== "cancel" && !(await this.#cut.makeDurable())) {
       this.#logger.warn(
         { event: "checkpointMissed", step: this.#ledger.step },
-        "the committed step is lost; the newest checkpoint counts",
+        "nobody holds the committed step; the newest checkpoint counts",
       );
-      break;
     }
     this.#releaseAll();
+    // A paused job can be edited, which is recorded where these events end.
+    await this.#parts.events.close();
     if (this.#stop === "pause") await book.setPhase(this.jobId, "PAUSED", "paused on request");
     if (this.#stop === "cancel") await book.setPhase(this.jobId, "CANCELLED", "cancelled on request");
     this.#logger.info({ event: "jobStopped", reason: this.#stop, step: this.#ledger.step }, "the job is stopped");
@@ -244,8 +277,10 @@ export class JobRunner {
   async #finish(): Promise<boolean> {
     const before = this.#ledger;
     if (!(await this.#cut.makeDurable())) {
-      // Had a holder been lost, the ledger would know; so it is the disk.
-      if (this.#ledger === before) await this.#untilRetry();
+      // Had a holder been lost, the ledger would know; so it is the disk, and trying again would not help.
+      if (this.#ledger === before) {
+        throw new SegueError("CHECKPOINT_FAILED", "The last checkpoint could not be written; see the log.", { status: "INTERNAL" });
+      }
       return false;
     }
     const { step, totalSteps } = this.#ledger;
@@ -255,13 +290,6 @@ export class JobRunner {
     await this.#parts.book.setPhase(this.jobId, "SUCCEEDED", ended);
     this.#logger.info({ event: "jobSucceeded", step }, "the job is done");
     return true;
-  }
-
-  /** Until a checkpoint that failed is worth another attempt, or something happens. */
-  async #untilRetry(): Promise<void> {
-    const timer = setTimeout(() => this.#bell.ring(), this.#cut.keeper.retryInMs);
-    await this.#bell.wait();
-    clearTimeout(timer);
   }
 
   /** The job is over or at rest: it takes no more workers. */

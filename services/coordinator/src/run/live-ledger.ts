@@ -2,12 +2,12 @@ import { apply, type Ledger, type LedgerEvent } from "@segue/core";
 
 /** The ledger of a running job: the one place where its events happen. */
 export class LiveLedger {
-  readonly #onApplied: (before: Ledger, after: Ledger) => void;
+  readonly #onApplied: (event: LedgerEvent, before: Ledger, after: Ledger) => void;
   #state: Ledger;
   #generationOver = new AbortController();
 
   /** @param onApplied told of every event, after it */
-  constructor(state: Ledger, onApplied: (before: Ledger, after: Ledger) => void) {
+  constructor(state: Ledger, onApplied: (event: LedgerEvent, before: Ledger, after: Ledger) => void) {
     this.#state = state;
     this.#onApplied = onApplied;
   }
@@ -26,6 +26,6 @@ export class LiveLedger {
     this.#state = apply(before, event);
     if (event.type === "generationFormed") this.#generationOver = new AbortController();
     if (before.phase !== "none" && this.#state.phase === "none") this.#generationOver.abort();
-    this.#onApplied(before, this.#state);
+    this.#onApplied(event, before, this.#state);
   }
 }

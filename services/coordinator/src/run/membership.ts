@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Decision } from "@segue/core";
+import type { Decision, MemberDigest } from "@segue/core";
 import { faultPoint } from "@segue/runtime";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 import type { CommittedCut } from "./committed-cut.js";
+import { memberStatuses } from "./member-status.js";
 import type { RunnerParts } from "./runner-parts.js";
 
 const FAILURE_PAUSE_MS = 250;
@@ -21,9 +22,24 @@ export class Membership {
     this.#decide = decide;
   }
 
-  /** Workers that the job may use: claimed and not leaving. */
+  /** Workers that the job has for longer: claimed and not leaving. */
+  get staying(): AttachedWorker[] {
+    return [...this.#parts.workers.values()].filter((worker) => !worker.draining && !worker.expelled);
+  }
+
+  /** Workers that the job should use: stragglers only where others are too few. */
   get available(): AttachedWorker[] {
-    return [...this.#parts.workers.values()].filter((worker) => !worker.draining);
+    const { staying } = this;
+    const quick = staying.filter((worker) => !worker.straggler);
+    const places = this.#places;
+    if (quick.length === staying.length || quick.length >= places) return quick;
+    const kept = new Set(staying.filter((worker) => worker.straggler).slice(0, places - quick.length));
+    return staying.filter((worker) => !worker.straggler || kept.has(worker));
+  }
+
+  get #places(): number {
+    const { workers, batch } = this.#parts.spec;
+    return Math.min(workers.max, batch.shards);
   }
 
   /** The next generation starts an attempt: training was interrupted. */
@@ -54,21 +70,40 @@ export class Membership {
     ledger.apply({ type: "generationFormed", workerIds: decision.workerIds });
     const { generation, step, members } = ledger.state;
     logger.info({ event: "generationFormed", generation, step, members }, "a generation is formed");
-    book.setLive(jobId, { workers: members.length });
+    book.setLive(jobId, { workers: members.length, members: memberStatuses(ledger.state, workers) });
     dispatcher.join(ledger.state);
   }
 
-  /** Releases draining workers that are no members (any more), after saving what only they hold. */
+  /** Releases workers that are not used any more (draining, expelled, too slow) and no members, after saving what only they hold. */
   async letLeaversGo(): Promise<void> {
     const { ledger, workers } = this.#parts;
     const { phase, holders, members } = ledger.state;
-    const leavers = [...workers.values()].filter(({ draining, workerId }) => {
-      return draining && !members.some((member) => member.workerId === workerId);
-    });
-    if (leavers.length === 0 || (phase !== "none" && phase !== "ready")) return;
-    const isHeldByOthers = holders.some((workerId) => workers.get(workerId)?.draining === false);
+    if (phase !== "none" && phase !== "ready") return;
+    const used = new Set(this.available);
+    const usedIds = new Set([...used].map(({ workerId }) => workerId));
+    const memberIds = new Set(members.map(({ workerId }) => workerId));
+    const isFull = members.length === this.#places && members.every(({ workerId }) => usedIds.has(workerId));
+    const leavers = [...workers.values()].filter((worker) => !memberIds.has(worker.workerId) && (isFull || !used.has(worker)));
+    if (leavers.length === 0) return;
+    const isHeldByOthers = [...used].some(({ workerId }) => holders.includes(workerId));
     if (phase === "none" && !isHeldByOthers) await this.#cut.makeDurable();
     for (const worker of leavers) this.#release(worker);
+  }
+
+  /** The round is void; these members are not used again before they attach anew, since the others outvoted them. */
+  expel(workers: readonly MemberDigest[], weightsDigest: string): void {
+    const { ledger, logger } = this.#parts;
+    const { step, generation } = ledger.state;
+    for (const { workerId, weightsDigest: theirs } of workers) {
+      const worker = this.#parts.workers.get(workerId);
+      if (worker) worker.expelled = true;
+      const device = worker?.hello.device;
+      logger.error(
+        { event: "workerExpelled", workerId, device, step, generation, weightsDigest: theirs, majorityDigest: weightsDigest },
+        "a worker's weights differ from those of the majority; it is not used until it attaches again",
+      );
+    }
+    ledger.apply({ type: "membersExpelled", workers, weightsDigest });
   }
 
   releaseAll(): void {

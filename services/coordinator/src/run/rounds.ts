@@ -1,10 +1,12 @@
-import { SegueError, tokensPerStep } from "@segue/core";
+import { SegueError, tokensPerStep, type LedgerMember, type LedgerRound } from "@segue/core";
 import { faultPoint } from "@segue/runtime";
 import type { CommittedCut } from "./committed-cut.js";
+import { memberStatuses } from "./member-status.js";
 import { pullLaneStates, STATES_PULL_FAILED } from "./lane-states.js";
 import { roundSteps, smoothedStepMs } from "./round-steps.js";
 import type { RunnerParts } from "./runner-parts.js";
 import { roundMetrics } from "./step-metrics.js";
+import { isStraggler, updatedPaces, type WorkerPace } from "./stragglers.js";
 
 export interface RoundsOptions {
   readonly parts: RunnerParts;
@@ -22,6 +24,7 @@ export class Rounds {
   readonly #options: RoundsOptions;
   #stepMs: number | undefined;
   #previousSteps = 0;
+  #paces: ReadonlyMap<string, WorkerPace> = new Map();
   #startedAtMs = 0;
 
   constructor(options: RoundsOptions) {
@@ -79,6 +82,7 @@ export class Rounds {
     const steps = roundMetrics(members, round, (step) => weights.get(step) ?? 0);
     const { loss = 0, learningRate = 0, gradientNorm = 0 } = steps.at(-1) ?? {};
     ledger.apply({ type: "roundCommitted" });
+    this.#measurePaces(members, round);
     committed.commit(states, cut, loss);
     this.#stepMs = smoothedStepMs(this.#stepMs, roundMs, round.steps);
     const { documentsRead, documentsDroppedShort } = cut;
@@ -91,11 +95,32 @@ export class Rounds {
       learningRate,
       gradientNorm,
       tokensPerSecond,
+      members: memberStatuses(ledger.state, parts.workers),
     });
     metrics.steps(book.get(jobId), steps);
     logger.debug({ event: "roundCommitted", step: endStep, steps: round.steps, loss, roundMs }, "a round is committed");
     committed.checkpointIfDue();
     await faultPoint("coordinator.roundCommitted", endStep);
+  }
+
+  /** Who is slow may be moved off at this round boundary. */
+  #measurePaces(members: readonly LedgerMember[], round: LedgerRound): void {
+    const { spec, workers, logger, wantsWorkers } = this.#options.parts;
+    this.#paces = updatedPaces(this.#paces, members, round, spec.workers.stragglerFactor);
+    let isNew = false;
+    for (const [workerId, pace] of this.#paces) {
+      const worker = workers.get(workerId);
+      if (!worker) continue;
+      const straggles = isStraggler(pace);
+      const { shardMs } = pace;
+      if (straggles && !worker.straggler) {
+        isNew = true;
+        logger.warn({ event: "straggler", workerId, shardMs }, "a worker is slower than the others");
+      }
+      worker.shardMs = shardMs;
+      worker.straggler = straggles;
+    }
+    if (isNew) wantsWorkers();
   }
 
   /** undefined when the round was voided meanwhile; a member that cannot deliver has failed. */

@@ -5,9 +5,11 @@ import type { CheckpointStore } from "../checkpoints/checkpoint-store.js";
 import type { DataSource } from "../feed/step-cutter.js";
 import type { JobBook } from "../jobs/job-book.js";
 import type { JobMetrics } from "../metrics/job-metrics.js";
+import type { Demand } from "../workers/allocate.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 import type { Enqueue } from "./checkpoint-keeper.js";
 import type { Dispatcher } from "./dispatcher.js";
+import type { EventLog } from "./event-log.js";
 import type { LiveLedger } from "./live-ledger.js";
 
 export interface RunnerDependencies {
@@ -20,6 +22,11 @@ export interface RunnerDependencies {
   readonly logger: Logger;
   /** Where this coordinator's Tensors service answers, as workers reach it. */
   readonly address: string;
+  readonly events: EventLog;
+  /** Why a job with this demand has too few workers, in a sentence. */
+  readonly shortage: (demand: Demand) => string;
+  /** The job could use other workers than it has. */
+  readonly wantsWorkers: () => void;
   /** The job has no more use for the worker. */
   readonly release: (worker: AttachedWorker) => void;
 }

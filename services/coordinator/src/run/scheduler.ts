@@ -2,8 +2,10 @@ import { SegueError } from "@segue/core";
 import type { JobBook } from "../jobs/job-book.js";
 import { isFinal } from "../jobs/job-record.js";
 import { allocate } from "../workers/allocate.js";
+import { shortage, type PoolWorker } from "../workers/shortage.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 import type { PoolListener, WorkerMessage } from "../workers/worker-pool.js";
+import type { Demand } from "../workers/allocate.js";
 import { JobRunner } from "./job-runner.js";
 import type { RunnerDependencies } from "./runner-parts.js";
 
@@ -11,10 +13,10 @@ export interface SchedulerOptions {
   readonly book: JobBook;
   /** Workers that are attached. */
   readonly workers: () => readonly AttachedWorker[];
-  readonly dependenciesOf: (jobId: string) => Omit<RunnerDependencies, "book" | "release">;
+  readonly dependenciesOf: (jobId: string) => Omit<RunnerDependencies, "book" | "release" | "wantsWorkers" | "shortage">;
 }
 
-/** Brings jobs and workers together: oldest job first. */
+/** Brings jobs and workers together: jobs of the highest priority first, among them the oldest. */
 export class Scheduler implements PoolListener {
   readonly #options: SchedulerOptions;
   /** In order of submission or resumption. */
@@ -29,8 +31,15 @@ export class Scheduler implements PoolListener {
   start(jobId: string): void {
     if (this.#stopping || this.#runners.has(jobId)) return;
     const { book, dependenciesOf } = this.#options;
-    const release = (): void => this.#allocate();
-    const runner = new JobRunner(jobId, { ...dependenciesOf(jobId), book, release });
+    const allocate = (): void => this.#allocate();
+    const shortageOf = (demand: Demand): string => shortage(demand, this.#options.workers().map(asPoolWorker));
+    const runner = new JobRunner(jobId, {
+      ...dependenciesOf(jobId),
+      book,
+      release: allocate,
+      wantsWorkers: allocate,
+      shortage: shortageOf,
+    });
     this.#runners.set(jobId, runner);
     void runner.run().finally(() => {
       this.#runners.delete(jobId);
@@ -89,8 +98,7 @@ export class Scheduler implements PoolListener {
     this.#allocate();
   }
 
-  draining(worker: AttachedWorker): void {
-    this.#runnerOf(worker)?.workerChanged();
+  draining(): void {
     this.#allocate();
   }
 
@@ -107,10 +115,12 @@ export class Scheduler implements PoolListener {
   #allocate(): void {
     if (this.#stopping) return;
     const workers = this.#options.workers();
-    const free = workers.filter(({ jobId, draining }) => jobId === undefined && !draining);
+    const free = workers.filter(({ jobId, draining, expelled }) => jobId === undefined && !draining && !expelled);
+    // The sort is stable: within a priority jobs keep the order of their submission or resumption.
+    const runners = [...this.#runners.values()].sort((a, b) => b.priority - a.priority);
     const grants = allocate(
-      free.map(({ workerId, hello }) => ({ workerId, engines: hello.engines })),
-      [...this.#runners.values()].map((runner) => runner.demand),
+      free.map(({ workerId, hello, straggler }) => ({ workerId, engines: hello.engines, straggler })),
+      runners.map((runner) => runner.demand),
     );
     const byId = new Map(free.map((worker) => [worker.workerId, worker]));
     for (const { jobId, workerIds } of grants) {
@@ -119,6 +129,7 @@ export class Scheduler implements PoolListener {
         if (worker) this.#runners.get(jobId)?.claim(worker);
       }
     }
+    for (const runner of runners) runner.poolChanged();
   }
 
   #runnerOf({ jobId }: AttachedWorker): JobRunner | undefined {
@@ -132,4 +143,8 @@ export class Scheduler implements PoolListener {
       status: "FAILED_PRECONDITION",
     });
   }
+}
+
+function asPoolWorker({ hello, jobId, draining, expelled }: AttachedWorker): PoolWorker {
+  return { engines: hello.engines, jobId, draining, expelled };
 }

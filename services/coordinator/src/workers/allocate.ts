@@ -6,6 +6,8 @@ export interface FreeWorker {
   readonly workerId: string;
   /** Engines that load there, best first. */
   readonly engines: readonly string[];
+  /** It was too slow for the job it worked on last. */
+  readonly straggler?: boolean | undefined;
 }
 
 /** A job's claim on the pool. */
@@ -15,6 +17,8 @@ export interface Demand {
   readonly has: number;
   readonly min: number;
   readonly max: number;
+  /** Members that are too slow: it takes as many more workers in their stead. */
+  readonly toReplace?: number | undefined;
   readonly engine: JobSpec["train"]["engine"];
   /** Engine of the workers it has; all members compute with the same one, since only then their bits agree. */
   readonly engineInUse?: string | undefined;
@@ -26,16 +30,19 @@ export interface Grant {
 }
 
 /**
- * Hands free workers to jobs, oldest job first, up to each job's maximum. A job that cannot reach its minimum gets nothing yet, and
- * younger jobs do not overtake it: it would starve.
+ * Hands free workers to jobs in the order of the demands, up to each job's maximum. A job that cannot reach its minimum gets nothing yet,
+ * and later jobs do not overtake it: it would starve. Workers that were too slow elsewhere are taken last, and replace nobody.
  */
 export function allocate(free: readonly FreeWorker[], demands: readonly Demand[]): Grant[] {
-  let left = [...free];
+  let left = [...free.filter(({ straggler }) => !straggler), ...free.filter(({ straggler }) => straggler)];
   const grants: Grant[] = [];
   for (const demand of demands) {
-    const wanted = demand.max - demand.has;
-    if (wanted <= 0) continue;
-    const workers = suitable(left, demand).slice(0, wanted);
+    const wanted = Math.max(0, demand.max - demand.has);
+    const toReplace = demand.max > 0 ? (demand.toReplace ?? 0) : 0;
+    if (wanted + toReplace <= 0) continue;
+    const fitting = suitable(left, demand);
+    const replacing = fitting.slice(wanted, wanted + toReplace).filter(({ straggler }) => !straggler);
+    const workers = [...fitting.slice(0, wanted), ...replacing];
     if (demand.has + workers.length < demand.min) {
       if (demand.has < demand.min) break;
       continue;

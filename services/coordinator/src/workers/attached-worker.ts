@@ -14,6 +14,12 @@ export class AttachedWorker {
   /** Job that has claimed it. */
   jobId: string | undefined;
   draining = false;
+  /** Its weights differed from those of the majority: no job trusts it until it attaches again. */
+  expelled = false;
+  /** Milliseconds of computing one shard of one step, smoothed; 0: unknown. */
+  shardMs = 0;
+  /** It was too slow for the job it works on, or worked on last. */
+  straggler = false;
   /** Heartbeat intervals since the last sign of life. */
   missedHeartbeats = 0;
   rssBytes = 0;

@@ -47,6 +47,20 @@ export class WorkerPool {
     return this.#workers.get(workerId);
   }
 
+  /**
+   * Lets a worker leave its job at the end of its round, and gives it no other until it attaches again. Idempotent.
+   * @throws SegueError WORKER_NOT_FOUND
+   */
+  drain(workerId: string): AttachedWorker {
+    const worker = this.#workers.get(workerId);
+    if (!worker) {
+      const message = `No worker ${workerId} is attached; segue workers lists those that are.`;
+      throw new SegueError("WORKER_NOT_FOUND", message, { status: "NOT_FOUND" });
+    }
+    this.#drain(worker, "an operator wants it to leave");
+    return worker;
+  }
+
   get handlers(): Handlers<typeof Workers> {
     return { attach: (requests, { signal, peer }) => this.#attach(requests, signal, peer) };
   }
@@ -114,9 +128,7 @@ export class WorkerPool {
           worker.step = message.value.step;
           break;
         case "draining":
-          worker.draining = true;
-          this.#options.logger.info({ event: "workerDraining", workerId: worker.workerId }, "a worker wants to leave");
-          this.#options.listener.draining(worker);
+          this.#drain(worker, message.value.reason);
           break;
         case "ready":
         case "roundDone":
@@ -137,6 +149,13 @@ export class WorkerPool {
       if (worker.missedHeartbeats > MAX_MISSED_HEARTBEATS) this.#remove(worker, "no heartbeat came");
       else worker.send({ case: "pulse", value: {} });
     }
+  }
+
+  #drain(worker: AttachedWorker, reason: string): void {
+    if (worker.draining) return;
+    worker.draining = true;
+    this.#options.logger.info({ event: "workerDraining", workerId: worker.workerId, reason }, "a worker is to leave");
+    this.#options.listener.draining(worker);
   }
 
   #remove(worker: AttachedWorker, reason: string): void {

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file segue/v1/jobs.proto.
  */
 export const file_segue_v1_jobs: GenFile = /*@__PURE__*/
-  fileDesc("ChNzZWd1ZS92MS9qb2JzLnByb3RvEghzZWd1ZS52MSKPBAoDSm9iEg4KBmpvYl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEiEKBXBoYXNlGAMgASgOMhIuc2VndWUudjEuSm9iUGhhc2USDgoGcmVhc29uGAQgASgJEgwKBHN0ZXAYBSABKA0SEwoLdG90YWxfc3RlcHMYBiABKA0SDgoGdG9rZW5zGAcgASgEEhQKDHRvdGFsX3Rva2VucxgIIAEoBBIMCgRsb3NzGAkgASgBEhkKEXRva2Vuc19wZXJfc2Vjb25kGAogASgBEhUKDWxlYXJuaW5nX3JhdGUYCyABKAESFQoNZ3JhZGllbnRfbm9ybRgMIAEoARIPCgd3b3JrZXJzGA0gASgNEhIKCnBhcmFtZXRlcnMYDiABKAQSDwoHYXR0ZW1wdBgPIAEoDRIWCg5kb2N1bWVudHNfcmVhZBgQIAEoBBIfChdkb2N1bWVudHNfZHJvcHBlZF9zaG9ydBgRIAEoBBIXCg9zdWJtaXR0ZWRfYXRfbXMYEiABKAMSFQoNdXBkYXRlZF9hdF9tcxgTIAEoAxITCgtldGFfc2Vjb25kcxgUIAEoARIOCgZlbmdpbmUYFSABKAkSFwoPY2hlY2twb2ludF9zdGVwGBYgASgNEhkKEWNoZWNrcG9pbnRfZGlnZXN0GBcgASgJEh8KBHNwZWMYGCABKAsyES5zZWd1ZS52MS5Kb2JTcGVjIn8KEFN1Ym1pdEpvYlJlcXVlc3QSIQoEc3BlYxgBIAEoCzIRLnNlZ3VlLnYxLkpvYlNwZWNIABIOCgR5YW1sGAIgASgJSAASFwoPaWRlbXBvdGVuY3lfa2V5GAMgASgJEhUKDXZhbGlkYXRlX29ubHkYBCABKAhCCAoGc291cmNlIkEKEVN1Ym1pdEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLnNlZ3VlLnYxLkpvYhIQCgh3YXJuaW5ncxgCIAMoCSIfCg1HZXRKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSIsCg5HZXRKb2JSZXNwb25zZRIaCgNqb2IYASABKAsyDS5zZWd1ZS52MS5Kb2IiOAoPTGlzdEpvYnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoDRISCgpwYWdlX3Rva2VuGAIgASgJIkgKEExpc3RKb2JzUmVzcG9uc2USGwoEam9icxgBIAMoCzINLnNlZ3VlLnYxLkpvYhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiIQoPV2F0Y2hKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSIuChBXYXRjaEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLnNlZ3VlLnYxLkpvYiIhCg9QYXVzZUpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIi4KEFBhdXNlSm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uc2VndWUudjEuSm9iIiIKEFJlc3VtZUpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIi8KEVJlc3VtZUpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLnNlZ3VlLnYxLkpvYiIiChBDYW5jZWxKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSIvChFDYW5jZWxKb2JSZXNwb25zZRIaCgNqb2IYASABKAsyDS5zZWd1ZS52MS5Kb2IigQEKCkNoZWNrcG9pbnQSDAoEc3RlcBgBIAEoDRIOCgZkaWdlc3QYAiABKAkSFQoNY3JlYXRlZF9hdF9tcxgDIAEoAxISCgpzaXplX2J5dGVzGAQgASgEEg4KBnRva2VucxgFIAEoBBIMCgRsb3NzGAYgASgBEgwKBHBhdGgYByABKAkiKAoWTGlzdENoZWNrcG9pbnRzUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiRAoXTGlzdENoZWNrcG9pbnRzUmVzcG9uc2USKQoLY2hlY2twb2ludHMYASADKAsyFC5zZWd1ZS52MS5DaGVja3BvaW50ImUKF1N1Ym1pdEV2YWx1YXRpb25SZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRIMCgRzdGVwGAIgASgNEiwKCmV2YWx1YXRpb24YAyABKAsyGC5zZWd1ZS52MS5FdmFsdWF0aW9uU3BlYyJOChhTdWJtaXRFdmFsdWF0aW9uUmVzcG9uc2USFQoNZXZhbHVhdGlvbl9pZBgBIAEoCRIMCgRzdGVwGAIgASgNEg0KBWNlbGxzGAMgASgNKsgBCghKb2JQaGFzZRIZChVKT0JfUEhBU0VfVU5TUEVDSUZJRUQQABIVChFKT0JfUEhBU0VfV0FJVElORxABEhUKEUpPQl9QSEFTRV9SVU5OSU5HEAISFQoRSk9CX1BIQVNFX1BBVVNJTkcQAxIUChBKT0JfUEhBU0VfUEFVU0VEEAQSFwoTSk9CX1BIQVNFX1NVQ0NFRURFRBAFEhcKE0pPQl9QSEFTRV9DQU5DRUxMRUQQBhIUChBKT0JfUEhBU0VfRkFJTEVEEAcykwUKBEpvYnMSRAoJU3VibWl0Sm9iEhouc2VndWUudjEuU3VibWl0Sm9iUmVxdWVzdBobLnNlZ3VlLnYxLlN1Ym1pdEpvYlJlc3BvbnNlEjsKBkdldEpvYhIXLnNlZ3VlLnYxLkdldEpvYlJlcXVlc3QaGC5zZWd1ZS52MS5HZXRKb2JSZXNwb25zZRJBCghMaXN0Sm9icxIZLnNlZ3VlLnYxLkxpc3RKb2JzUmVxdWVzdBoaLnNlZ3VlLnYxLkxpc3RKb2JzUmVzcG9uc2USQwoIV2F0Y2hKb2ISGS5zZWd1ZS52MS5XYXRjaEpvYlJlcXVlc3QaGi5zZWd1ZS52MS5XYXRjaEpvYlJlc3BvbnNlMAESQQoIUGF1c2VKb2ISGS5zZWd1ZS52MS5QYXVzZUpvYlJlcXVlc3QaGi5zZWd1ZS52MS5QYXVzZUpvYlJlc3BvbnNlEkQKCVJlc3VtZUpvYhIaLnNlZ3VlLnYxLlJlc3VtZUpvYlJlcXVlc3QaGy5zZWd1ZS52MS5SZXN1bWVKb2JSZXNwb25zZRJECglDYW5jZWxKb2ISGi5zZWd1ZS52MS5DYW5jZWxKb2JSZXF1ZXN0Ghsuc2VndWUudjEuQ2FuY2VsSm9iUmVzcG9uc2USVgoPTGlzdENoZWNrcG9pbnRzEiAuc2VndWUudjEuTGlzdENoZWNrcG9pbnRzUmVxdWVzdBohLnNlZ3VlLnYxLkxpc3RDaGVja3BvaW50c1Jlc3BvbnNlElkKEFN1Ym1pdEV2YWx1YXRpb24SIS5zZWd1ZS52MS5TdWJtaXRFdmFsdWF0aW9uUmVxdWVzdBoiLnNlZ3VlLnYxLlN1Ym1pdEV2YWx1YXRpb25SZXNwb25zZWIGcHJvdG8z", [file_segue_v1_spec]);
+  fileDesc("ChNzZWd1ZS92MS9qb2JzLnByb3RvEghzZWd1ZS52MSK1BAoDSm9iEg4KBmpvYl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEiEKBXBoYXNlGAMgASgOMhIuc2VndWUudjEuSm9iUGhhc2USDgoGcmVhc29uGAQgASgJEgwKBHN0ZXAYBSABKA0SEwoLdG90YWxfc3RlcHMYBiABKA0SDgoGdG9rZW5zGAcgASgEEhQKDHRvdGFsX3Rva2VucxgIIAEoBBIMCgRsb3NzGAkgASgBEhkKEXRva2Vuc19wZXJfc2Vjb25kGAogASgBEhUKDWxlYXJuaW5nX3JhdGUYCyABKAESFQoNZ3JhZGllbnRfbm9ybRgMIAEoARIPCgd3b3JrZXJzGA0gASgNEhIKCnBhcmFtZXRlcnMYDiABKAQSDwoHYXR0ZW1wdBgPIAEoDRIWCg5kb2N1bWVudHNfcmVhZBgQIAEoBBIfChdkb2N1bWVudHNfZHJvcHBlZF9zaG9ydBgRIAEoBBIXCg9zdWJtaXR0ZWRfYXRfbXMYEiABKAMSFQoNdXBkYXRlZF9hdF9tcxgTIAEoAxITCgtldGFfc2Vjb25kcxgUIAEoARIOCgZlbmdpbmUYFSABKAkSFwoPY2hlY2twb2ludF9zdGVwGBYgASgNEhkKEWNoZWNrcG9pbnRfZGlnZXN0GBcgASgJEh8KBHNwZWMYGCABKAsyES5zZWd1ZS52MS5Kb2JTcGVjEiQKB21lbWJlcnMYGSADKAsyEy5zZWd1ZS52MS5Kb2JNZW1iZXIiUwoJSm9iTWVtYmVyEhEKCXdvcmtlcl9pZBgBIAEoCRIOCgZzaGFyZHMYAiABKA0SEAoIc2hhcmRfbXMYAyABKAESEQoJc3RyYWdnbGVyGAQgASgIIn8KEFN1Ym1pdEpvYlJlcXVlc3QSIQoEc3BlYxgBIAEoCzIRLnNlZ3VlLnYxLkpvYlNwZWNIABIOCgR5YW1sGAIgASgJSAASFwoPaWRlbXBvdGVuY3lfa2V5GAMgASgJEhUKDXZhbGlkYXRlX29ubHkYBCABKAhCCAoGc291cmNlIkEKEVN1Ym1pdEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLnNlZ3VlLnYxLkpvYhIQCgh3YXJuaW5ncxgCIAMoCSIfCg1HZXRKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSIsCg5HZXRKb2JSZXNwb25zZRIaCgNqb2IYASABKAsyDS5zZWd1ZS52MS5Kb2IiOAoPTGlzdEpvYnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoDRISCgpwYWdlX3Rva2VuGAIgASgJIkgKEExpc3RKb2JzUmVzcG9uc2USGwoEam9icxgBIAMoCzINLnNlZ3VlLnYxLkpvYhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiIQoPV2F0Y2hKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSIuChBXYXRjaEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLnNlZ3VlLnYxLkpvYiIhCg9QYXVzZUpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIi4KEFBhdXNlSm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uc2VndWUudjEuSm9iIiIKEFJlc3VtZUpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIi8KEVJlc3VtZUpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLnNlZ3VlLnYxLkpvYiIiChBDYW5jZWxKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSIvChFDYW5jZWxKb2JSZXNwb25zZRIaCgNqb2IYASABKAsyDS5zZWd1ZS52MS5Kb2IigQEKCkNoZWNrcG9pbnQSDAoEc3RlcBgBIAEoDRIOCgZkaWdlc3QYAiABKAkSFQoNY3JlYXRlZF9hdF9tcxgDIAEoAxISCgpzaXplX2J5dGVzGAQgASgEEg4KBnRva2VucxgFIAEoBBIMCgRsb3NzGAYgASgBEgwKBHBhdGgYByABKAkiKAoWTGlzdENoZWNrcG9pbnRzUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiRAoXTGlzdENoZWNrcG9pbnRzUmVzcG9uc2USKQoLY2hlY2twb2ludHMYASADKAsyFC5zZWd1ZS52MS5DaGVja3BvaW50ImUKF1N1Ym1pdEV2YWx1YXRpb25SZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRIMCgRzdGVwGAIgASgNEiwKCmV2YWx1YXRpb24YAyABKAsyGC5zZWd1ZS52MS5FdmFsdWF0aW9uU3BlYyJOChhTdWJtaXRFdmFsdWF0aW9uUmVzcG9uc2USFQoNZXZhbHVhdGlvbl9pZBgBIAEoCRIMCgRzdGVwGAIgASgNEg0KBWNlbGxzGAMgASgNIosBCg5FZGl0Sm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkSOAoIc2V0dGluZ3MYAiADKAsyJi5zZWd1ZS52MS5FZGl0Sm9iUmVxdWVzdC5TZXR0aW5nc0VudHJ5Gi8KDVNldHRpbmdzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASI/Cg9FZGl0Sm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uc2VndWUudjEuSm9iEhAKCHdhcm5pbmdzGAIgAygJIocCCgpXb3JrZXJJbmZvEhEKCXdvcmtlcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEiQKBXN0YXRlGAMgASgOMhUuc2VndWUudjEuV29ya2VyU3RhdGUSDgoGam9iX2lkGAQgASgJEg4KBnNoYXJkcxgFIAMoDRIMCgRzdGVwGAYgASgNEg8KB2VuZ2luZXMYByADKAkSDgoGZGV2aWNlGAggASgJEhEKCXJzc19ieXRlcxgJIAEoBBIQCghzaGFyZF9tcxgKIAEoARIRCglzdHJhZ2dsZXIYCyABKAgSEgoKc2Vlbl9hdF9tcxgMIAEoAxIXCg90ZW5zb3JzX2FkZHJlc3MYDSABKAkiFAoSTGlzdFdvcmtlcnNSZXF1ZXN0IjwKE0xpc3RXb3JrZXJzUmVzcG9uc2USJQoHd29ya2VycxgBIAMoCzIULnNlZ3VlLnYxLldvcmtlckluZm8iJwoSRHJhaW5Xb3JrZXJSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCSI7ChNEcmFpbldvcmtlclJlc3BvbnNlEiQKBndvcmtlchgBIAEoCzIULnNlZ3VlLnYxLldvcmtlckluZm8qyAEKCEpvYlBoYXNlEhkKFUpPQl9QSEFTRV9VTlNQRUNJRklFRBAAEhUKEUpPQl9QSEFTRV9XQUlUSU5HEAESFQoRSk9CX1BIQVNFX1JVTk5JTkcQAhIVChFKT0JfUEhBU0VfUEFVU0lORxADEhQKEEpPQl9QSEFTRV9QQVVTRUQQBBIXChNKT0JfUEhBU0VfU1VDQ0VFREVEEAUSFwoTSk9CX1BIQVNFX0NBTkNFTExFRBAGEhQKEEpPQl9QSEFTRV9GQUlMRUQQByrHAQoLV29ya2VyU3RhdGUSHAoYV09SS0VSX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRV09SS0VSX1NUQVRFX0lETEUQARIYChRXT1JLRVJfU1RBVEVfSk9JTklORxACEhkKFVdPUktFUl9TVEFURV9UUkFJTklORxADEhkKFVdPUktFUl9TVEFURV9EUkFJTklORxAEEhgKFFdPUktFUl9TVEFURV9EUkFJTkVEEAUSGQoVV09SS0VSX1NUQVRFX0VYUEVMTEVEEAYy6wYKBEpvYnMSRAoJU3VibWl0Sm9iEhouc2VndWUudjEuU3VibWl0Sm9iUmVxdWVzdBobLnNlZ3VlLnYxLlN1Ym1pdEpvYlJlc3BvbnNlEjsKBkdldEpvYhIXLnNlZ3VlLnYxLkdldEpvYlJlcXVlc3QaGC5zZWd1ZS52MS5HZXRKb2JSZXNwb25zZRJBCghMaXN0Sm9icxIZLnNlZ3VlLnYxLkxpc3RKb2JzUmVxdWVzdBoaLnNlZ3VlLnYxLkxpc3RKb2JzUmVzcG9uc2USQwoIV2F0Y2hKb2ISGS5zZWd1ZS52MS5XYXRjaEpvYlJlcXVlc3QaGi5zZWd1ZS52MS5XYXRjaEpvYlJlc3BvbnNlMAESQQoIUGF1c2VKb2ISGS5zZWd1ZS52MS5QYXVzZUpvYlJlcXVlc3QaGi5zZWd1ZS52MS5QYXVzZUpvYlJlc3BvbnNlEkQKCVJlc3VtZUpvYhIaLnNlZ3VlLnYxLlJlc3VtZUpvYlJlcXVlc3QaGy5zZWd1ZS52MS5SZXN1bWVKb2JSZXNwb25zZRJECglDYW5jZWxKb2ISGi5zZWd1ZS52MS5DYW5jZWxKb2JSZXF1ZXN0Ghsuc2VndWUudjEuQ2FuY2VsSm9iUmVzcG9uc2USVgoPTGlzdENoZWNrcG9pbnRzEiAuc2VndWUudjEuTGlzdENoZWNrcG9pbnRzUmVxdWVzdBohLnNlZ3VlLnYxLkxpc3RDaGVja3BvaW50c1Jlc3BvbnNlElkKEFN1Ym1pdEV2YWx1YXRpb24SIS5zZWd1ZS52MS5TdWJtaXRFdmFsdWF0aW9uUmVxdWVzdBoiLnNlZ3VlLnYxLlN1Ym1pdEV2YWx1YXRpb25SZXNwb25zZRI+CgdFZGl0Sm9iEhguc2VndWUudjEuRWRpdEpvYlJlcXVlc3QaGS5zZWd1ZS52MS5FZGl0Sm9iUmVzcG9uc2USSgoLTGlzdFdvcmtlcnMSHC5zZWd1ZS52MS5MaXN0V29ya2Vyc1JlcXVlc3QaHS5zZWd1ZS52MS5MaXN0V29ya2Vyc1Jlc3BvbnNlEkoKC0RyYWluV29ya2VyEhwuc2VndWUudjEuRHJhaW5Xb3JrZXJSZXF1ZXN0Gh0uc2VndWUudjEuRHJhaW5Xb3JrZXJSZXNwb25zZWIGcHJvdG8z", [file_segue_v1_spec]);
 
 /**
  * @generated from message segue.v1.Job
@@ -149,6 +149,13 @@ export type Job = Message<"segue.v1.Job"> & {
    * @generated from field: segue.v1.JobSpec spec = 24;
    */
   spec?: JobSpec | undefined;
+
+  /**
+   * The present membership, in order of shards.
+   *
+   * @generated from field: repeated segue.v1.JobMember members = 25;
+   */
+  members: JobMember[];
 };
 
 /**
@@ -157,6 +164,42 @@ export type Job = Message<"segue.v1.Job"> & {
  */
 export const JobSchema: GenMessage<Job> = /*@__PURE__*/
   messageDesc(file_segue_v1_jobs, 0);
+
+/**
+ * @generated from message segue.v1.JobMember
+ */
+export type JobMember = Message<"segue.v1.JobMember"> & {
+  /**
+   * @generated from field: string worker_id = 1;
+   */
+  workerId: string;
+
+  /**
+   * @generated from field: uint32 shards = 2;
+   */
+  shards: number;
+
+  /**
+   * Time of computing one shard of one step, without exchanges, smoothed over rounds; 0 before the first round.
+   *
+   * @generated from field: double shard_ms = 3;
+   */
+  shardMs: number;
+
+  /**
+   * It takes much longer than the others (see workers.straggler_factor).
+   *
+   * @generated from field: bool straggler = 4;
+   */
+  straggler: boolean;
+};
+
+/**
+ * Describes the message segue.v1.JobMember.
+ * Use `create(JobMemberSchema)` to create a new message.
+ */
+export const JobMemberSchema: GenMessage<JobMember> = /*@__PURE__*/
+  messageDesc(file_segue_v1_jobs, 1);
 
 /**
  * @generated from message segue.v1.SubmitJobRequest
@@ -201,7 +244,7 @@ export type SubmitJobRequest = Message<"segue.v1.SubmitJobRequest"> & {
  * Use `create(SubmitJobRequestSchema)` to create a new message.
  */
 export const SubmitJobRequestSchema: GenMessage<SubmitJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 1);
+  messageDesc(file_segue_v1_jobs, 2);
 
 /**
  * @generated from message segue.v1.SubmitJobResponse
@@ -225,7 +268,7 @@ export type SubmitJobResponse = Message<"segue.v1.SubmitJobResponse"> & {
  * Use `create(SubmitJobResponseSchema)` to create a new message.
  */
 export const SubmitJobResponseSchema: GenMessage<SubmitJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 2);
+  messageDesc(file_segue_v1_jobs, 3);
 
 /**
  * @generated from message segue.v1.GetJobRequest
@@ -242,7 +285,7 @@ export type GetJobRequest = Message<"segue.v1.GetJobRequest"> & {
  * Use `create(GetJobRequestSchema)` to create a new message.
  */
 export const GetJobRequestSchema: GenMessage<GetJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 3);
+  messageDesc(file_segue_v1_jobs, 4);
 
 /**
  * @generated from message segue.v1.GetJobResponse
@@ -259,7 +302,7 @@ export type GetJobResponse = Message<"segue.v1.GetJobResponse"> & {
  * Use `create(GetJobResponseSchema)` to create a new message.
  */
 export const GetJobResponseSchema: GenMessage<GetJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 4);
+  messageDesc(file_segue_v1_jobs, 5);
 
 /**
  * @generated from message segue.v1.ListJobsRequest
@@ -283,7 +326,7 @@ export type ListJobsRequest = Message<"segue.v1.ListJobsRequest"> & {
  * Use `create(ListJobsRequestSchema)` to create a new message.
  */
 export const ListJobsRequestSchema: GenMessage<ListJobsRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 5);
+  messageDesc(file_segue_v1_jobs, 6);
 
 /**
  * @generated from message segue.v1.ListJobsResponse
@@ -305,7 +348,7 @@ export type ListJobsResponse = Message<"segue.v1.ListJobsResponse"> & {
  * Use `create(ListJobsResponseSchema)` to create a new message.
  */
 export const ListJobsResponseSchema: GenMessage<ListJobsResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 6);
+  messageDesc(file_segue_v1_jobs, 7);
 
 /**
  * @generated from message segue.v1.WatchJobRequest
@@ -322,7 +365,7 @@ export type WatchJobRequest = Message<"segue.v1.WatchJobRequest"> & {
  * Use `create(WatchJobRequestSchema)` to create a new message.
  */
 export const WatchJobRequestSchema: GenMessage<WatchJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 7);
+  messageDesc(file_segue_v1_jobs, 8);
 
 /**
  * @generated from message segue.v1.WatchJobResponse
@@ -339,7 +382,7 @@ export type WatchJobResponse = Message<"segue.v1.WatchJobResponse"> & {
  * Use `create(WatchJobResponseSchema)` to create a new message.
  */
 export const WatchJobResponseSchema: GenMessage<WatchJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 8);
+  messageDesc(file_segue_v1_jobs, 9);
 
 /**
  * @generated from message segue.v1.PauseJobRequest
@@ -356,7 +399,7 @@ export type PauseJobRequest = Message<"segue.v1.PauseJobRequest"> & {
  * Use `create(PauseJobRequestSchema)` to create a new message.
  */
 export const PauseJobRequestSchema: GenMessage<PauseJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 9);
+  messageDesc(file_segue_v1_jobs, 10);
 
 /**
  * @generated from message segue.v1.PauseJobResponse
@@ -373,7 +416,7 @@ export type PauseJobResponse = Message<"segue.v1.PauseJobResponse"> & {
  * Use `create(PauseJobResponseSchema)` to create a new message.
  */
 export const PauseJobResponseSchema: GenMessage<PauseJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 10);
+  messageDesc(file_segue_v1_jobs, 11);
 
 /**
  * @generated from message segue.v1.ResumeJobRequest
@@ -390,7 +433,7 @@ export type ResumeJobRequest = Message<"segue.v1.ResumeJobRequest"> & {
  * Use `create(ResumeJobRequestSchema)` to create a new message.
  */
 export const ResumeJobRequestSchema: GenMessage<ResumeJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 11);
+  messageDesc(file_segue_v1_jobs, 12);
 
 /**
  * @generated from message segue.v1.ResumeJobResponse
@@ -407,7 +450,7 @@ export type ResumeJobResponse = Message<"segue.v1.ResumeJobResponse"> & {
  * Use `create(ResumeJobResponseSchema)` to create a new message.
  */
 export const ResumeJobResponseSchema: GenMessage<ResumeJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 12);
+  messageDesc(file_segue_v1_jobs, 13);
 
 /**
  * @generated from message segue.v1.CancelJobRequest
@@ -424,7 +467,7 @@ export type CancelJobRequest = Message<"segue.v1.CancelJobRequest"> & {
  * Use `create(CancelJobRequestSchema)` to create a new message.
  */
 export const CancelJobRequestSchema: GenMessage<CancelJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 13);
+  messageDesc(file_segue_v1_jobs, 14);
 
 /**
  * @generated from message segue.v1.CancelJobResponse
@@ -441,7 +484,7 @@ export type CancelJobResponse = Message<"segue.v1.CancelJobResponse"> & {
  * Use `create(CancelJobResponseSchema)` to create a new message.
  */
 export const CancelJobResponseSchema: GenMessage<CancelJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 14);
+  messageDesc(file_segue_v1_jobs, 15);
 
 /**
  * @generated from message segue.v1.Checkpoint
@@ -492,7 +535,7 @@ export type Checkpoint = Message<"segue.v1.Checkpoint"> & {
  * Use `create(CheckpointSchema)` to create a new message.
  */
 export const CheckpointSchema: GenMessage<Checkpoint> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 15);
+  messageDesc(file_segue_v1_jobs, 16);
 
 /**
  * @generated from message segue.v1.ListCheckpointsRequest
@@ -509,7 +552,7 @@ export type ListCheckpointsRequest = Message<"segue.v1.ListCheckpointsRequest"> 
  * Use `create(ListCheckpointsRequestSchema)` to create a new message.
  */
 export const ListCheckpointsRequestSchema: GenMessage<ListCheckpointsRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 16);
+  messageDesc(file_segue_v1_jobs, 17);
 
 /**
  * @generated from message segue.v1.ListCheckpointsResponse
@@ -528,7 +571,7 @@ export type ListCheckpointsResponse = Message<"segue.v1.ListCheckpointsResponse"
  * Use `create(ListCheckpointsResponseSchema)` to create a new message.
  */
 export const ListCheckpointsResponseSchema: GenMessage<ListCheckpointsResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 17);
+  messageDesc(file_segue_v1_jobs, 18);
 
 /**
  * @generated from message segue.v1.SubmitEvaluationRequest
@@ -557,7 +600,7 @@ export type SubmitEvaluationRequest = Message<"segue.v1.SubmitEvaluationRequest"
  * Use `create(SubmitEvaluationRequestSchema)` to create a new message.
  */
 export const SubmitEvaluationRequestSchema: GenMessage<SubmitEvaluationRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 18);
+  messageDesc(file_segue_v1_jobs, 19);
 
 /**
  * @generated from message segue.v1.SubmitEvaluationResponse
@@ -584,7 +627,194 @@ export type SubmitEvaluationResponse = Message<"segue.v1.SubmitEvaluationRespons
  * Use `create(SubmitEvaluationResponseSchema)` to create a new message.
  */
 export const SubmitEvaluationResponseSchema: GenMessage<SubmitEvaluationResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 19);
+  messageDesc(file_segue_v1_jobs, 20);
+
+/**
+ * @generated from message segue.v1.EditJobRequest
+ */
+export type EditJobRequest = Message<"segue.v1.EditJobRequest"> & {
+  /**
+   * @generated from field: string job_id = 1;
+   */
+  jobId: string;
+
+  /**
+   * Paths of settings as in a job spec's YAML ("schedule.decaySteps"), and their new values as YAML text.
+   *
+   * @generated from field: map<string, string> settings = 2;
+   */
+  settings: { [key: string]: string };
+};
+
+/**
+ * Describes the message segue.v1.EditJobRequest.
+ * Use `create(EditJobRequestSchema)` to create a new message.
+ */
+export const EditJobRequestSchema: GenMessage<EditJobRequest> = /*@__PURE__*/
+  messageDesc(file_segue_v1_jobs, 21);
+
+/**
+ * @generated from message segue.v1.EditJobResponse
+ */
+export type EditJobResponse = Message<"segue.v1.EditJobResponse"> & {
+  /**
+   * @generated from field: segue.v1.Job job = 1;
+   */
+  job?: Job | undefined;
+
+  /**
+   * @generated from field: repeated string warnings = 2;
+   */
+  warnings: string[];
+};
+
+/**
+ * Describes the message segue.v1.EditJobResponse.
+ * Use `create(EditJobResponseSchema)` to create a new message.
+ */
+export const EditJobResponseSchema: GenMessage<EditJobResponse> = /*@__PURE__*/
+  messageDesc(file_segue_v1_jobs, 22);
+
+/**
+ * @generated from message segue.v1.WorkerInfo
+ */
+export type WorkerInfo = Message<"segue.v1.WorkerInfo"> & {
+  /**
+   * @generated from field: string worker_id = 1;
+   */
+  workerId: string;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * @generated from field: segue.v1.WorkerState state = 3;
+   */
+  state: WorkerState;
+
+  /**
+   * @generated from field: string job_id = 4;
+   */
+  jobId: string;
+
+  /**
+   * @generated from field: repeated uint32 shards = 5;
+   */
+  shards: number[];
+
+  /**
+   * @generated from field: uint32 step = 6;
+   */
+  step: number;
+
+  /**
+   * @generated from field: repeated string engines = 7;
+   */
+  engines: string[];
+
+  /**
+   * @generated from field: string device = 8;
+   */
+  device: string;
+
+  /**
+   * @generated from field: uint64 rss_bytes = 9;
+   */
+  rssBytes: bigint;
+
+  /**
+   * @generated from field: double shard_ms = 10;
+   */
+  shardMs: number;
+
+  /**
+   * @generated from field: bool straggler = 11;
+   */
+  straggler: boolean;
+
+  /**
+   * @generated from field: int64 seen_at_ms = 12;
+   */
+  seenAtMs: bigint;
+
+  /**
+   * @generated from field: string tensors_address = 13;
+   */
+  tensorsAddress: string;
+};
+
+/**
+ * Describes the message segue.v1.WorkerInfo.
+ * Use `create(WorkerInfoSchema)` to create a new message.
+ */
+export const WorkerInfoSchema: GenMessage<WorkerInfo> = /*@__PURE__*/
+  messageDesc(file_segue_v1_jobs, 23);
+
+/**
+ * @generated from message segue.v1.ListWorkersRequest
+ */
+export type ListWorkersRequest = Message<"segue.v1.ListWorkersRequest"> & {
+};
+
+/**
+ * Describes the message segue.v1.ListWorkersRequest.
+ * Use `create(ListWorkersRequestSchema)` to create a new message.
+ */
+export const ListWorkersRequestSchema: GenMessage<ListWorkersRequest> = /*@__PURE__*/
+  messageDesc(file_segue_v1_jobs, 24);
+
+/**
+ * @generated from message segue.v1.ListWorkersResponse
+ */
+export type ListWorkersResponse = Message<"segue.v1.ListWorkersResponse"> & {
+  /**
+   * @generated from field: repeated segue.v1.WorkerInfo workers = 1;
+   */
+  workers: WorkerInfo[];
+};
+
+/**
+ * Describes the message segue.v1.ListWorkersResponse.
+ * Use `create(ListWorkersResponseSchema)` to create a new message.
+ */
+export const ListWorkersResponseSchema: GenMessage<ListWorkersResponse> = /*@__PURE__*/
+  messageDesc(file_segue_v1_jobs, 25);
+
+/**
+ * @generated from message segue.v1.DrainWorkerRequest
+ */
+export type DrainWorkerRequest = Message<"segue.v1.DrainWorkerRequest"> & {
+  /**
+   * @generated from field: string worker_id = 1;
+   */
+  workerId: string;
+};
+
+/**
+ * Describes the message segue.v1.DrainWorkerRequest.
+ * Use `create(DrainWorkerRequestSchema)` to create a new message.
+ */
+export const DrainWorkerRequestSchema: GenMessage<DrainWorkerRequest> = /*@__PURE__*/
+  messageDesc(file_segue_v1_jobs, 26);
+
+/**
+ * @generated from message segue.v1.DrainWorkerResponse
+ */
+export type DrainWorkerResponse = Message<"segue.v1.DrainWorkerResponse"> & {
+  /**
+   * @generated from field: segue.v1.WorkerInfo worker = 1;
+   */
+  worker?: WorkerInfo | undefined;
+};
+
+/**
+ * Describes the message segue.v1.DrainWorkerResponse.
+ * Use `create(DrainWorkerResponseSchema)` to create a new message.
+ */
+export const DrainWorkerResponseSchema: GenMessage<DrainWorkerResponse> = /*@__PURE__*/
+  messageDesc(file_segue_v1_jobs, 27);
 
 /**
  * @generated from enum segue.v1.JobPhase
@@ -638,6 +868,60 @@ export enum JobPhase {
  */
 export const JobPhaseSchema: GenEnum<JobPhase> = /*@__PURE__*/
   enumDesc(file_segue_v1_jobs, 0);
+
+/**
+ * @generated from enum segue.v1.WorkerState
+ */
+export enum WorkerState {
+  /**
+   * @generated from enum value: WORKER_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * @generated from enum value: WORKER_STATE_IDLE = 1;
+   */
+  IDLE = 1,
+
+  /**
+   * It has a job and comes to its step.
+   *
+   * @generated from enum value: WORKER_STATE_JOINING = 2;
+   */
+  JOINING = 2,
+
+  /**
+   * @generated from enum value: WORKER_STATE_TRAINING = 3;
+   */
+  TRAINING = 3,
+
+  /**
+   * It leaves its job at the end of the round.
+   *
+   * @generated from enum value: WORKER_STATE_DRAINING = 4;
+   */
+  DRAINING = 4,
+
+  /**
+   * It has no job and gets none until it attaches again.
+   *
+   * @generated from enum value: WORKER_STATE_DRAINED = 5;
+   */
+  DRAINED = 5,
+
+  /**
+   * Its weights differed from those of the majority; it gets no job until it attaches again.
+   *
+   * @generated from enum value: WORKER_STATE_EXPELLED = 6;
+   */
+  EXPELLED = 6,
+}
+
+/**
+ * Describes the enum segue.v1.WorkerState.
+ */
+export const WorkerStateSchema: GenEnum<WorkerState> = /*@__PURE__*/
+  enumDesc(file_segue_v1_jobs, 1);
 
 /**
  * The service for people: submit, watch and steer training jobs.
@@ -726,6 +1010,36 @@ export const Jobs: GenService<{
     methodKind: "unary";
     input: typeof SubmitEvaluationRequestSchema;
     output: typeof SubmitEvaluationResponseSchema;
+  },
+  /**
+   * Changes the learning rate, its schedule, the number of steps or the evaluations of a paused job, from its next step on.
+   *
+   * @generated from rpc segue.v1.Jobs.EditJob
+   */
+  editJob: {
+    methodKind: "unary";
+    input: typeof EditJobRequestSchema;
+    output: typeof EditJobResponseSchema;
+  },
+  /**
+   * The attached workers, in order of their names.
+   *
+   * @generated from rpc segue.v1.Jobs.ListWorkers
+   */
+  listWorkers: {
+    methodKind: "unary";
+    input: typeof ListWorkersRequestSchema;
+    output: typeof ListWorkersResponseSchema;
+  },
+  /**
+   * The worker finishes its round, leaves its job without a repeated step and gets no other until it attaches again. Idempotent.
+   *
+   * @generated from rpc segue.v1.Jobs.DrainWorker
+   */
+  drainWorker: {
+    methodKind: "unary";
+    input: typeof DrainWorkerRequestSchema;
+    output: typeof DrainWorkerResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_segue_v1_jobs, 0);

@@ -1,0 +1,47 @@
+import type { JobSpec } from "../spec/job-spec.js";
+import type { Ledger, LedgerEvent } from "./ledger.js";
+
+/**
+ * One line of a job's event log. A file begins with `opened`, the whole ledger and the spec in force: when training starts on a
+ * coordinator, when the file before it is full, and after lines that could not be written.
+ */
+export type EventLogEntry = { readonly seq: number; readonly atMs: number } & EventLogContent;
+
+export type EventLogContent =
+  | { readonly kind: "opened"; readonly cause: "start" | "rotation" | "gap"; readonly spec: JobSpec; readonly ledger: Ledger }
+  /** `after`: what the ledger came to. Reports are recorded without the results of their steps. */
+  | { readonly kind: "event"; readonly event: LedgerEvent; readonly after: LedgerMark }
+  /** Settings of the paused job were changed, by path; they count from its next step on. */
+  | { readonly kind: "specChanged"; readonly changes: Readonly<Record<string, SettingChange>> };
+
+export interface SettingChange {
+  readonly from: unknown;
+  readonly to: unknown;
+}
+
+/** What must be equal when the log is replayed. */
+export type LedgerMark = Pick<
+  Ledger,
+  "phase" | "step" | "totalSteps" | "durableStep" | "generation" | "weightsDigest" | "failures" | "disputes"
+>;
+
+export function ledgerMark(ledger: Ledger): LedgerMark {
+  const { phase, step, totalSteps, durableStep, generation, weightsDigest, failures, disputes } = ledger;
+  return { phase, step, totalSteps, durableStep, generation, weightsDigest, failures, disputes };
+}
+
+/** The event as it is recorded: what is carried but never judged is left out, so that the log grows with rounds and not with steps. */
+export function recordedEvent(event: LedgerEvent): LedgerEvent {
+  if (event.type !== "roundReported") return event;
+  return { ...event, report: { weightsDigest: event.report.weightsDigest, results: [] } };
+}
+
+/**
+ * The entries of one file. Its last line may be torn, since its writer may have been killed; it is left out.
+ * @throws SyntaxError when another line is damaged
+ */
+export function parseEventLog(text: string): EventLogEntry[] {
+  // What follows the last newline is torn, even if it is a whole line: the next writer starts a new file.
+  const lines = text.slice(0, text.lastIndexOf("\n") + 1).split("\n");
+  return lines.slice(0, -1).map((line) => JSON.parse(line) as EventLogEntry);
+}
