@@ -1,6 +1,6 @@
 // Rows of tables, norms, the loss, the optimizer. Formulas: src/devices/reference/dense.ts.
 #pragma once
-#include "gemm.h"
+#include "matmul.h"
 
 namespace SEGUE_VARIANT {
 

@@ -140,23 +140,6 @@ static void gemm(Context* ctx, long m, long n, long k, Matrix a, Matrix b, float
   }
 }
 
-// The same on all threads of the context: C is cut along its longer side, in two parts per thread lest one that is held up holds up
-// all.
-static void parallel_gemm(Context* ctx, long m, long n, long k, Matrix a, Matrix b, float* c, long ldc, bool add) {
-  double work = (double)m * n * k / 16;
-  if (!worth_threads(ctx, work)) return gemm(ctx, m, n, k, a, b, c, ldc, add);
-  bool by_rows = m >= n;
-  long side = by_rows ? m : n, tile = by_rows ? kTileRows : kTileCols;
-  long part = round_up((side + 2 * ctx->threads - 1) / (2 * ctx->threads), tile);
-  parallel_for(ctx, work, (side + part - 1) / part, [=](long i) {
-    long first = i * part, size = min_long(part, side - first);
-    if (by_rows)
-      gemm(ctx, size, n, k, a.at(first, 0), b, c + first * ldc, ldc, add);
-    else
-      gemm(ctx, m, size, k, a, b.at(0, first), c + first, ldc, add);
-  });
-}
-
 // Register tile for small products whose operands lie in cache: nothing is packed. C [rows, vecs vectors] = A B.
 #if defined(__AVX512F__)
 constexpr int kSmallRows = 8;
@@ -202,11 +185,3 @@ static void small_product(Context* ctx, long m, long n, long k, Matrix a, Matrix
 }
 
 }  // namespace SEGUE_VARIANT
-
-SEGUE_API void SEGUE_NAME(matmul)(Context* ctx, int m, int n, int k, const float* a, int transpose_a, const float* b,
-                                  int transpose_b, float* c, int accumulate) {
-  using namespace SEGUE_VARIANT;
-  Matrix ma = transpose_a ? Matrix{a, 1, m} : Matrix{a, k, 1};
-  Matrix mb = transpose_b ? Matrix{b, 1, k} : Matrix{b, n, 1};
-  parallel_gemm(ctx, m, n, k, ma, mb, c, n, accumulate != 0);
-}

@@ -59,6 +59,8 @@ for (const [rows, width, vocab] of [
 
 for (const [m, n, k] of [
   [1, 1, 1],
+  [1, 70, 530],
+  [3, 45, 270],
   [5, 7, 3],
   [13, 33, 300],
   [65, 129, 64],
@@ -195,6 +197,7 @@ interface ScanCase extends ScanShape {
 
 const SCAN_CASES: readonly ScanCase[] = [
   { lanes: 1, tokens: 1, heads: 1, headDim: 1, dState: 1, groups: 1, chunk: 4 },
+  { lanes: 5, tokens: 1, heads: 4, headDim: 9, dState: 23, groups: 2, chunk: 8 },
   { lanes: 2, tokens: 11, heads: 3, headDim: 5, dState: 7, groups: 1, chunk: 4 },
   { lanes: 2, tokens: 50, heads: 4, headDim: 16, dState: 16, groups: 2, chunk: 16 },
   { lanes: 1, tokens: 61, heads: 2, headDim: 33, dState: 17, groups: 1, chunk: 24 },

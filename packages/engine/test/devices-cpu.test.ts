@@ -1,7 +1,8 @@
+import assert from "node:assert/strict";
 import { referenceDevice } from "../src/devices/reference/reference-device.js";
 import type { CpuDevice } from "../src/devices/cpu/cpu-device.js";
 import { DEVICE_CASES } from "./devices-cases.js";
-import { assertAgrees, CPU_VARIANTS, cpuVariant, resultsOn } from "./devices-support.js";
+import { assertAgrees, benchOf, CPU_VARIANTS, cpuVariant, resultsOn } from "./devices-support.js";
 
 for (const variant of CPU_VARIANTS) {
   describe(`cpu device (${variant}) against the reference device`, () => {
@@ -13,6 +14,18 @@ for (const variant of CPU_VARIANTS) {
       if (!device) this.skip();
     });
     after(() => device?.close());
+
+    it("multiplies each row as if it were alone", () => {
+      const [m, n, k] = [40, 75, 300];
+      const product = (rows: number): Float32Array => {
+        const bench = benchOf(device!);
+        const out = bench.poison(rows * n);
+        device!.matmul({ m: rows, n, k, a: bench.noise("a", m * k), b: bench.noise("b", n * k), transposeB: true, out });
+        return out;
+      };
+      const all = product(m);
+      for (const rows of [1, 2, 3, 7, 8, 12, 33]) assert.deepEqual(product(rows), all.subarray(0, rows * n), `${rows} rows`);
+    });
 
     for (const [name, run] of Object.entries(DEVICE_CASES)) {
       it(`agrees: ${name}`, () => assertAgrees(resultsOn(device!, run), resultsOn(referenceDevice, run)));
