@@ -12,6 +12,7 @@ export {
 } from "./model/sizes.js";
 export { randomStream, type Random } from "./random.js";
 export { DEFAULT_EVALUATION, DEFAULT_PASSKEY_DATA, DEFAULT_SPEC, MODEL_PRESETS } from "./spec/defaults.js";
+export { modelVectors, mostWorkers, shardsPerPlacement } from "./spec/placement.js";
 export { LIMITS, type JobSpecInput } from "./spec/schema.js";
 export { laneTokensPerStep, tokensPerStep } from "./spec/step-tokens.js";
 export { resolveVocabulary, specInvalid, validateJobSpec, type ParsedSpec } from "./spec/validate.js";

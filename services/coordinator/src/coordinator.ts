@@ -1,6 +1,8 @@
 import { Jobs, TensorRegistry, Tensors, Workers } from "@segue/protocol";
 import { hostOf, MetricsWriter, startGrpcServer, type connectRedis, type Logger, type Security } from "@segue/runtime";
+import type { CheckpointMirror } from "./checkpoints/checkpoint-mirror.js";
 import { CheckpointStore } from "./checkpoints/checkpoint-store.js";
+import { openMirror } from "./checkpoints/open-mirror.js";
 import { EvaluationQueue } from "./evaluations/evaluation-queue.js";
 import type { DataSource } from "./feed/step-cutter.js";
 import { JobBook } from "./jobs/job-book.js";
@@ -8,6 +10,7 @@ import { isActive } from "./jobs/job-record.js";
 import { JobStore } from "./jobs/job-store.js";
 import { jobsHandlers } from "./jobs/jobs-handlers.js";
 import { NOT_STARTED } from "./jobs/live-status.js";
+import { mirroredJobs } from "./jobs/mirrored-jobs.js";
 import { JobMetrics } from "./metrics/job-metrics.js";
 import { EventLog } from "./run/event-log.js";
 import { Scheduler } from "./run/scheduler.js";
@@ -21,6 +24,10 @@ export interface CoordinatorOptions {
   /** host:port under which workers reach this coordinator; absent: the address it listens on. */
   readonly advertise?: string | undefined;
   readonly store: string;
+  /** Where checkpoints are copied to as well: `s3://bucket/prefix` or a folder. */
+  readonly checkpoints?: string | undefined;
+  /** Of an S3-compatible service; absent: Amazon's. */
+  readonly s3Endpoint?: string | undefined;
   readonly heartbeatMs: number;
   readonly data: DataSource;
   readonly security: Security;
@@ -41,10 +48,12 @@ export interface Coordinator {
 const ROUND_MS = 5_000;
 const JOBS_MS = 12_000;
 const SERVER_CLOSE_MS = 1_500;
+/** For copies of the last checkpoints; what is not done by then is done at the next start. */
+const COPIES_MS = 3_000;
 
 /**
  * Starts a coordinator on a store; jobs that were waiting or running continue by themselves.
- * @throws SegueError STORE_LOCKED, INSECURE_LISTENER, LISTEN_FAILED
+ * @throws SegueError STORE_LOCKED, STORE_FULL, INSECURE_LISTENER, LISTEN_FAILED, CHECKPOINTS_URL_INVALID, CHECKPOINTS_REFUSED
  */
 export async function startCoordinator(options: CoordinatorOptions): Promise<Coordinator> {
   const { store, logger, security, redis } = options;
@@ -55,7 +64,13 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const jobs = new JobStore(store, logger);
   const book = new JobBook(jobs, (view) => metrics.job(view));
   const registry = new TensorRegistry();
-  const checkpointsOf = (jobId: string): CheckpointStore => new CheckpointStore(jobs.folder(jobId), logger);
+  let mirror: CheckpointMirror | undefined;
+  const stores = new Map<string, CheckpointStore>();
+  const checkpointsOf = (jobId: string): CheckpointStore => {
+    const known = stores.get(jobId) ?? new CheckpointStore(jobs.folder(jobId), logger, mirror);
+    stores.set(jobId, known);
+    return known;
+  };
   const eventsOf = (jobId: string): EventLog => new EventLog({ jobFolder: jobs.folder(jobId), fence: lock, logger });
   let address = options.advertise ?? "";
 
@@ -73,7 +88,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       enqueue: {
         submit: (id, { step, digest }, evaluation) =>
           evaluations?.submit({ jobId: id, step, digest, evaluation }) ?? Promise.reject(new Error("there is no Redis")),
-        isPending: (id) => evaluations?.isPending(id) ?? Promise.resolve(false),
+        isPending: (id, step) => evaluations?.isPending(id, step) ?? Promise.resolve(false),
       },
     }),
   });
@@ -100,12 +115,18 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     for (const { workerId } of pool.workers) metrics.workerGone(workerId);
     pool.close();
     registry.close();
+    await mirror?.close();
+    jobs.close();
     await evaluations?.close();
     await writer?.close();
     await lock.release();
   };
 
   try {
+    if (options.checkpoints !== undefined) {
+      const onTrouble = (jobId: string, notCopied: string): void => book.setLive(jobId, { notCopied });
+      mirror = await openMirror({ url: options.checkpoints, s3Endpoint: options.s3Endpoint }, { logger, onTrouble });
+    }
     await adoptJobs();
     const server = await startGrpcServer({
       listen: options.listen,
@@ -132,6 +153,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
         logger.warn({ event: "jobsCutOff" }, "jobs did not stop in time"),
       );
       pool.close();
+      await mirror?.settle(COPIES_MS);
       await server.close(SERVER_CLOSE_MS);
       await stopParts();
     };
@@ -142,10 +164,12 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   }
 
   async function adoptJobs(): Promise<void> {
-    for (const record of await jobs.loadAll()) {
+    const local = await jobs.loadAll();
+    const isLocal = (jobId: string): boolean => local.some((record) => record.jobId === jobId);
+    for (const record of [...local, ...(mirror ? mirroredJobs(mirror, isLocal) : [])]) {
       const { jobId } = record;
       const checkpoints = checkpointsOf(jobId);
-      await checkpoints.removeTemporary();
+      await checkpoints.tidy();
       const [newest] = await checkpoints.list();
       const { step = 0, digest = "", loss = 0 } = newest?.manifest ?? {};
       book.adopt(record, { ...NOT_STARTED, step, loss, checkpointStep: step, checkpointDigest: digest });

@@ -77,7 +77,7 @@ function form(ledger: Ledger, workerIds: readonly string[]): Ledger {
   demand(ledger.phase !== "running" && ledger.phase !== "reported", "a generation cannot be formed while a round is in flight");
   demand(new Set(workerIds).size === workerIds.length, "a worker cannot be two members");
   demand(workerIds.length >= 1 && workerIds.length <= ledger.shards, `${workerIds.length} members for ${ledger.shards} shards`);
-  const shards = assignShards(ledger.shards, workerIds.length);
+  const shards = assignShards(ledger.shards, workerIds.length, ledger.shardsPerPlacement);
   return {
     ...withoutRound(ledger),
     generation: ledger.generation + 1,

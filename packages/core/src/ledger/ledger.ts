@@ -42,6 +42,8 @@ export type LedgerPhase = "none" | "joining" | "ready" | "running" | "reported";
 /** The record of what is committed for one job, and of who works on what comes next. Changed only by {@link apply}. */
 export interface Ledger {
   readonly shards: number;
+  /** Shards that must lie on the same worker; divides `shards`. */
+  readonly shardsPerPlacement: number;
   readonly totalSteps: number;
   /** Optimizer steps committed. */
   readonly step: number;
@@ -97,6 +99,8 @@ export type LedgerEvent =
 
 export interface LedgerOrigin {
   readonly shards: number;
+  /** @default 1 */
+  readonly shardsPerPlacement?: number;
   readonly totalSteps: number;
   readonly step: number;
   readonly weightsDigest: string;
@@ -105,6 +109,7 @@ export interface LedgerOrigin {
 /** A ledger at a checkpoint (or at step 0), without members. */
 export function createLedger(origin: LedgerOrigin): Ledger {
   return {
+    shardsPerPlacement: 1,
     ...origin,
     durableStep: origin.step,
     generation: 0,

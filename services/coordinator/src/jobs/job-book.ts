@@ -48,13 +48,14 @@ export class JobBook {
     return this.jobs.find(({ record }) => record.idempotencyKey === idempotencyKey);
   }
 
-  /** Moves a job to a phase; durable when it resolves. No change is no write. */
+  /** Moves a job to a phase; durable when it resolves, unless the disk refuses (see JobStore.saveEventually). No change is no write. */
   async setPhase(jobId: string, phase: Phase, reason: string, more: { errorCode?: string; attempt?: number } = {}): Promise<void> {
     const { record } = this.get(jobId);
     const next: JobRecord = { ...record, phase, reason, ...more };
     if (phase === record.phase && reason === record.reason && next.attempt === record.attempt) return;
     const updated = { ...next, updatedAtMs: Date.now() };
     this.#change(jobId, { record: updated });
+    await this.#store.saveEventually(updated);
   }
 
   /** Changes the spec of a job that does not run; durable when it resolves, unchanged when it rejects. */

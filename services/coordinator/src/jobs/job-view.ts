@@ -46,6 +46,8 @@ export function jobToProto(view: JobView): MessageInitShape<typeof JobSchema> {
     engine: live.engine,
     checkpointStep: live.checkpointStep,
     checkpointDigest: live.checkpointDigest,
+    notDurable: live.notDurable || live.notCopied,
+    checkpointWarning: live.checkpointWarning,
     spec: jobSpecToProto(spec),
   };
 }

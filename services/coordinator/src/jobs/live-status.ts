@@ -22,6 +22,12 @@ export interface LiveStatus {
   /** Of the newest checkpoint; 0 and empty when there is none. */
   readonly checkpointStep: number;
   readonly checkpointDigest: string;
+  /** Why the checkpoint that was wanted last is not on disk; empty when it is. */
+  readonly notDurable: string;
+  /** Why the newest checkpoint is not in the object store; empty when it is, or there is none. */
+  readonly notCopied: string;
+  /** Which damaged checkpoints were passed over; empty again when a new one is written. */
+  readonly checkpointWarning: string;
 }
 
 export const NOT_STARTED: LiveStatus = {
@@ -37,4 +43,7 @@ export const NOT_STARTED: LiveStatus = {
   engine: "",
   checkpointStep: 0,
   checkpointDigest: "",
+  notDurable: "",
+  notCopied: "",
+  checkpointWarning: "",
 };

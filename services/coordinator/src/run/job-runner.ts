@@ -2,6 +2,7 @@ import {
   createLedger,
   decide,
   SegueError,
+  shardsPerPlacement,
   type Decision,
   type Intent,
   type JobFailure,
@@ -45,7 +46,13 @@ export class JobRunner {
   constructor(jobId: string, deps: RunnerDependencies) {
     const { spec } = deps.book.get(jobId).record;
     const workers = new Map<string, AttachedWorker>();
-    const origin = createLedger({ shards: spec.batch.shards, totalSteps: spec.train.steps, step: 0, weightsDigest: "" });
+    const origin = createLedger({
+      shards: spec.batch.shards,
+      shardsPerPlacement: shardsPerPlacement(spec),
+      totalSteps: spec.train.steps,
+      step: 0,
+      weightsDigest: "",
+    });
     this.jobId = jobId;
     this.#logger = deps.logger.child({ jobId });
     this.#parts = {
@@ -260,11 +267,17 @@ export class JobRunner {
   async #rest(): Promise<void> {
     const { book, ledger } = this.#parts;
     if (this.#ledger.phase !== "none") ledger.apply({ type: "dissolved" });
-    if (this.#stop !== "cancel" && !(await this.#cut.makeDurable())) {
+    while (this.#stop !== "cancel" && !(await this.#cut.makeDurable())) {
+      // A pause waits until the disk takes the committed step; a shutdown has no time for that.
+      if (this.#stop === "pause" && this.#ledger.holders.length > 0) {
+        await this.#untilRetry();
+        continue;
+      }
       this.#logger.warn(
         { event: "checkpointMissed", step: this.#ledger.step },
-        "nobody holds the committed step; the newest checkpoint counts",
+        "the committed step is lost; the newest checkpoint counts",
       );
+      break;
     }
     this.#releaseAll();
     // A paused job can be edited, which is recorded where these events end.
@@ -277,10 +290,8 @@ export class JobRunner {
   async #finish(): Promise<boolean> {
     const before = this.#ledger;
     if (!(await this.#cut.makeDurable())) {
-      // Had a holder been lost, the ledger would know; so it is the disk, and trying again would not help.
-      if (this.#ledger === before) {
-        throw new SegueError("CHECKPOINT_FAILED", "The last checkpoint could not be written; see the log.", { status: "INTERNAL" });
-      }
+      // Had a holder been lost, the ledger would know; so it is the disk.
+      if (this.#ledger === before) await this.#untilRetry();
       return false;
     }
     const { step, totalSteps } = this.#ledger;
@@ -290,6 +301,13 @@ export class JobRunner {
     await this.#parts.book.setPhase(this.jobId, "SUCCEEDED", ended);
     this.#logger.info({ event: "jobSucceeded", step }, "the job is done");
     return true;
+  }
+
+  /** Until a checkpoint that failed is worth another attempt, or something happens. */
+  async #untilRetry(): Promise<void> {
+    const timer = setTimeout(() => this.#bell.ring(), this.#cut.keeper.retryInMs);
+    await this.#bell.wait();
+    clearTimeout(timer);
   }
 
   /** The job is over or at rest: it takes no more workers. */

@@ -1,10 +1,10 @@
 import { randomUUID } from "node:crypto";
-import { link, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { link, mkdir, open, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { SegueError } from "@segue/core";
-import { writeFileAtomically } from "./atomic-file.js";
 import type { StoreFence } from "./fence.js";
+import { freeBytes, isOutOfSpace, storeFull } from "./storage-trouble.js";
 
 export interface StoreLock extends StoreFence {
   /** Gives the store up. Idempotent. */
@@ -28,7 +28,7 @@ const PROCESS_TOKEN = randomUUID();
  * Takes the lease on a store folder and renews it until released. A lease ends when its process is dead (same machine) or has not renewed
  * it for 10 s (other machines).
  * @param onLost called when another process took the lease, because this one was stopped for too long: it must write no more
- * @throws SegueError STORE_LOCKED naming the holder
+ * @throws SegueError STORE_LOCKED naming the holder, STORE_FULL
  */
 export async function lockStore(store: string, onLost: (error: SegueError) => void): Promise<StoreLock> {
   await mkdir(store, { recursive: true });
@@ -38,9 +38,8 @@ export async function lockStore(store: string, onLost: (error: SegueError) => vo
 
   let renewal: Promise<void> = Promise.resolve();
   const renew = async (): Promise<void> => {
-    const holder = await readLease(path);
-    if (holder?.token === token) await writeFileAtomically(path, leaseText(token));
-    else throw locked(store, holder);
+    const holder = await renewLease(path, token);
+    if (holder?.token !== token) throw locked(store, holder);
   };
   const timer = setInterval(() => {
     renewal = renewal.then(renew).catch((error: unknown) => {
@@ -73,6 +72,29 @@ async function acquire(path: string, token: string, store: string): Promise<void
   throw locked(store, await readLease(path));
 }
 
+/**
+ * Renews in place: the text always has the same length, so a full disk does not matter. A file that another process has put in this
+ * one's place is not touched.
+ * @returns the lease that was there
+ */
+async function renewLease(path: string, token: string): Promise<Lease | undefined> {
+  const file = await open(path, "r+").catch((error: unknown) => {
+    if (hasCode(error, "ENOENT")) return undefined;
+    throw error;
+  });
+  try {
+    const holder = parseLease((await file?.readFile("utf8")) ?? "");
+    if (holder?.token === token) {
+      // Some file systems need space even for this. Until another process takes the lease it is still this one's.
+      await file?.write(leaseText(token), 0).catch(unlessOutOfSpace);
+      await file?.sync();
+    }
+    return holder;
+  } finally {
+    await file?.close();
+  }
+}
+
 /** A link appears with its whole content, or not at all when the name is taken. */
 async function createExclusively(path: string, text: string): Promise<boolean> {
   const draft = `${path}.${randomUUID()}`;
@@ -82,6 +104,7 @@ async function createExclusively(path: string, text: string): Promise<boolean> {
     return true;
   } catch (error) {
     if (hasCode(error, "EEXIST")) return false;
+    if (isOutOfSpace(error)) throw storeFull(path, await freeBytes(dirname(path)), error);
     throw error;
   } finally {
     await rm(draft, { force: true });
@@ -133,10 +156,18 @@ function leaseText(token: string): string {
 /** undefined when there is none or its writer died while writing it. */
 async function readLease(path: string): Promise<Lease | undefined> {
   try {
-    return JSON.parse(await readFile(path, "utf8")) as Lease;
+    return parseLease(await readFile(path, "utf8"));
   } catch (error) {
-    if (hasCode(error, "ENOENT") || error instanceof SyntaxError) return undefined;
+    if (hasCode(error, "ENOENT")) return undefined;
     throw error;
+  }
+}
+
+function parseLease(text: string): Lease | undefined {
+  try {
+    return JSON.parse(text) as Lease;
+  } catch {
+    return undefined;
   }
 }
 
@@ -145,6 +176,10 @@ function locked(store: string, holder: Lease | undefined): SegueError {
   return new SegueError("STORE_LOCKED", `The store ${store} is in use by ${who}; a store has one coordinator.`, {
     status: "FAILED_PRECONDITION",
   });
+}
+
+function unlessOutOfSpace(error: unknown): void {
+  if (!isOutOfSpace(error)) throw error;
 }
 
 function hasCode(error: unknown, code: string): boolean {
