@@ -10,6 +10,7 @@ const chosen = <T extends FaultPoint>(points: readonly T[]): T[] => points.filte
 
 /** Past the first checkpoint, so that a restart does not simply begin again. */
 const FROM_STEP = 70;
+const MAX_ROUND_STEPS = 8;
 
 describe(`exactness: killed at ${isFull ? "every" : "a few of the"} named points`, () => {
   const scratch = new Scratch();
@@ -36,10 +37,11 @@ describe(`exactness: killed at ${isFull ? "every" : "a few of the"} named points
 
   for (const point of chosen(COORDINATOR_POINTS)) {
     it(`a coordinator killed at ${point} changes nothing`, async () => {
+      const isForming = point === "coordinator.forming";
       const faults = {
-        coordinator: [{ point, action: "kill", fromStep: FROM_STEP }],
-        // Somebody must be lost for a generation to be formed in mid-run.
-        ...(point === "coordinator.forming" && {
+        coordinator: [{ point, action: "kill", fromStep: isForming ? FROM_STEP - MAX_ROUND_STEPS : FROM_STEP }],
+        // Somebody must be lost for a generation to be formed in mid-run, at the start of the round.
+        ...(isForming && {
           "worker-2": [{ point: "worker.computing", action: "kill", fromStep: FROM_STEP }],
         }),
       } satisfies Record<string, Fault[]>;

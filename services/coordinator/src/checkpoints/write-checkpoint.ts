@@ -2,6 +2,7 @@ import { createHash, randomUUID, type Hash } from "node:crypto";
 import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { configToHuggingFace, SegueError, type JobSpec } from "@segue/core";
+import { faultPoint } from "@segue/runtime";
 import { syncFolder } from "../store/atomic-file.js";
 import { HashedFile } from "./hashed-file.js";
 import { checkpointLayout } from "./layout.js";
@@ -18,7 +19,7 @@ export interface CheckpointInput {
   readonly states: readonly Uint8Array[];
   /** SHA-256 of the weights, as the members reported it. */
   readonly weightsDigest: string;
-  /** Bytes of the snapshot f32 [3, P]. */
+  /** Bytes of the snapshot f32 [vectors, P]. */
   readonly readModel: (offset: number, length: number) => Promise<Uint8Array>;
 }
 
@@ -51,7 +52,7 @@ export async function writeCheckpoint(parent: string, input: CheckpointInput): P
 
 async function writeFiles(folder: string, input: CheckpointInput): Promise<Manifest> {
   const { spec, cursor, readModel } = input;
-  const { vectorBytes, modelHeader, optimizerHeader, lanesHeader } = checkpointLayout(spec);
+  const { vectorBytes, vectors, modelHeader, optimizerHeader, lanesHeader } = checkpointLayout(spec);
   const digest = createHash("sha256");
   const files: Record<string, { bytes: number; sha256: string }> = {};
   const write = async (name: string, fill: (file: HashedFile) => Promise<void>): Promise<void> => {
@@ -79,7 +80,7 @@ async function writeFiles(folder: string, input: CheckpointInput): Promise<Manif
   checkWeights(digest, input);
   await write(FILES.optimizer, async (file) => {
     await file.write(optimizerHeader);
-    await stream(file, vectorBytes, 3 * vectorBytes);
+    await stream(file, vectorBytes, vectors * vectorBytes);
   });
   await write(FILES.lanes, async (file) => {
     await file.write(lanesHeader);
@@ -100,6 +101,7 @@ async function writeFiles(folder: string, input: CheckpointInput): Promise<Manif
     spec,
     files: { ...files },
   };
+  await faultPoint("coordinator.checkpointFilesWritten", cursor.step);
   await write(MANIFEST, (file) => file.write(jsonBytes(manifest, 2)));
   return manifest;
 }
