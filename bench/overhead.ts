@@ -2,11 +2,10 @@
  * What orchestration costs: committed tokens per second of a real cluster against the bare engine loop on the same cores, one thread a
  * worker, everything pinned. Linux only (taskset); build first.
  *
- *     npm run bench:overhead -- [--seconds 8] [--models demo,small] [--workers 1,2] [--wire f32]
+ *     npm run bench:overhead -- [--seconds 12] [--models demo,small] [--workers 1,2] [--repeats 3]
  *
  * Worker k runs on core k, coordinator and Redis on the last core. "bare" is one engine loop per worker on the same cores at the same
- * time, each with its share of the shards and nothing to exchange; it runs before and after the cluster, whose neighbours thus get equal
- * shares of a busy machine.
+ * time, each with its share of the shards and nothing to exchange; it runs before and after every window in which the cluster is measured.
  */
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -24,10 +23,10 @@ import { connectClient, jobSpecToProto } from "@segue/runtime";
 
 const { values: options } = parseArgs({
   options: {
-    seconds: { type: "string", default: "8" },
+    seconds: { type: "string", default: "12" },
     models: { type: "string", default: "demo,small" },
     workers: { type: "string", default: "1,2" },
-    wire: { type: "string", default: "f32" },
+    repeats: { type: "string", default: "3" },
     bare: { type: "string" },
     shards: { type: "string", default: "1" },
   },
@@ -120,16 +119,25 @@ interface Measured {
   readonly rounds: readonly Round[];
 }
 
+/** One window, with the bare loops just before and after it. */
+interface Window extends Measured {
+  readonly bareRate: number;
+}
+
 /** Rounds grow for a moment, and the first steps are slower. */
 const WARM_UP_MS = 6_000;
 
-async function measureCluster(spec: JobSpec, workers: number, seconds: number): Promise<Measured> {
+/**
+ * A cluster training one job. Between windows its processes are stopped, so that bare loops can have the cores to themselves in between:
+ * what else a machine does changes from one minute to the next.
+ */
+async function measure(model: string, spec: JobSpec, workers: number): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), "segue-bench-"));
   let cluster: LocalCluster | undefined;
   try {
     const services = { evaluators: 0, dashboard: false, workers, threads: 1, engine: "cpu", logLevel: "debug" } as const;
-    cluster = await startLocalCluster({ dir, ...services });
-    const last = availableParallelism() - 1;
+    cluster = await startLocalCluster({ dir, ...services, env: { SEGUE_HEARTBEAT_MS: "60000" } });
+    const [running, last] = [cluster, availableParallelism() - 1];
     for (const name of cluster.names) {
       const core = name === "coordinator" ? last : Number(name.split("-")[1]) - 1;
       execFileSync("taskset", ["-a", "-c", "-p", String(core), String(cluster.process(name).pid)], { stdio: "ignore" });
@@ -139,17 +147,19 @@ async function measureCluster(spec: JobSpec, workers: number, seconds: number): 
     await jobs.submitJob({ source: { case: "spec", value: job } });
     jobs.close();
     await sleep(WARM_UP_MS);
-    const startedAtMs = Date.now();
-    await sleep(1000 * seconds);
-    const commits = linesOf<Commit>(cluster.process("coordinator").logPath).filter(({ event, time }) => {
-      return event === "roundCommitted" && Date.parse(time) >= startedAtMs;
-    });
-    const [first, end] = [commits[0], commits.at(-1)];
-    if (!first || !end || first === end) throw new Error("too few rounds were committed; measure longer (--seconds)");
-    const rounds = linesOf<Round>(cluster.process("worker-1").logPath).filter(({ msg, firstStep }) => {
-      return msg === "round_done" && firstStep >= first.step && firstStep < end.step;
-    });
-    return { stepsPerSecond: (1000 * (end.step - first.step)) / (Date.parse(end.time) - Date.parse(first.time)), rounds };
+    const signal = (name: NodeJS.Signals): void => running.names.forEach((service) => running.process(service).signal(name));
+    const windows: Window[] = [];
+    for (let repeat = 0; repeat < Number(options.repeats); repeat++) {
+      signal("SIGSTOP");
+      const before = await bare(model, workers, spec.batch.shards, seconds / 4);
+      signal("SIGCONT");
+      const measured = await measureWindow(cluster);
+      signal("SIGSTOP");
+      const after = await bare(model, workers, spec.batch.shards, seconds / 4);
+      signal("SIGCONT");
+      windows.push({ ...measured, bareRate: (before + after) / 2 });
+    }
+    report(model, spec, workers, windows);
   } finally {
     cluster?.killAll();
     await cluster?.close();
@@ -157,29 +167,50 @@ async function measureCluster(spec: JobSpec, workers: number, seconds: number): 
   }
 }
 
+async function measureWindow(cluster: LocalCluster): Promise<Measured> {
+  const startedAtMs = Date.now();
+  await sleep(1000 * seconds);
+  const commits = linesOf<Commit>(cluster.process("coordinator").logPath).filter(({ event, time }) => {
+    return event === "roundCommitted" && Date.parse(time) >= startedAtMs;
+  });
+  const [first, end] = [commits[0], commits.at(-1)];
+  if (!first || !end || first === end) throw new Error("too few rounds were committed; measure longer (--seconds)");
+  const rounds = linesOf<Round>(cluster.process("worker-1").logPath).filter(({ msg, firstStep }) => {
+    return msg === "round_done" && firstStep >= first.step && firstStep < end.step;
+  });
+  return { stepsPerSecond: (1000 * (end.step - first.step)) / (Date.parse(end.time) - Date.parse(first.time)), rounds };
+}
+
 function linesOf<T>(logPath: string): T[] {
   const lines = readFileSync(logPath, "utf8").split("\n");
   return lines.flatMap((line) => (line.startsWith("{") ? [JSON.parse(line) as T] : []));
 }
 
-function report(model: string, spec: JobSpec, workers: number, bareRate: number, { stepsPerSecond, rounds }: Measured): void {
+function report(model: string, spec: JobSpec, workers: number, windows: readonly Window[]): void {
+  const tokensPerStep = spec.batch.shards * LANES_PER_SHARD * SEGMENT_TOKENS;
+  const rate = median(windows.map(({ stepsPerSecond }) => stepsPerSecond * tokensPerStep));
+  const shares = windows.map(({ stepsPerSecond, bareRate }) => (stepsPerSecond * tokensPerStep) / bareRate);
+  const rounds = windows.flatMap((window) => window.rounds);
   const sum = (field: "steps" | "computeMs" | "exchangeMs" | "pulledBytes" | "pulls"): number =>
     rounds.reduce((total, round) => total + round[field], 0);
-  const steps = sum("steps");
-  const perStep = (total: number): string => (total / steps).toFixed(2);
-  const stepMs = 1000 / stepsPerSecond;
-  const tokensPerSecond = stepsPerSecond * spec.batch.shards * LANES_PER_SHARD * SEGMENT_TOKENS;
-  const [computeMs, exchangeMs] = [sum("computeMs") / steps, sum("exchangeMs") / steps];
+  const perStep = (field: Parameters<typeof sum>[0]): number => sum(field) / sum("steps");
+  const stepMs = windows.reduce((total, window) => total + 1000 / window.stepsPerSecond, 0) / windows.length;
+  const restMs = stepMs - perStep("computeMs") - perStep("exchangeMs");
   const parameters = `${(parameterLayout(spec.model).size / 1e6).toFixed(2)}M`;
+  const percent = (share: number): string => (100 * (1 - share)).toFixed(1);
   console.log(
-    `${model} (${parameters}), ${workers} worker(s): ${tokensPerSecond.toFixed(0)} tokens/s of ${bareRate.toFixed(0)} bare; ` +
-      `overhead ${(100 * (1 - tokensPerSecond / bareRate)).toFixed(1)} %`,
+    `${model} (${parameters}), ${workers} worker(s): ${rate.toFixed(0)} tokens/s, overhead ${percent(median(shares))} % ` +
+      `(${shares.map(percent).join(", ")}) of ${median(windows.map(({ bareRate }) => bareRate)).toFixed(0)} bare`,
   );
   console.log(
-    `    a step: ${stepMs.toFixed(2)} ms = compute ${computeMs.toFixed(2)} + exchange ${exchangeMs.toFixed(2)} + rest ` +
-      `${(stepMs - computeMs - exchangeMs).toFixed(2)}; ${perStep(sum("pulledBytes") / 1024)} KiB in ${perStep(sum("pulls"))} pulls; ` +
-      `${(steps / rounds.length).toFixed(0)} steps a round`,
+    `    a step: ${stepMs.toFixed(2)} ms = compute ${perStep("computeMs").toFixed(2)} + exchange ` +
+      `${perStep("exchangeMs").toFixed(2)} + rest ${restMs.toFixed(2)}; ${(perStep("pulledBytes") / 1024).toFixed(0)} KiB in ` +
+      `${perStep("pulls").toFixed(2)} pulls; ${(sum("steps") / rounds.length).toFixed(0)} steps a round`,
   );
+}
+
+function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN;
 }
 
 const seconds = Number(options.seconds);
@@ -187,11 +218,6 @@ if (options.bare !== undefined) await bareLoop(options.bare, Number(options.shar
 else {
   for (const model of options.models.split(",")) {
     const spec = specOf(model);
-    for (const workers of options.workers.split(",").map(Number)) {
-      const before = await bare(model, workers, spec.batch.shards, seconds / 2);
-      const measured = await measureCluster(spec, workers, seconds);
-      const after = await bare(model, workers, spec.batch.shards, seconds / 2);
-      report(model, spec, workers, (before + after) / 2, measured);
-    }
+    for (const workers of options.workers.split(",").map(Number)) await measure(model, spec, workers);
   }
 }

@@ -37,6 +37,18 @@ describe("ledger", () => {
     }
   });
 
+  it("keeps shards together that belong together", () => {
+    assert.deepEqual(assignShards(6, 2, 2), [
+      [0, 1],
+      [2, 3, 4, 5],
+    ]);
+    assert.deepEqual(assignShards(6, 3, 2), [
+      [0, 1],
+      [2, 3],
+      [4, 5],
+    ]);
+  });
+
   it("commits a round when every member has reported the same digest", () => {
     let ledger = apply(ready(["a", "b"]), { type: "roundStarted", steps: 3 });
     ledger = apply(ledger, reported(ledger, "a", "x"));

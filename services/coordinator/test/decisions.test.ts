@@ -54,6 +54,12 @@ describe("round sizing", () => {
     assert.equal(roundSteps({ ...sizing, step: 93 }), 7);
     assert.equal(roundSteps({ ...sizing, stepMs: 60_000 }), 1);
   });
+
+  it("ends where members agree on weights, or with the training", () => {
+    assert.equal(roundSteps({ ...sizing, multipleOf: 8 }), 16);
+    assert.equal(roundSteps({ ...sizing, multipleOf: 300, totalSteps: 1000 }), 300);
+    assert.equal(roundSteps({ ...sizing, step: 96, multipleOf: 8 }), 4);
+  });
 });
 
 describe("planning of evaluations", () => {

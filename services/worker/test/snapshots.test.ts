@@ -4,7 +4,7 @@ import { Snapshots } from "../src/job/snapshots.js";
 import { PullCounter } from "../src/tensors/pull-counter.js";
 
 describe("snapshots", () => {
-  const sizes = { jobId: "j", parameters: 2, lanesPerShard: 1, laneStateFloats: 4 };
+  const sizes = { jobId: "j", parameters: 2, vectors: 3, lanesPerShard: 1, laneStateFloats: 4 };
   let registry: TensorRegistry;
   let pulls: PullCounter;
   let snapshots: Snapshots;

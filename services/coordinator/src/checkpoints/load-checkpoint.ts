@@ -58,15 +58,15 @@ export async function verifyFile(
   if (expected?.bytes !== bytes || expected.sha256 !== whole.digest("hex")) throw damaged(folder, name);
 }
 
-/** The snapshot f32 [3, P] of a checkpoint, streamed out of its two files. */
+/** The snapshot f32 [vectors, P] of a checkpoint, streamed out of its two files. */
 export function modelSnapshot(folder: string, spec: JobSpec): FileRangesTensor {
-  const { vectorBytes, parameters, modelHeader, optimizerHeader } = checkpointLayout(spec);
+  const { vectorBytes, vectors, parameters, modelHeader, optimizerHeader } = checkpointLayout(spec);
   return {
     dtype: "f32",
-    shape: [3, parameters],
+    shape: [vectors, parameters],
     ranges: [
       { path: join(folder, FILES.model), offset: modelHeader.byteLength, length: vectorBytes },
-      { path: join(folder, FILES.optimizer), offset: optimizerHeader.byteLength, length: 2 * vectorBytes },
+      { path: join(folder, FILES.optimizer), offset: optimizerHeader.byteLength, length: (vectors - 1) * vectorBytes },
     ],
   };
 }

@@ -5,6 +5,8 @@ export interface RoundSizing {
   /** How long a round should last. */
   readonly targetMs: number;
   readonly maxSteps: number;
+  /** Steps after which the members agree on weights; a round ends there, or with the training. @default 1 */
+  readonly multipleOf?: number | undefined;
   /** Steps between checkpoints; 0: none on the way. */
   readonly checkpointEverySteps: number;
   /** Measured; undefined before the first round. */
@@ -21,10 +23,12 @@ const MAX_GROWTH = 4;
  * only how often they are committed.
  */
 export function roundSteps(sizing: RoundSizing): number {
-  const { step, totalSteps, targetMs, maxSteps, checkpointEverySteps, stepMs, previousSteps } = sizing;
+  const { step, totalSteps, targetMs, maxSteps, checkpointEverySteps, stepMs, previousSteps, multipleOf = 1 } = sizing;
   const wanted = stepMs === undefined ? 1 : Math.max(1, Math.round(targetMs / Math.max(stepMs, 0.001)));
   const toCheckpoint = checkpointEverySteps > 0 ? checkpointEverySteps - (step % checkpointEverySteps) : Infinity;
-  return Math.min(wanted, Math.max(1, previousSteps * MAX_GROWTH), maxSteps, toCheckpoint, totalSteps - step);
+  const bounded = Math.min(wanted, Math.max(1, previousSteps * MAX_GROWTH), maxSteps);
+  const whole = Math.max(1, Math.floor(bounded / multipleOf)) * multipleOf;
+  return Math.min(whole, toCheckpoint, totalSteps - step);
 }
 
 /** Exponential mean of measured step times; slow to believe, so that one hiccup does not shrink the rounds. */

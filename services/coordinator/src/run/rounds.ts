@@ -41,6 +41,7 @@ export class Rounds {
       totalSteps,
       targetMs: spec.rounds.targetMs,
       maxSteps: spec.rounds.maxSteps,
+      multipleOf: spec.sync.mode === "diloco" ? spec.sync.innerSteps : 1,
       checkpointEverySteps: spec.checkpoints.everySteps,
       stepMs: this.#stepMs,
       previousSteps: this.#previousSteps,

@@ -1,5 +1,6 @@
 import type { ReductionNode } from "@segue/core";
-import type { AdamWStep, EngineDescription, EngineOptions } from "@segue/engine";
+import type { AdamWStep, EngineDescription, EngineOptions, SegmentRules } from "@segue/engine";
+import type { OuterSettings } from "./outer-step.js";
 
 /** What `auto` and the named engines come to on this machine. */
 export interface EngineOffer {
@@ -23,7 +24,7 @@ export interface ShardStates {
   readonly states: Float32Array;
 }
 
-/** One segment of one shard; arrays are row-major [lanesPerShard, segmentTokens]. */
+/** The segments of one shard in one step; arrays are row-major [lanesPerShard, segmentsPerStep * segmentTokens]. */
 export interface ShardBatch {
   readonly shard: number;
   readonly tokens: Int32Array;
@@ -44,11 +45,11 @@ export interface ComputeCalls {
     request: { readonly engine: EngineChoice; readonly options: EngineOptions; readonly lanesPerShard: number };
     response: { readonly description: EngineDescription; readonly parameters: number };
   };
-  /** Fills `model`, f32 [3, P], with the seed's initial weights and zero moments. */
+  /** Fills `model`, f32 [3, P] or, with an outer momentum, [4, P], with the seed's initial weights and zero moments. */
   initialise: { request: { readonly seed: number; readonly model: Float32Array }; response: null };
-  /** Takes over weights, moments and the states of exactly these shards. */
+  /** Takes over weights, moments, outer momentum if there is one, and the states of exactly these shards. */
   load: { request: { readonly model: Float32Array; readonly states: readonly ShardStates[] }; response: null };
-  /** Writes weights, moments and states into `model` and `states`. */
+  /** Writes weights, moments, outer momentum if there is one, and states into `model` and `states`. */
   save: {
     request: { readonly epoch: number; readonly model: Float32Array; readonly states: readonly ShardStates[] };
     response: null;
@@ -59,13 +60,12 @@ export interface ComputeCalls {
       readonly epoch: number;
       readonly node: ReductionNode;
       readonly batches: readonly ShardBatch[];
-      readonly carrySsm: boolean;
-      readonly carryConv: boolean;
+      readonly rules: SegmentRules;
       readonly into: Float32Array;
     };
     response: { readonly lossSums: readonly number[]; readonly computeMs: number };
   };
-  /** Adds the parts, the same slice of several nodes that make up the whole tree, in tree order; `into` becomes their sum. */
+  /** Adds the parts, the same slice of several nodes that make up `node`, in tree order; `into` becomes their sum. */
   join: { request: JoinParts & { readonly epoch: number }; response: null };
   /** One optimizer step. With `parts`, these are added into `gradientSum` first. */
   apply: {
@@ -77,10 +77,24 @@ export interface ComputeCalls {
     };
     response: { readonly gradientNorm: number; readonly computeMs: number };
   };
+  /** Before the inner steps of a replica: the engine's weights and moments are kept (first replica) or go back to what was kept. */
+  replicaBegin: { request: { readonly epoch: number; readonly isFirst: boolean }; response: null };
+  /** After the inner steps of a replica: `into`, f32 [3, P], becomes how far its weights have gone, and its moments. */
+  replicaEnd: { request: { readonly epoch: number; readonly into: Float32Array }; response: null };
+  /** The outer step from the sum over all replicas, f32 [3, P]. With `parts`, these are added into `sum` first. */
+  outerStep: {
+    request: {
+      readonly epoch: number;
+      readonly sum: Float32Array;
+      readonly parts?: Omit<JoinParts, "into"> | undefined;
+      readonly outer: OuterSettings;
+    };
+    response: null;
+  };
 }
 
 export interface JoinParts {
-  readonly totalShards: number;
+  readonly node: ReductionNode;
   readonly parts: readonly NodeSlice[];
   readonly into: Float32Array;
 }

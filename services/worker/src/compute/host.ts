@@ -9,6 +9,7 @@ import {
   type JoinParts,
   type ShardBatch,
 } from "./calls.js";
+import { OuterStep } from "./outer-step.js";
 import { TreeSum } from "./tree-sum.js";
 
 /** Where engines come from; `@segue/engine` in the product. */
@@ -29,6 +30,7 @@ export class ComputeHost implements Handlers {
   readonly #factory: EngineFactory;
   readonly #fence: Int32Array;
   #engine: Engine | undefined;
+  #outer: OuterStep | undefined;
   #lanesPerShard = 0;
   readonly #statesOfShard = new Map<number, LaneStates>();
   #gradients = new TreeSum();
@@ -46,6 +48,7 @@ export class ComputeHost implements Handlers {
   async open({ engine, options, lanesPerShard }: ComputeCalls["open"]["request"]): Promise<ComputeCalls["open"]["response"]> {
     this.#engine?.close();
     this.#engine = undefined;
+    this.#outer = undefined;
     this.#statesOfShard.clear();
     this.#gradients = new TreeSum();
     this.#slices = new TreeSum();
@@ -62,9 +65,14 @@ export class ComputeHost implements Handlers {
 
   load({ model, states }: ComputeCalls["load"]["request"]): null {
     const engine = this.#open;
-    const { weights, first, second } = threeParts(model);
+    const { weights, first, second, outerMomentum } = modelParts(model, engine.layout.size);
     engine.writeParameters(weights);
     engine.writeMoments(first, second);
+    this.#outer = undefined;
+    if (outerMomentum) {
+      this.#outer = new OuterStep(engine);
+      this.#outer.momentum.set(outerMomentum);
+    }
     for (const laneStates of this.#statesOfShard.values()) engine.freeStates(laneStates);
     this.#statesOfShard.clear();
     for (const { shard, states: values } of states) {
@@ -78,9 +86,10 @@ export class ComputeHost implements Handlers {
   save({ epoch, model, states }: ComputeCalls["save"]["request"]): null {
     this.#refuseVoid(epoch);
     const engine = this.#open;
-    const { weights, first, second } = threeParts(model);
+    const { weights, first, second, outerMomentum } = modelParts(model, engine.layout.size);
     engine.readParameters(weights);
     engine.readMoments(first, second);
+    outerMomentum?.set(required(this.#outer, "outer step").momentum);
     for (const { shard, states: into } of states) engine.readStates(this.#laneStates(shard), into);
     return null;
   }
@@ -110,9 +119,28 @@ export class ComputeHost implements Handlers {
     return { gradientNorm, computeMs: performance.now() - startedMs };
   }
 
-  #join({ totalShards, parts, into }: JoinParts): void {
+  replicaBegin({ epoch, isFirst }: ComputeCalls["replicaBegin"]["request"]): null {
+    this.#refuseVoid(epoch);
+    required(this.#outer, "outer step").begin(isFirst);
+    return null;
+  }
+
+  replicaEnd({ epoch, into }: ComputeCalls["replicaEnd"]["request"]): null {
+    this.#refuseVoid(epoch);
+    required(this.#outer, "outer step").end(into);
+    return null;
+  }
+
+  outerStep({ epoch, sum, parts, outer }: ComputeCalls["outerStep"]["request"]): null {
+    this.#refuseVoid(epoch);
+    if (parts) this.#join({ ...parts, into: sum });
+    required(this.#outer, "outer step").apply(sum, outer);
+    return null;
+  }
+
+  #join({ node, parts, into }: JoinParts): void {
     const sliceOf = new Map(parts.map(({ node, slice }) => [`${node.lo}-${node.hi}`, slice]));
-    const sum = this.#slices.sum({ lo: 0, hi: totalShards }, into, (node) => sliceOf.get(`${node.lo}-${node.hi}`));
+    const sum = this.#slices.sum(node, into, ({ lo, hi }) => sliceOf.get(`${lo}-${hi}`));
     if (sum !== into) into.set(sum);
   }
 
@@ -128,13 +156,11 @@ export class ComputeHost implements Handlers {
     this.#refuseVoid(request.epoch);
     const engine = this.#open;
     const states = this.#laneStates(shard);
-    if (!request.carrySsm) engine.zeroStates(states, "ssm");
-    if (!request.carryConv) engine.zeroStates(states, "conv");
     const batch = required(
       request.batches.find((candidate) => candidate.shard === shard),
-      `segment of shard ${shard}`,
+      `segments of shard ${shard}`,
     );
-    return engine.forwardBackward(segmentBatch(batch, this.#lanesPerShard), states, into);
+    return engine.forwardBackward(segmentBatch(batch, this.#lanesPerShard), states, into, request.rules);
   }
 
   #refuseVoid(epoch: number): void {
@@ -153,10 +179,18 @@ function segmentBatch(batch: ShardBatch, lanes: number): Parameters<Engine["forw
   };
 }
 
-/** Views of f32 [3, P]. */
-function threeParts(model: Float32Array): { weights: Float32Array; first: Float32Array; second: Float32Array } {
-  const size = model.length / 3;
-  return { weights: model.subarray(0, size), first: model.subarray(size, 2 * size), second: model.subarray(2 * size) };
+interface ModelParts {
+  readonly weights: Float32Array;
+  readonly first: Float32Array;
+  readonly second: Float32Array;
+  readonly outerMomentum?: Float32Array;
+}
+
+/** Views of f32 [3, P] or, with an outer momentum, [4, P]. */
+function modelParts(model: Float32Array, size: number): ModelParts {
+  const vector = (index: number): Float32Array => model.subarray(index * size, (index + 1) * size);
+  const parts = { weights: vector(0), first: vector(1), second: vector(2) };
+  return model.length > 3 * size ? { ...parts, outerMomentum: vector(3) } : parts;
 }
 
 function required<T>(value: T | undefined, what: string): T {

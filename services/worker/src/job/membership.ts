@@ -51,3 +51,21 @@ export function membershipOf(join: Pick<Join, "generation" | "members">, workerI
   }
   return { generation: join.generation, totalShards, self, peers: members.filter((member) => member !== self) };
 }
+
+/** The root of the reduction tree. */
+export function wholeTree({ totalShards }: Membership): ReductionNode {
+  return { lo: 0, hi: totalShards };
+}
+
+/** The same members over groups of `shardsPerGroup` neighbouring shards, each held whole, instead of single shards. */
+export function groupMembership(membership: Membership, shardsPerGroup: number): Membership {
+  const totalShards = membership.totalShards / shardsPerGroup;
+  const grouped = (member: MemberPlan): MemberPlan => {
+    const shards = member.shards.filter((shard) => shard % shardsPerGroup === 0).map((shard) => shard / shardsPerGroup);
+    if (shards.length * shardsPerGroup !== member.shards.length) {
+      throw new SegueError("JOIN_INVALID", `member ${member.workerId} holds shards of a replica without its other shards`);
+    }
+    return { ...member, shards, nodes: maximalNodes(shards, totalShards) };
+  };
+  return { ...membership, totalShards, self: grouped(membership.self), peers: membership.peers.map(grouped) };
+}

@@ -1,4 +1,4 @@
-import { laneStateFloats, SegueError, validateJobSpec, type JobSpec } from "@segue/core";
+import { laneStateFloats, modelVectors, shardsPerPlacement, SegueError, validateJobSpec, type JobSpec } from "@segue/core";
 import type { Join, RunRound, Segments, TensorRegistry, Withdraw } from "@segue/protocol";
 import { faultPoint, jobSpecInputFromProto, type Logger, type Security } from "@segue/runtime";
 import type { AttachMessage } from "../attach/attach-message.js";
@@ -8,12 +8,13 @@ import { Peers } from "../tensors/peers.js";
 import type { PullCounter } from "../tensors/pull-counter.js";
 import { Exchange, type PullCounts } from "./exchange.js";
 import { digestOf } from "./digest.js";
-import { membershipOf, type Membership } from "./membership.js";
+import { groupMembership, membershipOf, type Membership } from "./membership.js";
 import { PeerFailure } from "./peer-failure.js";
 import { refs } from "./refs.js";
+import { ReplicaSteps } from "./replica-steps.js";
 import { stepSegments, type StepSegments } from "./segments.js";
 import { shardStates, Snapshots } from "./snapshots.js";
-import { StepRunner, type StepOutcome } from "./steps.js";
+import { StepRunner, type RoundRunner, type StepOutcome } from "./steps.js";
 import { syncToStep } from "./sync.js";
 
 /** What a replica needs of its worker. */
@@ -48,7 +49,7 @@ interface Attempt {
   phase: "joining" | "ready" | "running";
   /** Optimizer steps the engine has applied, at the last round boundary. */
   step: number;
-  work?: { readonly exchange: Exchange; readonly steps: StepRunner };
+  work?: { readonly exchange: Exchange; readonly steps: RoundRunner };
 }
 
 interface FinishedRound {
@@ -166,13 +167,20 @@ export class JobReplica {
     const { compute, snapshots, parameters, detail } = engine;
     const peers = this.#peers;
     peers.retain([...membership.peers.map(({ address }) => address), join.weightsAddress, join.statesAddress]);
-    await syncToStep({ join, seed: spec.seed, membership, compute, snapshots, peers, signal: abort.signal });
+    await syncToStep({ join, seed: spec.seed, parameters, membership, compute, snapshots, peers, signal: abort.signal });
     const { signal } = abort;
     const { epoch, segments, step: firstStep } = attempt;
     const { registry } = this.#host;
-    const exchange = new Exchange({ jobId: this.#jobId, membership, vectorFloats: parameters, registry, peers, signal }, firstStep);
+    const isDiloco = spec.sync.mode === "diloco";
+    // Under diloco the exchange is over replicas and counts outer steps; weights and moments travel.
+    const group = isDiloco ? groupMembership(membership, shardsPerPlacement(spec)) : membership;
+    const exchange = new Exchange(
+      { jobId: this.#jobId, membership: group, vectorFloats: isDiloco ? 3 * parameters : parameters, registry, peers, signal },
+      isDiloco ? firstStep / spec.sync.innerSteps : firstStep,
+    );
     const onStep = (step: number): void => void (this.#computingStep = step);
-    const steps = new StepRunner({ spec, membership, compute, exchange, epoch, segments, signal, onStep });
+    const common = { spec, membership: group, compute, exchange, epoch, segments, signal, onStep };
+    const steps = isDiloco ? new ReplicaSteps({ ...common, parameters }) : new StepRunner(common);
     attempt.work = { exchange, steps };
     attempt.phase = "ready";
     const { generation, step } = attempt;
@@ -235,7 +243,12 @@ export class JobReplica {
         options: { model: spec.model, precision: spec.train.precision, threads },
         lanesPerShard: spec.batch.lanesPerShard,
       });
-      const sizes = { parameters, lanesPerShard: spec.batch.lanesPerShard, laneStateFloats: laneStateFloats(spec.model) };
+      const sizes = {
+        parameters,
+        vectors: modelVectors(spec),
+        lanesPerShard: spec.batch.lanesPerShard,
+        laneStateFloats: laneStateFloats(spec.model),
+      };
       // Snapshots outlive a crash of the engine.
       const snapshots = this.#engine?.snapshots ?? new Snapshots(registry, pulls, { jobId: this.#jobId, ...sizes });
       this.#engine = { compute, snapshots, detail: description.detail, parameters };

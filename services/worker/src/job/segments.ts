@@ -17,6 +17,13 @@ export function stepSegments(message: Segments, spec: JobSpec): StepSegments {
   return { totalWeight: message.totalWeight, batches: message.shards.map((segment) => shardBatch(segment, entries)) };
 }
 
+/** Sum of the label weights of a step over the given shards. */
+export function weightOf(batches: readonly ShardBatch[]): number {
+  return batches.reduce((sum, { labels, weights }) => {
+    return sum + (weights ? weights.reduce((total, weight) => total + weight, 0) : labels.length);
+  }, 0);
+}
+
 function shardBatch(segment: ShardSegment, entries: number): ShardBatch {
   const own = (name: string, bytes: Uint8Array, size: number): ArrayBuffer => {
     if (bytes.byteLength !== entries * size) {

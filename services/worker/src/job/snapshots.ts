@@ -7,7 +7,7 @@ import { refs } from "./refs.js";
 /** Weights, optimizer and lane states at one step, in shared memory. */
 export interface Snapshot {
   readonly step: number;
-  /** Weights, first and second moments, f32 [3, P]. */
+  /** Weights, first and second moments, under diloco the outer momentum; f32 [vectors, P]. */
   readonly model: Float32Array;
   /** Lane states of the shards that are or were placed here at this step. */
   readonly states: ReadonlyMap<number, Float32Array>;
@@ -18,6 +18,7 @@ export interface Snapshot {
 export interface SnapshotSizes {
   readonly jobId: string;
   readonly parameters: number;
+  readonly vectors: number;
   readonly lanesPerShard: number;
   readonly laneStateFloats: number;
 }
@@ -49,7 +50,7 @@ export class Snapshots {
   }
 
   modelBuffer(): Float32Array {
-    return this.#buffer(3 * this.#sizes.parameters);
+    return this.#buffer(this.#sizes.vectors * this.#sizes.parameters);
   }
 
   statesBuffer(): Float32Array {
@@ -58,12 +59,12 @@ export class Snapshots {
 
   /** Keeps and publishes a snapshot; from here on its arrays must not change. Replaces one of the same step. */
   add(snapshot: Snapshot): void {
-    const { jobId, parameters, lanesPerShard, laneStateFloats } = this.#sizes;
+    const { jobId, parameters, vectors, lanesPerShard, laneStateFloats } = this.#sizes;
     const { step, model, states } = snapshot;
     const replaced = this.#snapshots.get(step);
     if (replaced) this.#drop(replaced, snapshot);
     this.#snapshots.set(step, snapshot);
-    this.#registry.publish(refs.model(jobId, step), { dtype: "f32", shape: [3, parameters], data: bytesOf(model) });
+    this.#registry.publish(refs.model(jobId, step), { dtype: "f32", shape: [vectors, parameters], data: bytesOf(model) });
     for (const [shard, values] of states) {
       const shape = [lanesPerShard, laneStateFloats];
       this.#registry.publish(refs.states(jobId, step, shard), { dtype: "f32", shape, data: bytesOf(values) });

@@ -2,7 +2,7 @@ import { learningRateAt, SegueError, type JobSpec } from "@segue/core";
 import { faultPoint } from "@segue/runtime";
 import type { ComputeThread } from "../compute/compute-thread.js";
 import type { Exchange } from "./exchange.js";
-import type { Membership } from "./membership.js";
+import { wholeTree, type Membership } from "./membership.js";
 import type { StepSegments } from "./segments.js";
 
 /** What is reported of one step. */
@@ -15,6 +15,20 @@ export interface StepOutcome {
   readonly computeMs: number;
   /** From the last gradient computed here to the last sum arrived. */
   readonly exchangeMs: number;
+}
+
+/** Runs the rounds of one generation. */
+export interface RoundRunner {
+  /**
+   * Runs `steps` steps from `firstStep` on.
+   * @throws SegueError of the engine, SEGMENTS_MISSING, VOID after the fence was raised; PeerFailure
+   */
+  run(firstStep: number, steps: number): Promise<StepOutcome[]>;
+  /**
+   * Begins the first step of a round that has not been asked for yet, if its segments are here: a round has at least one step, so only a
+   * change of membership can make it void, and then the engine is loaded anew. What fails shows when the step is run.
+   */
+  beginEarly(step: number): void;
 }
 
 export interface StepRunnerOptions {
@@ -48,7 +62,7 @@ interface Computed {
  * Runs the steps of one generation. The optimizer step of one step and the gradients of the next are queued at the compute thread
  * together, so that it does not wait for this thread.
  */
-export class StepRunner {
+export class StepRunner implements RoundRunner {
   readonly #options: StepRunnerOptions;
   /** Steps begun and not yet part of a finished run. */
   readonly #started = new Map<number, StartedStep>();
@@ -57,10 +71,6 @@ export class StepRunner {
     this.#options = options;
   }
 
-  /**
-   * Runs `steps` steps from `firstStep` on.
-   * @throws SegueError of the engine, SEGMENTS_MISSING, VOID after the fence was raised; PeerFailure
-   */
   async run(firstStep: number, steps: number): Promise<StepOutcome[]> {
     const outcomes: Promise<StepOutcome>[] = [];
     for (let step = firstStep; step < firstStep + steps; step++) {
@@ -73,10 +83,6 @@ export class StepRunner {
     return Promise.all(outcomes);
   }
 
-  /**
-   * Begins the first step of a round that has not been asked for yet, if its segments are here: a round has at least one step, so only a
-   * change of membership can make it void, and then the engine is loaded anew. What fails shows when the step is run.
-   */
   beginEarly(step: number): void {
     if (this.#options.segments.has(step)) this.#step(step);
   }
@@ -97,8 +103,7 @@ export class StepRunner {
     onStep(step);
     const work = segments.get(step);
     if (!work) {
-      const missing = new SegueError("SEGMENTS_MISSING", `no segments came for step ${step}`, { status: "FAILED_PRECONDITION" });
-      const failed = Promise.reject<never>(missing);
+      const failed = Promise.reject<never>(segmentsMissing(step));
       return { queued: failed, outcome: failed };
     }
     if (membership.peers.length === 0) return { queued: Promise.resolve(), outcome: this.#soleStep(step, work) };
@@ -131,8 +136,8 @@ export class StepRunner {
     signal.throwIfAborted();
     await faultPoint("worker.nodesGathered", step);
     if (!exchange.addsWhole) {
-      const { totalShards } = membership;
-      await compute.call("join", { epoch, totalShards, parts: exchange.parts(step), into: exchange.ownTotal(step) });
+      const node = wholeTree(membership);
+      await compute.call("join", { epoch, node, parts: exchange.parts(step), into: exchange.ownTotal(step) });
       signal.throwIfAborted();
       exchange.publishSum(step);
       await faultPoint("worker.sumPublished", step);
@@ -148,18 +153,17 @@ export class StepRunner {
     const { compute, epoch, exchange, membership, spec } = this.#options;
     const node = membership.self.nodes[index];
     if (!node) throw new RangeError(`this member has no node ${index}`);
-    const { carrySsm, carryConv } = spec.tbptt;
     const batches = work.batches.filter(({ shard }) => shard >= node.lo && shard < node.hi);
-    return compute.call("gradient", { epoch, node, batches, carrySsm, carryConv, into: exchange.node(step, index) });
+    return compute.call("gradient", { epoch, node, batches, rules: spec.tbptt, into: exchange.node(step, index) });
   }
 
   async #apply(step: number, work: StepSegments, computed: Promise<readonly Computed[]>, exchangeMs: number): Promise<StepOutcome> {
     const { compute, epoch, exchange, membership, spec } = this.#options;
     const { optimizer, schedule, train } = spec;
-    const { peers, totalShards } = membership;
     const learningRate = learningRateAt(step, train.steps, optimizer, schedule);
     const adamw = { optimizer, learningRate, step: step + 1, totalWeight: work.totalWeight };
-    const parts = peers.length > 0 && exchange.addsWhole ? { totalShards, parts: exchange.parts(step) } : undefined;
+    const isShared = membership.peers.length > 0;
+    const parts = isShared && exchange.addsWhole ? { node: wholeTree(membership), parts: exchange.parts(step) } : undefined;
     const applied = compute.call("apply", { epoch, gradientSum: exchange.total(step), parts, adamw });
     const [nodes, { gradientNorm, computeMs }] = await Promise.all([computed, applied]);
     return {
@@ -171,4 +175,8 @@ export class StepRunner {
       exchangeMs,
     };
   }
+}
+
+export function segmentsMissing(step: number): SegueError {
+  return new SegueError("SEGMENTS_MISSING", `no segments came for step ${step}`, { status: "FAILED_PRECONDITION" });
 }

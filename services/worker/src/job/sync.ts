@@ -15,6 +15,7 @@ const PATIENCE_MS = 10_000;
 export interface SyncOptions {
   readonly join: Join;
   readonly seed: number;
+  readonly parameters: number;
   readonly membership: Membership;
   readonly compute: ComputeThread;
   readonly snapshots: Snapshots;
@@ -43,7 +44,7 @@ export async function syncToStep(options: SyncOptions): Promise<void> {
       states.set(shard, values);
     }),
   );
-  const digest = own?.digest ?? (await digestOf(model.subarray(0, model.length / 3), signal));
+  const digest = own?.digest ?? (await digestOf(model.subarray(0, options.parameters), signal));
   signal.throwIfAborted();
   if (weightsDigest !== "" && digest !== weightsDigest) {
     const message = `the weights of step ${step} have digest ${digest}, not ${weightsDigest}`;

@@ -145,7 +145,7 @@ export function startWorker(
   });
 }
 
-export function tinySpec(shards: number, tbptt: object = {}): JobSpec {
+export function tinySpec(shards: number, tbptt: object = {}, rest: object = {}): JobSpec {
   return validateJobSpec({
     name: "tiny",
     seed: 7,
@@ -155,6 +155,7 @@ export function tinySpec(shards: number, tbptt: object = {}): JobSpec {
     tbptt: { segmentTokens: 16, ...tbptt },
     batch: { shards, lanesPerShard: 2 },
     train: { steps: 20 },
+    ...rest,
   }).spec;
 }
 
@@ -188,10 +189,14 @@ export function sendRound(
   steps: number,
   mark?: { readonly step: number; readonly token: number },
 ): void {
+  const all = placed.flatMap(([, shards]) => shards);
   for (const [stream, shards] of placed) {
     for (let step = firstStep; step < firstStep + steps; step++) {
       const segments = shards.map((shard) => segment(spec, step, shard, mark?.step === step ? mark.token : undefined));
-      stream.send({ case: "segments", value: { jobId: JOB, generation, step, totalWeight: 1 + step, shards: segments } });
+      stream.send({
+        case: "segments",
+        value: { jobId: JOB, generation, step, totalWeight: weightOf(spec, step, all), shards: segments },
+      });
     }
     stream.send({ case: "runRound", value: { jobId: JOB, generation, firstStep, steps } });
   }
@@ -203,6 +208,12 @@ export async function runRound(generation: Generation, firstStep: number, steps:
   const done = await Promise.all(generation.placed.map(([stream]) => stream.next("roundDone")));
   assert.equal(new Set(done.map((report) => report.weightsDigest)).size, 1, "all members have the same weights");
   return done;
+}
+
+/** Sum of the label weights of a step. */
+function weightOf(spec: JobSpec, step: number, shards: readonly number[]): number {
+  const weights = shards.map((shard) => new Float32Array(segment(spec, step, shard, undefined).weights.buffer));
+  return weights.flatMap((values) => [...values]).reduce((sum, weight) => sum + weight, 0);
 }
 
 function segment(spec: JobSpec, step: number, shard: number, firstToken: number | undefined) {
