@@ -9,6 +9,13 @@ __device__ __forceinline__ u32 pack_bf16(float low, float high) {
   return r;
 }
 
+// 2 to the power of x.
+__device__ __forceinline__ float fast_exp2(float x) {
+  float r;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
+
 // c [16, 8] += a [16, 16] b [16, 8]; b is held by columns.
 __device__ __forceinline__ void mma_16x8x16(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
   asm volatile(

@@ -1,10 +1,11 @@
 import type { BufferKind, Device } from "../devices/device.js";
+import { ChunkScan } from "./chunk-scan.js";
 import { CublasLt, WORKSPACE_BYTES, type Element } from "./cublaslt.js";
 import { sliceOf, type CudaFloats, type CudaInts } from "./floats.js";
 import { CudaOperations } from "./operations.js";
 import { Optimizer } from "./optimizer.js";
 import { CudaRuntime } from "./runtime.js";
-import { SerialScan } from "./scan.js";
+import { SerialScan } from "./serial-scan.js";
 import { Scratch } from "./scratch.js";
 
 export type CudaDevice = Device<CudaFloats, CudaInts> & { readonly runtime: CudaRuntime };
@@ -28,6 +29,7 @@ export function openCudaDevice(precision: Element, ordinal = 0, env: NodeJS.Proc
 function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element): CudaDevice {
   const scratch = new Scratch(runtime);
   const operations = new CudaOperations(runtime, blas, scratch, precision);
+  const chunked = new ChunkScan(operations, scratch);
   const serial = new SerialScan(operations, scratch);
   const optimizer = new Optimizer(operations, scratch);
   const { gpu, compiler } = runtime;
@@ -77,8 +79,8 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element): Cud
     convBackward: (args) => operations.convBackward(args),
     timeSteps: (args) => operations.timeSteps(args),
     timeStepsBackward: (args) => operations.timeStepsBackward(args),
-    scan: (args) => serial.scan(args),
-    scanBackward: (args) => serial.scanBackward(args),
+    scan: (args) => (chunked.takes(args) ? chunked : serial).scan(args),
+    scanBackward: (args) => (chunked.takes(args) ? chunked : serial).scanBackward(args),
     gatedNorm: (args) => operations.gatedNorm(args),
     gatedNormBackward: (args) => operations.gatedNormBackward(args),
     headLoss: (args) => operations.headLoss(args),

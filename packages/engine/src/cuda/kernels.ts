@@ -34,6 +34,10 @@ export const KERNELS = {
   scan_serial_dx: { source: "scan-serial.cu", parameters: "iiippppppplppp" },
   scan_serial_db: { source: "scan-serial.cu", parameters: "iiipppppplppppp" },
   scan_serial_sum_heads: { source: "scan-serial.cu", parameters: "iippp" },
+  scan_decays: { source: "scan-chunks.cu", parameters: "iiippppp" },
+  scan_states: { source: "scan-chunks.cu", parameters: "iiiippppplplplp" },
+  scan_outputs: { source: "scan-chunks.cu", parameters: "iiiipppppp" },
+  scan_gradients: { source: "scan-chunks.cu", parameters: "iiiipppppppppppp" },
 } as const satisfies Record<string, { source: string; parameters: string }>;
 
 export type KernelName = keyof typeof KERNELS;

@@ -1,0 +1,138 @@
+import type { ScanArgs, ScanBackwardArgs, ScanShape, Segment } from "../devices/device.js";
+import type { Address } from "./driver.js";
+import type { CudaFloats, CudaInts } from "./floats.js";
+import type { CudaOperations } from "./operations.js";
+import type { Scratch } from "./scratch.js";
+
+type F = CudaFloats;
+type I = CudaInts;
+
+/** Tokens per chunk: `kChunk` in `cuda/scan-chunks.cu`. What the model calls its chunk is another device's affair. */
+const CHUNK = 64;
+const TILE = 16;
+const PADDING = 8;
+const BF16_BYTES = 2;
+/** Blocks that keep a large GPU busy. */
+const ENOUGH_BLOCKS = 264;
+/** The gradients of B and C of a chunk fill the registers. */
+const MOST_STATE = 128;
+
+/** Bytes of shared memory, as the structs in `cuda/scan-chunks.cu` have them. */
+const sharedBytes = {
+  states: (rows: number, n: number): number => 2 * CHUNK * (rows + n + 2 * PADDING) * BF16_BYTES + 4 * (4 + 2 + 1) * CHUNK,
+  outputs: (p: number, n: number): number => {
+    const first = 2 * CHUNK * (n + PADDING);
+    const then = 2 * (CHUNK * (p + PADDING) + p * (n + PADDING));
+    return Math.max(first, then) * BF16_BYTES + 4 * (4 + 1) * CHUNK;
+  },
+  gradients: (p: number, n: number): number => {
+    const halves = 2 * CHUNK * (n + PADDING) + 4 * (CHUNK * (p + PADDING) + p * (n + PADDING)) + CHUNK * (CHUNK + PADDING);
+    return halves * BF16_BYTES + 4 * ((4 + 1 + 8) * CHUNK + 8);
+  },
+};
+
+interface Prepared {
+  readonly chunks: number;
+  readonly decays: Address;
+  readonly starts: Address;
+  readonly states: Address;
+  readonly defines: Readonly<Record<string, number>>;
+}
+
+/** The scan on tensor cores, bf16 factors and float32 sums. Of the chunk states it keeps the first. */
+export class ChunkScan {
+  readonly #operations: CudaOperations;
+  readonly #scratch: Scratch;
+
+  constructor(operations: CudaOperations, scratch: Scratch) {
+    this.#operations = operations;
+    this.#scratch = scratch;
+  }
+
+  /** Whether the kernels can be built for this shape on this GPU. */
+  takes({ headDim, dState }: ScanShape): boolean {
+    const { precision, runtime } = this.#operations;
+    return (
+      precision === "bf16" &&
+      headDim % TILE === 0 &&
+      dState % TILE === 0 &&
+      dState <= MOST_STATE &&
+      sharedBytes.gradients(headDim, dState) <= runtime.gpu.sharedBytesPerBlock
+    );
+  }
+
+  scan(args: ScanArgs<F, I>): void {
+    const { lanes, tokens, heads, headDim, dState, groups, state, chunkStates_BKHPN, y_RI } = args;
+    const o = this.#operations;
+    const prepared = this.#prepare(args);
+    const { chunks, decays, starts, states, defines } = prepared;
+    const laneFloats = heads * headDim * dState;
+    const first = [state.data.f32, state.stride];
+    this.#passStates(args, prepared, 0, [...first, ...first, chunkStates_BKHPN.f32, laneFloats, states]);
+    o.launch(
+      "scan_outputs",
+      { grid: [chunks, lanes, groups], block: [128], sharedBytes: sharedBytes.outputs(headDim, dState), defines },
+      ...[tokens, heads, groups, chunks, decays, starts, args.xBC_RC.bf16, args.skip_H.f32, states, y_RI.bf16],
+    );
+  }
+
+  scanBackward(args: ScanBackwardArgs<F, I>): void {
+    const { lanes, tokens, heads, headDim, dState, groups, chunkStates_BKHPN, dALog_H, dSkip_H, stateGradient } = args;
+    const o = this.#operations;
+    const prepared = this.#prepare(args);
+    const { chunks, decays, starts, states, defines } = prepared;
+    const laneFloats = heads * headDim * dState;
+    const dStates = this.#scratch.take("state gradients", BF16_BYTES * lanes * chunks * laneFloats);
+    const sums = lanes * chunks * heads;
+    const partial = this.#scratch.take("partial", 4 * 2 * sums);
+    const gradient = stateGradient ? [stateGradient.data.f32, stateGradient.stride] : [0, 0];
+    // The states before every chunk once more: keeping them would take more memory than all else.
+    this.#passStates(args, prepared, 0, [chunkStates_BKHPN.f32, laneFloats, 0, 0, 0, 0, states]);
+    this.#passStates(args, prepared, args.dY_RI.bf16, [...gradient, ...gradient, 0, 0, dStates]);
+    o.launch(
+      "scan_gradients",
+      { grid: [chunks, lanes, groups], block: [256], sharedBytes: sharedBytes.gradients(headDim, dState), defines },
+      ...[tokens, heads, groups, chunks, decays, starts, args.xBC_RC.bf16, args.aLog_H.f32, args.skip_H.f32, states, dStates],
+      ...[args.dY_RI.bf16, args.dXBC_RC.bf16, args.dDt_RH.f32, partial, partial + 4 * sums],
+    );
+    o.columnSums(lanes * chunks, heads, heads, partial, dALog_H.f32);
+    o.columnSums(lanes * chunks, heads, heads, partial + 4 * sums, dSkip_H.f32);
+  }
+
+  #prepare(args: Segment<I> & ScanShape & { readonly dt_RH: F; readonly aLog_H: F }): Prepared {
+    const { lanes, tokens, heads, headDim, dState } = args;
+    const o = this.#operations;
+    const chunks = Math.ceil(tokens / CHUNK);
+    const units = lanes * chunks;
+    const decays = this.#scratch.take("decays", 4 * CHUNK * units * (2 * heads + 1));
+    const starts = decays + 4 * CHUNK * units * 2 * heads;
+    const states = this.#scratch.take("states", BF16_BYTES * units * heads * headDim * dState);
+    const defines = { HEAD_DIM: headDim, STATE: dState, ROWS: rowsOfBlock(headDim, lanes * heads) };
+    o.launch(
+      "scan_decays",
+      { grid: [chunks, lanes], block: [256], defines },
+      ...[tokens, heads, chunks, args.resets_R?.address ?? 0, args.dt_RH.f32, args.aLog_H.f32, decays, starts],
+    );
+    return { chunks, decays, starts, states, defines };
+  }
+
+  #passStates(
+    { lanes, tokens, heads, headDim, dState, groups, xBC_RC }: Segment<I> & ScanShape & { readonly xBC_RC: F },
+    { chunks, decays, starts, defines }: Prepared,
+    dY: Address,
+    ends: readonly number[],
+  ): void {
+    const rows = defines.ROWS!;
+    this.#operations.launch(
+      "scan_states",
+      { grid: [heads, lanes, headDim / rows], block: [2 * rows], sharedBytes: sharedBytes.states(rows, dState), defines },
+      ...[tokens, heads, groups, chunks, decays, starts, xBC_RC.bf16, dY, ...ends],
+    );
+  }
+}
+
+/** Rows of a head's state that one block takes: fewer where that gives the GPU more to do at once. */
+function rowsOfBlock(headDim: number, heads: number): number {
+  const sizes = [64, 48, 32, 16].filter((rows) => headDim % rows === 0);
+  return sizes.find((rows) => (heads * headDim) / rows >= ENOUGH_BLOCKS) ?? sizes.find((rows) => rows <= 32) ?? TILE;
+}
