@@ -23,8 +23,12 @@ export interface FakeWorkerOptions {
   readonly stepMs?: number;
   /** Time it takes to begin to serve weights and moments. */
   readonly modelMs?: number;
-  /** Spoils this worker's weights, so that digests differ. */
-  readonly wrong?: boolean;
+  /** Spoils this worker's weights in steps for which it is true, so that digests differ. */
+  readonly wrong?: (step: number) => boolean;
+  /** What it says a step took it to compute. */
+  readonly computeMs?: number;
+  /** Loss sum of every shard at a step, in place of the right one. */
+  readonly lossSum?: (step: number) => number | undefined;
   readonly engines?: string[];
   /** Told before every step. */
   readonly onStep?: (step: number) => void;
@@ -143,7 +147,7 @@ export async function startFakeWorker(options: FakeWorkerOptions) {
         const total = new Int32Array(tokens.slice().buffer).reduce((a, b) => a + b, 0);
         for (let i = 0; i < state.length; i++) state[i] = Math.fround((state[i]! * 3 + total) % 1009);
         for (let i = 0; i < size; i++) sum[i]! += (total + state[i % state.length]! + i) % 101;
-        shardLossSums.push(total);
+        shardLossSums.push(options.lossSum?.(step) ?? total);
       }
       const node = (shards: readonly number[]): string =>
         `job/${jobId}/gen/${generation}/step/${step}/node/${shards[0]}-${shards.at(-1)! + 1}`;
@@ -161,13 +165,14 @@ export async function startFakeWorker(options: FakeWorkerOptions) {
         for (let i = 0; i < size; i++) sum[i]! += part[i]!;
       }
       if (!isCurrent(generation)) return;
+      const isWrong = options.wrong?.(step) ?? false;
       for (let i = 0; i < size; i++) {
         const { model } = replica;
-        model[i] = Math.fround(model[i]! * 0.5 + sum[i]! + (options.wrong ? 1 : 0));
+        model[i] = Math.fround(model[i]! * 0.5 + sum[i]! + (isWrong ? 1 : 0));
         model[size + i] = Math.fround(model[size + i]! * 0.25 + sum[i]!);
         model[2 * size + i] = sum[i]!;
       }
-      results.push({ step, shardLossSums, gradientNorm: 1, learningRate: 0.1, computeMs: 1, exchangeMs: 1 });
+      results.push({ step, shardLossSums, gradientNorm: 1, learningRate: 0.1, computeMs: options.computeMs ?? 1, exchangeMs: 1 });
     }
     offer(firstStep + steps, replica);
     const weightsDigest = createHash("sha256")
@@ -232,6 +237,10 @@ export async function startFakeWorker(options: FakeWorkerOptions) {
   const over = receive().catch(() => undefined);
   return {
     log,
+    /** As the coordinator calls it. */
+    get id(): string {
+      return id;
+    },
     drain: () => send({ case: "draining", value: { reason: "test" } }),
     /** Falls silent without ending its stream. */
     mute: () => clearInterval(beat),
