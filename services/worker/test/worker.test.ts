@@ -84,6 +84,13 @@ describe("worker", function () {
     assert.ok(alone.losses.every(([, loss]) => Number.isFinite(loss) && loss > 0));
   });
 
+  it("goes through the segments of a step by the spec's rules, the same on one worker and on two", async () => {
+    const full = await train([[0, 1, 2]], { segmentsPerStep: 3, gradient: "full" });
+    assert.deepEqual(await train([[0], [1, 2]], { segmentsPerStep: 3, gradient: "full" }), full);
+    const truncated = await train([[0, 1], [2]], { segmentsPerStep: 3 });
+    assert.notEqual(truncated.digest, full.digest);
+  });
+
   it("starts every segment from zero states when the carry is switched off", async () => {
     const carried = await train([[0, 1]]);
     const zeroed = await train([[1], [0]], { carrySsm: false, carryConv: false });

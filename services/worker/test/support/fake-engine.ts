@@ -1,5 +1,5 @@
 import { laneStateFloats, parameterLayout, randomStream, SegueError, type ModelSpec } from "@segue/core";
-import type { AdamWStep, Engine, EngineOptions, LaneStates, SegmentBatch } from "@segue/engine";
+import type { AdamWStep, Engine, EngineOptions, LaneStates, SegmentBatch, SegmentRules } from "@segue/engine";
 import { serveCompute } from "../../src/compute/serve.js";
 import { BROKEN_TOKEN, CRASH_TOKEN, SLOW_TOKEN } from "./tokens.js";
 
@@ -8,7 +8,7 @@ interface FakeStates extends LaneStates {
 }
 
 /**
- * Arithmetic without meaning that depends on everything a step depends on: weights, tokens, labels, weights of labels, resets and states.
+ * Arithmetic without meaning that depends on everything a step depends on: weights, tokens, labels, weights of labels, resets, states and rules.
  * Its float32 sums differ when they are added in another order.
  */
 class FakeEngine implements Engine {
@@ -59,24 +59,29 @@ class FakeEngine implements Engine {
     states.values.set(from);
   }
 
-  forwardBackward(batch: SegmentBatch, states: FakeStates, gradient: Float32Array): number {
-    const { tokens_BT, labels_BT, weights_BT, resets_BT } = batch;
+  forwardBackward(batch: SegmentBatch, states: FakeStates, gradient: Float32Array, rules?: SegmentRules): number {
+    const { tokens, tokens_BT, labels_BT, weights_BT, resets_BT } = batch;
     if (tokens_BT.includes(BROKEN_TOKEN)) throw new SegueError("ENGINE_OUT_OF_MEMORY", "no room for the segment");
     if (tokens_BT.includes(CRASH_TOKEN)) process.exit(9);
     if (tokens_BT.includes(SLOW_TOKEN)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 40);
     const { values } = states;
     let loss = 0;
     gradient.fill(0);
+    const reach = rules?.gradient === "full" ? 1.5 : 1;
     for (let t = 0; t < tokens_BT.length; t++) {
       const weight = weights_BT?.[t] ?? 1;
       const x = Math.fround(Math.sin(tokens_BT[t]! * 12.9898 + t) * 1.7);
       const at = (t * 7) % values.length;
+      if (rules && (t % tokens) % rules.segmentTokens === 0) {
+        if (!rules.carrySsm) this.zeroStates(states, "ssm");
+        if (!rules.carryConv) this.zeroStates(states, "conv");
+      }
       if (resets_BT?.[t]) values.fill(0);
       values[at] = values[at]! * 0.9 + x + this.#weights[t % this.#weights.length]!;
       const error = values[at] - labels_BT[t]! / 64;
       loss += weight * error * error;
       for (let i = t % 5; i < gradient.length; i += 5)
-        gradient[i] = gradient[i]! + weight * error * (this.#weights[i]! + x / (i + 1));
+        gradient[i] = gradient[i]! + reach * weight * error * (this.#weights[i]! + x / (i + 1));
     }
     return loss;
   }
