@@ -1,7 +1,7 @@
 /**
  * What a coordinator bears: simulated workers (real connections and messages, no engine) on one job of many shards and tiny segments.
  *
- *     npm run bench:scale -- [--workers 10,100,1000] [--shards 1000] [--seconds 60] [--rate 6000] [--processes 4] [--verbose]
+ *     npm run bench:scale -- [--workers 10,100,1000] [--shards 1000] [--seconds 60] [--rate 6000] [--processes 2] [--verbose]
  *
  * A simulated step takes as long as makes `rate` assignments a second in all, 0: no time; an assignment is one segment of one shard; each is received, checked and answered for. Needs `npm run build` and Linux (/proc).
  */
@@ -14,7 +14,7 @@ const { values: options } = parseArgs({
     shards: { type: "string", default: "1000" },
     seconds: { type: "string", default: "60" },
     rate: { type: "string", default: "6000" },
-    processes: { type: "string", default: "4" },
+    processes: { type: "string", default: "2" },
     verbose: { type: "boolean", default: false },
   },
 });

@@ -5,6 +5,8 @@ import { createLogger, startGrpcServer } from "@segue/runtime";
 import type { ProcessReport, ProcessSettings } from "./fleet.js";
 import { SimulatedWorker } from "./simulated-worker.js";
 
+const GROUP = 50;
+
 const settings = JSON.parse(process.argv[2] ?? "{}") as ProcessSettings;
 const states = zeroStates(settings.spec);
 let pulls = 0;
@@ -18,8 +20,12 @@ const workers = settings.names.map(
   (name) =>
     new SimulatedWorker({ name, coordinator: settings.coordinator, tensorsAddress: server.address, stepMs: settings.stepMs }),
 );
-for (const worker of workers) void worker.run();
-await Promise.all(workers.map(({ attached }) => attached));
+// In small groups: thousands of connections made in one go would hold up the heartbeats of those that have one.
+for (let first = 0; first < workers.length; first += GROUP) {
+  const group = workers.slice(first, first + GROUP);
+  for (const worker of group) worker.attach();
+  await Promise.all(group.map(({ attached }) => attached));
+}
 process.send?.("attached");
 
 process.on("message", () => process.send?.(report()));

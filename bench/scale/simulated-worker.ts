@@ -1,10 +1,10 @@
 import { createHash, type Hash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parameterLayout, validateJobSpec } from "@segue/core";
-import { Workers, type AttachResponse, type Join, type RunRound, type Segments } from "@segue/protocol";
-import { connectClient, jobSpecInputFromProto } from "@segue/runtime";
+import { AttachRequestSchema, create, type AttachResponse, type Join, type RunRound, type Segments } from "@segue/protocol";
+import { jobSpecInputFromProto } from "@segue/runtime";
 import type { AttachMessage } from "../../services/worker/src/attach/attach-message.js";
-import { Outbox } from "../../services/worker/src/attach/outbox.js";
+import { openAttachStream, type AttachStream } from "./attach-stream.js";
 
 export interface SimulatedWorkerOptions {
   readonly name: string;
@@ -53,7 +53,7 @@ export class SimulatedWorker {
   /** Resolves when the coordinator has welcomed it. */
   readonly attached: Promise<void>;
   readonly #options: SimulatedWorkerOptions;
-  readonly #outbox = new Outbox<{ readonly message: AttachMessage }>();
+  #stream: AttachStream | undefined;
   #welcomed: () => void = () => undefined;
   #workerId = "";
   #heartbeatMs = 0;
@@ -67,23 +67,18 @@ export class SimulatedWorker {
     this.attached = new Promise((resolve) => (this.#welcomed = resolve));
   }
 
-  /** Attaches; ends with the stream. Whatever ends it but {@link close} is a fault. */
-  async run(): Promise<void> {
+  /** Opens the stream. Whatever ends it but {@link close} is a fault. */
+  attach(): void {
     const { name, coordinator, tensorsAddress } = this.#options;
-    const client = connectClient(Workers, coordinator);
+    this.#stream = openAttachStream(coordinator);
+    const { call } = this.#stream;
+    call.on("data", (response: AttachResponse) => {
+      this.tally.received++;
+      this.#handle(response.message);
+    });
+    call.on("end", () => this.#ended("the coordinator ended the stream"));
+    call.on("error", (error) => this.#ended(error.message));
     this.#send({ case: "hello", value: { name, tensorsAddress, engines: ["cpu"], device: "simulated", threads: 1 } });
-    try {
-      for await (const { message } of client.attach(this.#outbox)) {
-        this.tally.received++;
-        this.#handle(message);
-      }
-      if (!this.#closed) this.tally.faults.push(`${name}: the coordinator ended the stream`);
-    } catch (error) {
-      if (!this.#closed) this.tally.faults.push(`${name}: ${String(error)}`);
-    } finally {
-      this.close();
-      client.close();
-    }
   }
 
   /** Of the shards it has in the present generation. */
@@ -96,7 +91,15 @@ export class SimulatedWorker {
   close(): void {
     this.#closed = true;
     clearInterval(this.#heartbeats);
-    this.#outbox.end();
+    this.#stream?.close();
+  }
+
+  #ended(why: string): void {
+    if (this.#closed) return;
+    this.#fault(why);
+    this.close();
+    // Whoever waits for it is told by the fault.
+    this.#welcomed();
   }
 
   #handle(message: AttachResponse["message"]): void {
@@ -192,7 +195,7 @@ export class SimulatedWorker {
 
   #send(message: AttachMessage): void {
     this.tally.sent++;
-    this.#outbox.push({ message });
+    this.#stream?.call.write(create(AttachRequestSchema, { message }));
   }
 
   #fault(text: string): void {
