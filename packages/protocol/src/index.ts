@@ -159,6 +159,7 @@ export {
 } from "./gen/google/rpc/error_details_pb.js";
 export { StatusSchema, type Status } from "./gen/google/rpc/status_pb.js";
 export { RpcError, isServiceError } from "./rpc-error.js";
+export { broadcastMessage } from "./broadcast.js";
 export { encodedFileDescriptors, serviceDefinition } from "./service-definition.js";
 export { addService, type AddServiceOptions, type CallContext, type Handler, type Handlers } from "./server.js";
 export { createClient, type CallOptions, type Client, type ClientMethod } from "./client.js";

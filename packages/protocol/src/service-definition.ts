@@ -9,6 +9,7 @@ import {
   type Message,
 } from "@bufbuild/protobuf";
 import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
+import { encodeMessage } from "./broadcast.js";
 
 /** A method as grpc-js wants it described. */
 export type RpcDefinition = MethodDefinition<Message, Message>;
@@ -45,7 +46,7 @@ export function encodedFileDescriptors(services: readonly DescService[]): Buffer
 }
 
 function encoder(schema: DescMessage): (message: Message) => Buffer {
-  return (message) => bufferView(toBinary(schema, message));
+  return (message) => bufferView(encodeMessage(schema, message));
 }
 
 /** Bytes fields of the result are views of the received buffer; they may start at any offset. */

@@ -1,7 +1,9 @@
+import { setImmediate as turn } from "node:timers/promises";
 import type { JobSpec, Ledger } from "@segue/core";
+import { AttachResponseSchema, broadcastMessage } from "@segue/protocol";
 import { jobSpecToProto } from "@segue/runtime";
 import type { SegmentFeed } from "../feed/segment-feed.js";
-import type { AttachedWorker } from "../workers/attached-worker.js";
+import type { AttachedWorker, OutgoingMessage } from "../workers/attached-worker.js";
 
 export interface DispatcherOptions {
   readonly jobId: string;
@@ -36,21 +38,19 @@ export class Dispatcher {
     // At step 0 weights come from the seed and states are zero; later they come from a worker that has them, else from a checkpoint.
     const holder = ledger.holders.map((workerId) => workers.get(workerId)).find((worker) => worker !== undefined);
     const weightsAddress = ledger.step === 0 ? "" : (holder?.hello.tensorsAddress ?? address);
-    for (const { workerId } of ledger.members) {
-      workers.get(workerId)?.send({
-        case: "join",
-        value: {
-          jobId,
-          generation: ledger.generation,
-          spec: jobSpecToProto(spec),
-          step: ledger.step,
-          members,
-          weightsAddress,
-          statesAddress: ledger.step === 0 ? "" : address,
-          weightsDigest: ledger.weightsDigest,
-        },
-      });
-    }
+    this.#broadcast(ledger, {
+      case: "join",
+      value: {
+        jobId,
+        generation: ledger.generation,
+        spec: jobSpecToProto(spec),
+        step: ledger.step,
+        members,
+        weightsAddress,
+        statesAddress: ledger.step === 0 ? "" : address,
+        weightsDigest: ledger.weightsDigest,
+      },
+    });
   }
 
   /** Sends the segments of all steps before `endStep`, as far as the data go, unless another generation is formed meanwhile. */
@@ -64,13 +64,18 @@ export class Dispatcher {
     const { round, generation } = ledger;
     if (!round) return;
     const value = { jobId: this.#options.jobId, generation, firstStep: round.firstStep, steps: round.steps, snapshot };
-    for (const { workerId } of ledger.members) this.#options.workers.get(workerId)?.send({ case: "runRound", value });
+    this.#broadcast(ledger, { case: "runRound", value });
   }
 
   /** Makes the generation void for those of its members that are still there. */
   withdraw(ledger: Ledger): void {
     const value = { jobId: this.#options.jobId, generation: ledger.generation };
-    for (const { workerId } of ledger.members) this.#options.workers.get(workerId)?.send({ case: "withdraw", value });
+    this.#broadcast(ledger, { case: "withdraw", value });
+  }
+
+  #broadcast({ members }: Ledger, message: OutgoingMessage): void {
+    const encodedOnce = broadcastMessage(AttachResponseSchema, { message });
+    for (const { workerId } of members) this.#options.workers.get(workerId)?.outgoing.push(encodedOnce);
   }
 
   async #sendSegments({ generation, members }: Ledger, feed: SegmentFeed, endStep: number): Promise<void> {
@@ -85,6 +90,8 @@ export class Dispatcher {
         workers.get(workerId)?.send({ case: "segments", value });
       }
       this.#sentBefore = step + 1;
+      // Cutting may never wait for anything: heartbeats get their turn between two steps.
+      await turn();
     }
   }
 }
