@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import type { Fault } from "@segue/runtime";
 import { Scratch, segueJson, tinySpec } from "../helpers/clusters.js";
+import { faultsSuffered, supervisedCluster, trainDisturbed } from "../helpers/disturbed.js";
 import { finalDigest, jobOf, submitSpec, waitForJob, waitForSuccess } from "../helpers/jobs.js";
 
 describe("exactness", () => {
@@ -31,6 +33,21 @@ describe("exactness", () => {
     const plain = await trainWith(1, tinySpec(), "cpu");
     const other = await trainWith(1, tinySpec().replace("learningRate: 0.01", "learningRate: 0.0100001"), "cpu");
     assert.notEqual(plain, other);
+  });
+
+  it("gradients through three segments: one worker, and two of which one is killed, end in the same bits", async () => {
+    // Chains of five segments end inside steps of three.
+    const tbptt = "tbptt: { segmentTokens: 32, segmentsPerStep: 3, gradient: full, segmentsPerChain: 5 }";
+    const [alone, pair] = [1, 2].map((minWorkers) => tinySpec({ steps: 40, minWorkers }).replace(/^tbptt: .*$/m, tbptt));
+    const undisturbed = await trainWith(1, alone!, "cpu");
+    await scratch.close();
+    assert.notEqual(await trainWith(1, alone!.replace("gradient: full", "gradient: truncated"), "cpu"), undisturbed);
+    await scratch.close();
+
+    const faults: Fault[] = [{ point: "worker.computing", action: "kill", fromStep: 15 }];
+    const cluster = await supervisedCluster(scratch, { workers: 2, faults: { "worker-2": faults } });
+    assert.equal(await trainDisturbed(scratch, cluster, pair!), undisturbed);
+    assert.equal(faultsSuffered(cluster, "worker-2"), 1);
   });
 
   const long = tinySpec({ steps: 400, minWorkers: 2 });
