@@ -3,12 +3,14 @@ import { addCertsCommand } from "./commands/certs.js";
 import { addChaosCommand } from "./commands/chaos.js";
 import { addCheckpointsCommand } from "./commands/checkpoints.js";
 import { addClusterCommand } from "./commands/cluster.js";
+import { addEditCommand } from "./commands/edit.js";
 import { addEvaluateCommand } from "./commands/evaluate.js";
 import { addExportCommand } from "./commands/export.js";
 import { addJobCommands } from "./commands/jobs.js";
 import { addSubmitCommand } from "./commands/submit.js";
 import { addVerifyCommand } from "./commands/verify.js";
 import { addWatchCommand } from "./commands/watch.js";
+import { addWorkersCommand } from "./commands/workers.js";
 import { asFailure, EXIT, exitCodeOf, failureJson, renderFailure, ReportedFailure } from "./failure.js";
 import type { CliRuntime } from "./runtime.js";
 
@@ -38,7 +40,9 @@ export function createProgram(runtime: CliRuntime): Command {
     });
   addSubmitCommand(program, runtime);
   addJobCommands(program, runtime);
+  addEditCommand(program, runtime);
   addWatchCommand(program, runtime);
+  addWorkersCommand(program, runtime);
   addCheckpointsCommand(program, runtime);
   addEvaluateCommand(program, runtime);
   addExportCommand(program, runtime);

@@ -118,6 +118,27 @@ describe("segue", () => {
     assert.equal((await run("cancel", "job-1")).exitCode, 0);
   });
 
+  it("edits a paused job, by itself or on resuming", async () => {
+    const edited = await run("edit", "job-1", "--set", "train.steps=200", "--set", "evaluations=[{name: a}]");
+    assert.equal(edited.stdout, "job-1 is changed: train.steps, evaluations; go on with: segue resume job-1\n");
+    assert.match(edited.stderr, /warning: a warning/);
+    assert.equal((await run("resume", "job-1", "--set", "optimizer.learningRate=1e-4")).exitCode, 0);
+    assert.deepEqual(coordinator.edits, [
+      { "train.steps": "200", evaluations: "[{name: a}]" },
+      { "optimizer.learningRate": "1e-4" },
+    ]);
+    assert.equal((await run("edit", "job-1")).exitCode, 2);
+    assert.match((await run("edit", "job-1", "--set", "nonsense")).stderr, /path=value/);
+  });
+
+  it("lists workers and lets one leave", async () => {
+    const line = /gpu-1-abcdef +training, slow +job-1 +0-1 +12\.3 +1 GiB +cpu \(AVX-512, 2 threads\)/;
+    for (const args of [["workers"], ["workers", "list"]]) assert.match((await run(...args)).stdout, line);
+    assert.match((await run("job", "job-1")).stdout, /gpu-1-abcdef +2 +12\.3 +slow/);
+    const answer = await json("workers", "drain", "gpu-1-abcdef");
+    assert.deepEqual([answer["workerId"], answer["state"]], ["gpu-1-abcdef", "draining"]);
+  });
+
   it("passes the coordinator's refusals on", async () => {
     const { exitCode, stderr } = await run("pause", "job-9");
     assert.equal(exitCode, 1);
@@ -217,6 +238,8 @@ describe("segue", () => {
       "pause",
       "resume",
       "cancel",
+      "edit",
+      "workers",
       "eval",
       "checkpoints",
       "export",

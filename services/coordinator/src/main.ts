@@ -24,7 +24,7 @@ await runService(
         SEGUE_STORE: settings.SEGUE_STORE.default(".segue/store"),
         SEGUE_CHECKPOINTS: settings.SEGUE_CHECKPOINTS.optional(),
         SEGUE_S3_ENDPOINT: settings.SEGUE_S3_ENDPOINT.optional(),
-        SEGUE_HEARTBEAT_MS: settings.SEGUE_HEARTBEAT_MS.default(1_000),
+        SEGUE_HEARTBEAT_MS: settings.SEGUE_HEARTBEAT_MS.default(750),
         REDIS_URL: settings.REDIS_URL.optional(),
       }),
     );

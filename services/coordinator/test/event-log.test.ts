@@ -6,7 +6,7 @@ import { apply, createLedger, replayEvents, validateJobSpec, type Ledger, type L
 import { JobPhase } from "@segue/protocol";
 import { createLogger } from "@segue/runtime";
 import { EventLog } from "../src/run/event-log.js";
-import { SPEC, TestCluster } from "./helpers/cluster.js";
+import { TestCluster } from "./helpers/cluster.js";
 import { readEntries } from "./helpers/events.js";
 
 const SLOW = { stepMs: 15 };

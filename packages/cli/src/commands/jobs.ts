@@ -1,10 +1,11 @@
 import type { Command } from "commander";
-import { jobSpecToYaml, SegueError, validateJobSpec } from "@segue/core";
+import { jobSpecToYaml, validateJobSpec } from "@segue/core";
 import type { Client, Job, Jobs } from "@segue/protocol";
+import { editJob, settingsOption, type Settings } from "./edit.js";
 import { addConnectionOptions, withConnection, type ConnectionOptions } from "../connection.js";
 import type { CliRuntime } from "../runtime.js";
-import { formatCount, formatDuration, formatShort, formatTime } from "../show/format.js";
-import { jobView, type JobView } from "../show/job-view.js";
+import { formatCount, formatDuration, formatShardMs, formatShort, formatTime } from "../show/format.js";
+import { jobView, requireJob, type JobView, type MemberView } from "../show/job-view.js";
 import { renderTable, type Column } from "../show/table.js";
 
 const PAGE_SIZE = 200;
@@ -38,11 +39,14 @@ export function addJobCommands(program: Command, runtime: CliRuntime): void {
     cancel: "stop a job for good; its checkpoints stay",
   } as const;
   for (const [verb, description] of Object.entries(steering)) {
-    addConnectionOptions(program.command(`${verb} <job>`))
-      .description(description)
+    const command = addConnectionOptions(program.command(`${verb} <job>`)).description(description);
+    if (verb === "resume") command.addOption(settingsOption());
+    command
       .addHelpText("after", `\nExample:\n  segue ${verb} text-7f3a\n`)
-      .action((jobId: string, options: ConnectionOptions) =>
-        withConnection(runtime, options, async ({ connection: { jobs }, output }) => {
+      .action((jobId: string, options: ConnectionOptions & { readonly set?: Settings }) =>
+        withConnection(runtime, options, async ({ connection, output }) => {
+          const { jobs } = connection;
+          if (options.set) await editJob(connection, output, jobId, options.set);
           const call = { pause: jobs.pauseJob, resume: jobs.resumeJob, cancel: jobs.cancelJob }[verb as keyof typeof steering];
           const view = requireJob((await call({ jobId })).job);
           output.result(view, () => `${view.jobId} ${view.phase.toLowerCase()}${view.reason === "" ? "" : `: ${view.reason}`}`);
@@ -62,11 +66,6 @@ async function listJobs(jobs: Client<typeof Jobs>): Promise<Job[]> {
   return all;
 }
 
-function requireJob(job: Job | undefined): JobView {
-  if (!job) throw new SegueError("INTERNAL", "The coordinator answered without a job.", { status: "INTERNAL" });
-  return jobView(job);
-}
-
 const columns: Column<JobView>[] = [
   { title: "JOB", value: ({ jobId }) => jobId },
   { title: "PHASE", value: ({ phase }) => phase.toLowerCase() },
@@ -76,6 +75,13 @@ const columns: Column<JobView>[] = [
   { title: "WORKERS", value: ({ workers }) => String(workers), right: true },
   { title: "SUBMITTED", value: ({ submittedAtMs }) => formatTime(submittedAtMs) },
   { title: "REASON", value: ({ reason }) => reason },
+];
+
+const memberColumns: Column<MemberView>[] = [
+  { title: "WORKER", value: ({ workerId }) => workerId },
+  { title: "SHARDS", value: ({ shards }) => String(shards), right: true },
+  { title: "MS A SHARD", value: ({ shardMs }) => formatShardMs(shardMs), right: true },
+  { title: "", value: ({ straggler }) => (straggler ? "slow" : "") },
 ];
 
 function jobText(job: JobView): string {
@@ -99,6 +105,7 @@ function jobText(job: JobView): string {
   ];
   const width = Math.max(...facts.map(([name]) => name.length));
   const lines = facts.map(([name, value]) => `${name.padEnd(width)}  ${value}`);
+  if (job.members.length > 0) lines.push("", renderTable(memberColumns, job.members));
   return job.spec === undefined
     ? lines.join("\n")
     : [...lines, "", jobSpecToYaml(validateJobSpec(job.spec).spec).trimEnd()].join("\n");

@@ -35,6 +35,11 @@ export function formatDuration(seconds: number): string {
   return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }
 
+/** Time of one shard of one step; nothing when it is not known yet. */
+export function formatShardMs(shardMs: number): string {
+  return shardMs > 0 ? shardMs.toPrecision(3) : "";
+}
+
 /** Local date and time to the second, sortable. */
 export function formatTime(atMs: number): string {
   const at = new Date(atMs - new Date(atMs).getTimezoneOffset() * 60_000);

@@ -1,4 +1,5 @@
-import { JobPhase, type Checkpoint, type Job } from "@segue/protocol";
+import { SegueError } from "@segue/core";
+import { JobPhase, type Checkpoint, type Job, type JobMember } from "@segue/protocol";
 import { jobSpecInputFromProto } from "@segue/runtime";
 
 export type PhaseName = Exclude<keyof typeof JobPhase, "UNSPECIFIED"> | "UNSPECIFIED";
@@ -17,6 +18,7 @@ export interface JobView extends Omit<
   | "submittedAtMs"
   | "updatedAtMs"
   | "spec"
+  | "members"
 > {
   readonly phase: PhaseName;
   readonly tokens: number;
@@ -26,9 +28,13 @@ export interface JobView extends Omit<
   readonly documentsDroppedShort: number;
   readonly submittedAtMs: number;
   readonly updatedAtMs: number;
+  /** The present membership, in order of shards. */
+  readonly members: readonly MemberView[];
   /** The effective spec, with the names of the YAML file. */
   readonly spec?: unknown;
 }
+
+export type MemberView = Omit<JobMember, "$typeName" | "$unknown">;
 
 export interface CheckpointView extends Omit<Checkpoint, "$typeName" | "$unknown" | "createdAtMs" | "sizeBytes" | "tokens"> {
   readonly createdAtMs: number;
@@ -42,7 +48,7 @@ export function isFinal(phase: PhaseName): boolean {
 }
 
 export function jobView(job: Job): JobView {
-  const { spec, ...fields } = plainFields(job);
+  const { spec, members, ...fields } = plainFields(job);
   return {
     ...fields,
     phase: JobPhase[job.phase] as PhaseName,
@@ -53,8 +59,15 @@ export function jobView(job: Job): JobView {
     documentsDroppedShort: Number(job.documentsDroppedShort),
     submittedAtMs: Number(job.submittedAtMs),
     updatedAtMs: Number(job.updatedAtMs),
+    members: members.map(plainFields),
     ...(spec ? { spec: jobSpecInputFromProto(spec) } : {}),
   };
+}
+
+/** The view of an answer's job. @throws SegueError INTERNAL when there is none */
+export function requireJob(job: Job | undefined): JobView {
+  if (!job) throw new SegueError("INTERNAL", "The coordinator answered without a job.", { status: "INTERNAL" });
+  return jobView(job);
 }
 
 export function checkpointView(checkpoint: Checkpoint): CheckpointView {

@@ -7,6 +7,8 @@ import {
   JobSchema,
   TensorRegistry,
   Tensors,
+  WorkerInfoSchema,
+  WorkerState,
   tensorsHandlers,
   type Handlers,
   type Job,
@@ -19,6 +21,8 @@ import { runCli } from "@segue/cli";
 export interface ScriptedCoordinator {
   readonly address: string;
   readonly evaluationRequests: SubmitEvaluationRequest[];
+  /** What editJob was asked for. */
+  readonly edits: Record<string, string>[];
   readonly registry: TensorRegistry;
   /** What watchJob streams. */
   updates: Job[];
@@ -41,6 +45,7 @@ export function job(fields: Partial<Omit<Job, "$typeName" | "$unknown">> = {}): 
     loss: 2.5,
     tokensPerSecond: 12_345,
     workers: 2,
+    members: [{ workerId: "gpu-1-abcdef", shards: 2, shardMs: 12.345, straggler: true }],
     parameters: 85_000n,
     submittedAtMs: 1_700_000_000_000n,
     spec: jobSpecToProto(spec),
@@ -48,10 +53,24 @@ export function job(fields: Partial<Omit<Job, "$typeName" | "$unknown">> = {}): 
   });
 }
 
+const worker = create(WorkerInfoSchema, {
+  workerId: "gpu-1-abcdef",
+  name: "gpu-1",
+  state: WorkerState.TRAINING,
+  jobId: "job-1",
+  shards: [0, 1],
+  engines: ["cpu"],
+  device: "cpu (AVX-512, 2 threads)",
+  rssBytes: 2n ** 30n,
+  shardMs: 12.345,
+  straggler: true,
+});
+
 export async function startScriptedCoordinator(options: { token?: string } = {}): Promise<ScriptedCoordinator> {
   const registry = new TensorRegistry();
   publishCheckpoint(registry);
   const evaluationRequests: SubmitEvaluationRequest[] = [];
+  const edits: Record<string, string>[] = [];
   const scripted = { updates: [job()] };
   const notFound = (jobId: string): never => {
     throw toServiceError(new SegueError("JOB_NOT_FOUND", `There is no job ${jobId}.`, { status: "NOT_FOUND" }));
@@ -77,6 +96,12 @@ export async function startScriptedCoordinator(options: { token?: string } = {})
     pauseJob: async ({ jobId }) => ({ job: { ...known(jobId).job, phase: JobPhase.PAUSING } }),
     resumeJob: async ({ jobId }) => known(jobId),
     cancelJob: async ({ jobId }) => known(jobId),
+    editJob: async ({ jobId, settings }) => {
+      edits.push({ ...settings });
+      return { ...known(jobId), warnings: ["a warning"] };
+    },
+    listWorkers: async () => ({ workers: [worker] }),
+    drainWorker: async ({ workerId }) => ({ worker: { ...worker, workerId, state: WorkerState.DRAINING } }),
     listCheckpoints: async ({ jobId }) => {
       known(jobId);
       return {
@@ -100,6 +125,7 @@ export async function startScriptedCoordinator(options: { token?: string } = {})
   return Object.assign(scripted, {
     address: server.address,
     evaluationRequests,
+    edits,
     registry,
     close: async () => {
       await server.close(1_000);
