@@ -143,7 +143,7 @@ async function measure(model: string, spec: JobSpec, workers: number): Promise<v
       execFileSync("taskset", ["-a", "-c", "-p", String(core), String(cluster.process(name).pid)], { stdio: "ignore" });
     }
     const jobs = connectClient(Jobs, cluster.coordinator);
-    const job = jobSpecToProto({ ...spec, workers: { min: workers, max: workers } });
+    const job = jobSpecToProto({ ...spec, workers: { ...spec.workers, min: workers, max: workers } });
     await jobs.submitJob({ source: { case: "spec", value: job } });
     jobs.close();
     await sleep(WARM_UP_MS);
