@@ -349,8 +349,9 @@ export class DeviceEngine<F, I> implements Engine {
         const labels_R = this.#uploadLabels(segments[index]!);
         const { flat, tensors } = isFirst ? into : (this.#addend ??= this.#newGradients());
         const targets = { labels_R, weights_R: buffers.backward.weights_R, losses_R: buffers.forward.losses_R };
-        const gradients = [flat, stateGradients?.ssm, stateGradients?.taps].filter((floats) => floats !== undefined);
-        this.#replay(`backward ${chained} ${gradients.length}`, segment, gradients, () =>
+        const through = (["ssm", "taps"] as const).filter((part) => stateGradients?.[part] !== undefined);
+        const memory = [flat, ...through.map((part) => stateGradients![part]!)];
+        this.#replay(`backward ${chained} through ${through.join(" and ")}`, segment, memory, () =>
           backward(this.#mamba2, segment, targets, buffers.forward, buffers.backward, tensors, stateGradients),
         );
         if (!isFirst) this.#device.add(flat, into.flat);
