@@ -18,6 +18,7 @@ export { laneTokensPerStep, tokensPerStep } from "./spec/step-tokens.js";
 export { resolveVocabulary, specInvalid, validateJobSpec, type ParsedSpec } from "./spec/validate.js";
 export { EDITABLE_SETTINGS, editJobSpec, type EditedSpec } from "./spec/edit.js";
 export { jobSpecToYaml, parseJobSpec } from "./spec/yaml.js";
+export { addsWhole } from "./reduction/adds-whole.js";
 export { maximalNodes, splitPoint, type ReductionNode } from "./reduction/tree.js";
 export { configFromHuggingFace, configToHuggingFace, flattenParameters } from "./checkpoint/hugging-face.js";
 export {
@@ -46,7 +47,7 @@ export {
 export { replayEvents, type CommittedStep, type EventReplay, type ReplayProblem } from "./ledger/replay-events.js";
 export { assignShards } from "./ledger/assign-shards.js";
 export { decide, type Circumstances, type Decision, type Intent, type JobFailure } from "./ledger/decide.js";
-export { divergedStep, judgeDigests, type DivergedStep, type Judgement } from "./ledger/judge-round.js";
+export { divergedStep, judgeDigests, reportsByWorker, type DivergedStep, type Judgement } from "./ledger/judge-round.js";
 export {
   createLedger,
   type Ledger,

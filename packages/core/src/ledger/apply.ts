@@ -25,7 +25,7 @@ export function apply(ledger: Ledger, event: LedgerEvent): Ledger {
       const { steps } = event;
       demand(ledger.phase === "ready", "a round can only start when all members are ready");
       demand(steps >= 1 && ledger.step + steps <= ledger.totalSteps, `${steps} steps from ${ledger.step} leave the training`);
-      return { ...ledger, phase: "running", round: { firstStep: ledger.step, steps, reports: {} } };
+      return { ...ledger, phase: "running", round: { firstStep: ledger.step, steps, reports: [] } };
     }
     case "roundReported":
       return report(ledger, event);
@@ -90,9 +90,10 @@ function form(ledger: Ledger, workerIds: readonly string[]): Ledger {
 function report(ledger: Ledger, event: Extract<LedgerEvent, { type: "roundReported" }>): Ledger {
   const { round } = ledger;
   if (!isCurrent(ledger, "running", event) || round?.firstStep !== event.firstStep || round.steps !== event.steps) return ledger;
-  const reports = { ...round.reports, [event.workerId]: event.report };
-  const complete = ledger.members.every(({ workerId }) => workerId in reports);
-  return { ...ledger, phase: complete ? "reported" : "running", round: { ...round, reports } };
+  const earlier = round.reports.filter(({ workerId }) => workerId !== event.workerId);
+  const reports = [...earlier, { workerId: event.workerId, ...event.report }];
+  const isComplete = reports.length === ledger.members.length;
+  return { ...ledger, phase: isComplete ? "reported" : "running", round: { ...round, reports } };
 }
 
 function dissolve(ledger: Ledger): Ledger {

@@ -1,4 +1,4 @@
-import type { Ledger, MemberDigest } from "./ledger.js";
+import type { Ledger, LedgerRound, MemberDigest, MemberReport } from "./ledger.js";
 
 /** What the weights of a reported round say of its members. */
 export type Judgement =
@@ -7,10 +7,16 @@ export type Judgement =
   | { readonly type: "outvoted"; readonly weightsDigest: string; readonly minority: readonly MemberDigest[] }
   | { readonly type: "disputed"; readonly workers: readonly MemberDigest[] };
 
+/** What each member has reported of a round. */
+export function reportsByWorker(round: LedgerRound | undefined): ReadonlyMap<string, MemberReport> {
+  return new Map((round?.reports ?? []).map((report) => [report.workerId, report]));
+}
+
 /** Compares the digests of all members that have reported, in order of members. */
 export function judgeDigests(ledger: Ledger): Judgement {
+  const reports = reportsByWorker(ledger.round);
   const workers = ledger.members.flatMap(({ workerId }): MemberDigest[] => {
-    const weightsDigest = ledger.round?.reports[workerId]?.weightsDigest;
+    const weightsDigest = reports.get(workerId)?.weightsDigest;
     return weightsDigest === undefined ? [] : [{ workerId, weightsDigest }];
   });
   const votes = new Map<string, number>();
@@ -34,9 +40,10 @@ export interface DivergedStep {
 /** The first step of a reported round whose loss or gradient norm is no finite number; undefined when all are. */
 export function divergedStep({ members, round }: Ledger): DivergedStep | undefined {
   if (!round) return undefined;
+  const reports = reportsByWorker(round);
   for (let step = round.firstStep; step < round.firstStep + round.steps; step++) {
     const results = members.flatMap(({ workerId }) => {
-      return round.reports[workerId]?.results.filter((result) => result.step === step) ?? [];
+      return reports.get(workerId)?.results.filter((result) => result.step === step) ?? [];
     });
     const lossSum = results.flatMap(({ shardLossSums }) => shardLossSums).reduce((sum, value) => sum + value, 0);
     const norms = results.map(({ gradientNorm }) => gradientNorm);

@@ -236,7 +236,9 @@ export class JobRunner {
       this.#parts.dispatcher.withdraw(before);
       this.#parts.book.setLive(this.jobId, { workers: 0, members: [] });
     }
-    this.#bell.ring();
+    // One of many reports or joins: there is nothing to decide before the last.
+    const isOneOfMany = after.phase === before.phase && (after.phase === "joining" || after.phase === "running");
+    if (!isOneOfMany) this.#bell.ring();
   }
 
   #failed(generation: number, workerId: string, error: SegueError, peerWorkerId = ""): void {
@@ -303,10 +305,16 @@ export class JobRunner {
     return true;
   }
 
-  /** Until a checkpoint that failed is worth another attempt, or something happens. */
+  /** Until a checkpoint that failed is worth another attempt, or people or the cluster change something. */
   async #untilRetry(): Promise<void> {
-    const timer = setTimeout(() => this.#bell.ring(), this.#cut.keeper.retryInMs);
-    await this.#bell.wait();
+    const before = [this.#stop, this.#abandon, this.#ledger];
+    const isUnchanged = (): boolean => before.every((value, i) => value === [this.#stop, this.#abandon, this.#ledger][i]);
+    let isTime = false;
+    const timer = setTimeout(() => {
+      isTime = true;
+      this.#bell.ring();
+    }, this.#cut.keeper.retryInMs);
+    while (!isTime && isUnchanged()) await this.#bell.wait();
     clearTimeout(timer);
   }
 

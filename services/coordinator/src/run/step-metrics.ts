@@ -1,4 +1,4 @@
-import type { LedgerMember, LedgerRound } from "@segue/core";
+import { reportsByWorker, type LedgerMember, type LedgerRound } from "@segue/core";
 
 /** One committed step as people see it. */
 export interface StepMetrics {
@@ -16,9 +16,10 @@ export function roundMetrics(
   round: LedgerRound,
   totalWeightOf: (step: number) => number,
 ): StepMetrics[] {
+  const reports = reportsByWorker(round);
   return Array.from({ length: round.steps }, (_, index) => {
     const step = round.firstStep + index;
-    const results = members.map(({ workerId }) => round.reports[workerId]?.results.find((result) => result.step === step));
+    const results = members.map(({ workerId }) => reports.get(workerId)?.results.find((result) => result.step === step));
     // Members are listed by their first shard and hold contiguous runs.
     const lossSum = results.flatMap((result) => result?.shardLossSums ?? []).reduce((sum, value) => sum + value, 0);
     const totalWeight = totalWeightOf(step);

@@ -1,4 +1,4 @@
-import type { LedgerMember, LedgerRound } from "@segue/core";
+import { reportsByWorker, type LedgerMember, type LedgerRound } from "@segue/core";
 
 export interface WorkerPace {
   /** Milliseconds of computing one shard of one step, smoothed over rounds. */
@@ -20,16 +20,17 @@ export function updatedPaces(
   round: LedgerRound,
   factor: number,
 ): Map<string, WorkerPace> {
+  const reports = reportsByWorker(round);
   const measured = members.map(({ workerId, shards }) => {
-    const results = round.reports[workerId]?.results ?? [];
+    const results = reports.get(workerId)?.results ?? [];
     const computeMs = results.reduce((sum, result) => sum + result.computeMs, 0);
     return { workerId, shardMs: computeMs / (round.steps * shards.length) };
   });
+  const sorted = measured.sort((a, b) => a.shardMs - b.shardMs).map(({ shardMs }) => shardMs);
   return new Map(
-    measured.map(({ workerId, shardMs }) => {
+    measured.map(({ workerId, shardMs }, rank) => {
       const before = paces.get(workerId);
-      const others = measured.filter((other) => other.workerId !== workerId).map((other) => other.shardMs);
-      const isSlow = factor > 0 && others.length > 0 && shardMs > factor * median(others);
+      const isSlow = factor > 0 && sorted.length > 1 && shardMs > factor * medianWithout(sorted, rank);
       return [
         workerId,
         {
@@ -45,9 +46,10 @@ export function isStraggler(pace: WorkerPace | undefined): boolean {
   return pace !== undefined && pace.slowRounds >= SLOW_ROUNDS;
 }
 
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = Math.floor(sorted.length / 2);
-  const upper = sorted[middle] ?? 0;
-  return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? upper)) / 2;
+/** The median of a sorted list less the value at one rank. */
+function medianWithout(sorted: readonly number[], rank: number): number {
+  const count = sorted.length - 1;
+  const other = (index: number): number => sorted[index < rank ? index : index + 1] ?? 0;
+  const middle = Math.floor(count / 2);
+  return count % 2 === 1 ? other(middle) : (other(middle - 1) + other(middle)) / 2;
 }
