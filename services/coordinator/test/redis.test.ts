@@ -34,7 +34,7 @@ describe("coordinator with Redis", () => {
     server = await startPrivateRedis({ dir: folder });
     redis = connectRedis(server.url, { logger: createLogger("test", "silent"), role: "producer" });
     await once(redis, "ready");
-    cluster = await TestCluster.start(redis);
+    cluster = await TestCluster.start({ redis });
   });
   after(async () => {
     await cluster.close();

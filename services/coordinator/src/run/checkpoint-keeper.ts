@@ -71,7 +71,8 @@ export class CheckpointKeeper {
   isDue(step: number, totalSteps: number): boolean {
     const { everySteps } = this.#options.spec.checkpoints;
     if (step >= totalSteps) return false;
-    return (everySteps > 0 && step % everySteps === 0) || (this.#failures > 0 && this.retryInMs === 0);
+    if (this.#failures > 0) return this.retryInMs === 0;
+    return everySteps > 0 && step % everySteps === 0;
   }
 
   /** Until a failed checkpoint is worth another attempt. */

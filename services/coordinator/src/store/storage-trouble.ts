@@ -5,7 +5,7 @@ import { SegueError } from "@segue/core";
 const OUT_OF_SPACE: readonly unknown[] = ["ENOSPC", "EDQUOT", "EFBIG"];
 
 const FIRST_RETRY_MS = 1_000;
-const LONGEST_RETRY_MS = 60_000;
+const LONGEST_RETRY_MS = 30_000;
 
 /** @param failures in a row, at least 1 */
 export function retryDelayMs(failures: number): number {

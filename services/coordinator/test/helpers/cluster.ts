@@ -2,9 +2,9 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { startCoordinator, type Coordinator } from "@segue/coordinator";
+import { startCoordinator, type Coordinator, type CoordinatorOptions } from "@segue/coordinator";
 import { JobPhase, Jobs, type Job } from "@segue/protocol";
-import { connectClient, createLogger, type connectRedis } from "@segue/runtime";
+import { connectClient, createLogger } from "@segue/runtime";
 import { fakeData } from "./fake-data.js";
 import { startFakeWorker, type FakeWorker, type FakeWorkerOptions } from "./fake-worker.js";
 
@@ -19,22 +19,28 @@ rounds: { targetMs: 20, maxSteps: 5 }
 checkpoints: { everySteps: 6, keepLast: 2 }
 `;
 
+export interface TestClusterOptions extends Pick<CoordinatorOptions, "redis" | "checkpoints" | "s3Endpoint"> {
+  /** Folder in which the store's own is made. */
+  readonly parent?: string;
+}
+
 /** A coordinator on a temporary store, fake workers, and a client; everything is closed by `close`. */
 export class TestCluster {
   readonly #closers: (() => Promise<unknown>)[] = [];
   readonly store: string;
-  readonly #redis: ReturnType<typeof connectRedis> | undefined;
+  readonly #options: TestClusterOptions;
   #names = 0;
   #coordinator: Coordinator | undefined;
   #client: ReturnType<typeof connectClient<typeof Jobs>> | undefined;
 
-  private constructor(store: string, redis: ReturnType<typeof connectRedis> | undefined) {
+  private constructor(store: string, options: TestClusterOptions) {
     this.store = store;
-    this.#redis = redis;
+    this.#options = options;
   }
 
-  static async start(redis?: ReturnType<typeof connectRedis>): Promise<TestCluster> {
-    const cluster = new TestCluster(await mkdtemp(join(tmpdir(), "segue-coordinator-")), redis);
+  static async start(options: TestClusterOptions = {}): Promise<TestCluster> {
+    const store = await mkdtemp(join(options.parent ?? tmpdir(), "segue-coordinator-"));
+    const cluster = new TestCluster(store, options);
     await cluster.startCoordinator();
     return cluster;
   }
@@ -54,7 +60,7 @@ export class TestCluster {
       store: this.store,
       heartbeatMs: 100,
       data: fakeData,
-      redis: this.#redis,
+      ...this.#options,
       security: {},
       logger: createLogger("coordinator", process.env["TEST_LOG"] ?? "silent"),
       onStoreLost: (error) => {

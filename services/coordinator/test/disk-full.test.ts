@@ -1,0 +1,170 @@
+import assert from "node:assert/strict";
+import { execFile, execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { appendFile, mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { JobPhase, Jobs, type Job } from "@segue/protocol";
+import { connectClient } from "@segue/runtime";
+import { SPEC, TestCluster } from "./helpers/cluster.js";
+import { startFakeWorker } from "./helpers/fake-worker.js";
+
+const run = promisify(execFile);
+const LONG = SPEC.replace("steps: 24", "steps: 600").replace("everySteps: 6, keepLast: 2", "everySteps: 20, keepLast: 1");
+const QUICK = { stepMs: 2 };
+
+/** A file system of 4 MiB; undefined where this process may not mount one. */
+async function mountSmallDisk(): Promise<string | undefined> {
+  const folder = await mkdtemp(join(tmpdir(), "segue-disk-"));
+  try {
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], { stdio: "ignore" });
+    return folder;
+  } catch {
+    await rm(folder, { recursive: true });
+    return undefined;
+  }
+}
+
+async function fill(path: string): Promise<void> {
+  const block = new Uint8Array(4_096);
+  for (;;) {
+    try {
+      await appendFile(path, block);
+    } catch {
+      return;
+    }
+  }
+}
+
+describe("a full disk", () => {
+  let disk: string | undefined;
+  let cluster: TestCluster;
+
+  before(async function () {
+    disk = await mountSmallDisk();
+    if (disk !== undefined) return;
+    console.log("      skipped: mounting a small file system takes root; the test with a limit on file sizes runs anyway");
+    this.skip();
+  });
+  beforeEach(async () => {
+    cluster = await TestCluster.start(disk === undefined ? {} : { parent: disk });
+  });
+  afterEach(() => cluster.close());
+  after(async () => {
+    if (disk === undefined) return;
+    await run("umount", [disk]);
+    await rm(disk, { recursive: true });
+  });
+
+  it("stops nothing: training goes on and says so, a pause waits, and all is well when there is room again", async () => {
+    const alone = await TestCluster.start();
+    let undisturbed: string;
+    try {
+      await alone.worker();
+      undisturbed = await alone.digest(await alone.submit(LONG));
+    } finally {
+      await alone.close();
+    }
+
+    const ballast = join(disk!, "ballast");
+    await cluster.worker(QUICK);
+    const jobId = await cluster.submit(LONG);
+    await cluster.until(jobId, ({ checkpointStep }) => checkpointStep >= 20);
+    await fill(ballast);
+
+    const trouble = await cluster.until(jobId, ({ notDurable }) => notDurable !== "");
+    assert.match(trouble.notDurable, /could not be written to .*ENOSPC.*Free some space there \(\d+ bytes are free\)/);
+    // What the failed attempt had written is free again.
+    await fill(ballast);
+    const later = await cluster.until(jobId, ({ step, notDurable }) => step >= trouble.step + 40 && notDurable !== "");
+    assert.equal(later.phase, JobPhase.RUNNING);
+    await assert.rejects(cluster.submit(), /no room for .*job.json/);
+
+    await cluster.jobs.pauseJob({ jobId });
+    const leaseBefore = await readFile(join(cluster.store, "lock"), "utf8");
+    await sleep(2_500);
+    assert.equal((await cluster.jobs.getJob({ jobId })).job?.phase, JobPhase.PAUSING, "the committed step would be lost");
+    assert.notEqual(await readFile(join(cluster.store, "lock"), "utf8"), leaseBefore, "the lease is renewed on a full disk too");
+
+    await rm(ballast);
+    const paused = await cluster.until(jobId, ({ phase }) => phase === JobPhase.PAUSED);
+    assert.equal(paused.checkpointStep, paused.step);
+    assert.equal(paused.notDurable, "");
+    const recordPath = join(cluster.store, "jobs", jobId, "job.json");
+    while (!(await readFile(recordPath, "utf8")).includes('"phase": "PAUSED"')) await sleep(50);
+    await cluster.jobs.resumeJob({ jobId });
+    assert.equal(await cluster.digest(jobId), undisturbed);
+  });
+
+  it("makes a checkpoint take the place of the one that retention would delete after it", async () => {
+    const ballast = join(disk!, "ballast");
+    await cluster.worker(QUICK);
+    const jobId = await cluster.submit(LONG.replace("keepLast: 1", "keepLast: 2"));
+    await cluster.until(jobId, ({ checkpointStep }) => checkpointStep >= 40);
+    await fill(ballast);
+    await cluster.until(jobId, ({ checkpointStep }) => checkpointStep >= 100);
+    assert.equal((await cluster.jobs.getJob({ jobId })).job?.notDurable, "");
+    await cluster.jobs.cancelJob({ jobId });
+    await rm(ballast);
+  });
+});
+
+describe("a coordinator that may not write big files", () => {
+  let folder: string;
+  let child: ChildProcess | undefined;
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), "segue-limit-"));
+  });
+  afterEach(async () => {
+    child?.kill("SIGKILL");
+    await rm(folder, { recursive: true });
+  });
+
+  it("goes on without checkpoints, warns with the free bytes, and writes them when it may", async function () {
+    if (process.platform !== "linux") this.skip();
+    const main = fileURLToPath(new URL("../src/main.ts", import.meta.url));
+    const process_ = spawn(process.execPath, ["--import", "tsx", "--conditions=segue-source", main], {
+      env: { ...process.env, SEGUE_LISTEN: "127.0.0.1:0", SEGUE_STORE: join(folder, "store"), SEGUE_READY_FD: "3" },
+      stdio: ["ignore", "ignore", "pipe", "pipe"],
+    });
+    child = process_;
+    const warnings: { event: string; freeBytes?: number }[] = [];
+    createInterface({ input: process_.stderr as Readable }).on("line", (line) => {
+      if (line.startsWith("{")) warnings.push(JSON.parse(line) as { event: string });
+    });
+    const [ready] = (await once(process_.stdio[3] as Readable, "data")) as [Buffer];
+    const { address } = JSON.parse(ready.toString()) as { address: string };
+    const limit = (softBytes: string) => run("prlimit", ["--pid", String(process_.pid), `--fsize=${softBytes}:unlimited`]);
+    await limit("20000");
+
+    const jobs = connectClient(Jobs, address);
+    const worker = await startFakeWorker({ coordinator: address, name: "limited", ...QUICK });
+    try {
+      const { job: submitted } = await jobs.submitJob({ source: { case: "yaml", value: LONG } });
+      const { jobId } = submitted!;
+      const until = async (condition: (job: Job) => boolean): Promise<Job> => {
+        for await (const { job } of jobs.watchJob({ jobId }, { deadlineMs: 20_000 })) if (job && condition(job)) return job;
+        throw new Error("the job ended");
+      };
+      const trouble = await until(({ notDurable }) => notDurable !== "");
+      assert.match(trouble.notDurable, /EFBIG/);
+      await until(({ step }) => step >= trouble.step + 40);
+      await limit("unlimited");
+      const well = await until(({ notDurable, checkpointStep }) => notDurable === "" && checkpointStep > 0);
+      assert.ok(well.checkpointStep >= trouble.step);
+      const [warning] = warnings.filter(({ event }) => event === "checkpointFailed");
+      assert.ok((warning?.freeBytes ?? 0) > 0);
+      assert.ok(warnings.some(({ event }) => event === "durableAgain"));
+    } finally {
+      await worker.kill();
+      jobs.close();
+      process_.kill("SIGTERM");
+      await once(process_, "exit");
+    }
+  });
+});
