@@ -26,7 +26,8 @@ describe("segue verify", () => {
       /In one segment of 2 x 50 tokens\nQUANTITY +AGAINST +RELATIVE L2 +LIMIT +RESULT\nloss +golden +\d\.\de-\d+ +1e-5 +pass\n/,
     );
     assert.match(text, /In segments of 2 x 17 tokens, states carried\n[^]*final SSM states +reference +\d\.\de-\d+ +1e-5 +pass\n/);
-    assert.equal(text.match(/^gradient backbone\.layers\.1\.mixer\.A_log .* 1e-4 +pass$/gm)?.length, 2);
+    assert.equal(text.match(/^gradient backbone\.layers\.1\.mixer\.A_log .* 1e-4 +pass$/gm)?.length, 3);
+    assert.match(text, /\nGradients through all segments of 2 x 17 tokens [^]*gradient backbone\.norm_f\.weight +golden /);
     assert.match(text, /\npassed: all \d+ within their limits, the closest is .* % of its\n$/);
   });
 
@@ -54,11 +55,11 @@ describe("segue verify", () => {
     assert.equal(text.exitCode, 1);
     assert.deepEqual(
       text.stdout.match(/^.*FAIL$/gm)?.map((line) => line.replace(/ .*/, "")),
-      ["gradient"],
+      ["gradient", "gradient"],
     );
     assert.match(
       text.stdout,
-      /gradient backbone\.layers\.0\.mixer\.D +golden .* FAIL\n[^]*FAILED: 1 of \d+ beyond their limits\n$/,
+      /gradient backbone\.layers\.0\.mixer\.D +golden .* FAIL\n[^]*FAILED: 2 of \d+ beyond their limits\n$/,
     );
     const json = await segue(["verify", dir, "--engine", "cpu", "--json"]);
     assert.equal(json.exitCode, 1);

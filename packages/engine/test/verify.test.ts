@@ -45,12 +45,14 @@ describe("verification of an engine", () => {
       const report = await verify("cpu", verifyCase, 17);
       assert.deepEqual(failures(report), []);
       assert.equal(report.passed, true);
-      assert.equal(report.measurements.length, 2 * (5 + parameterLayout(verifyCase.model).entries.length));
+      const tensors = parameterLayout(verifyCase.model).entries.length;
+      assert.equal(report.measurements.length, 2 * (5 + tensors) + tensors);
       const against = (run: string, quantity: string): string | undefined =>
         report.measurements.find((measurement) => measurement.run === run && measurement.quantity === quantity)?.against;
       assert.equal(against("cut", "token losses"), "golden");
       assert.equal(against("whole", "gradient backbone.norm_f.weight"), "golden");
       assert.equal(against("cut", "gradient backbone.norm_f.weight"), "reference");
+      assert.equal(against("through", "gradient backbone.norm_f.weight"), "golden");
       assert.equal(against("cut", "final SSM states"), "reference");
     });
   }
@@ -110,13 +112,19 @@ describe("verification of an engine", () => {
     // One wrong number in one gradient.
     const entry = parameterLayout(verifyCase.model).entries.find(({ name }) => name === "backbone.layers.1.mixer.dt_bias")!;
     const offByOne = await broken({
-      forwardBackward(batch, states, gradient) {
-        const loss = good.forwardBackward(batch, states, gradient);
+      forwardBackward(batch, states, gradient, rules) {
+        const loss = good.forwardBackward(batch, states, gradient, rules);
         gradient[entry.offset] = gradient[entry.offset]! * 1.01;
         return loss;
       },
     });
-    assert.deepEqual(offByOne, new Set([`whole gradient ${entry.name}`, `cut gradient ${entry.name}`]));
+    assert.deepEqual(offByOne, new Set(["whole", "cut", "through"].map((run) => `${run} gradient ${entry.name}`)));
+    // Gradients that stop where they should flow on.
+    const truncating = await broken({
+      forwardBackward: (batch, states, gradient, rules) =>
+        good.forwardBackward(batch, states, gradient, rules && { ...rules, gradient: "truncated" }),
+    });
+    assert.ok(truncating.size > 5 && [...truncating].every((failure) => failure.startsWith("through gradient ")));
     // What is not a number never passes.
     const nan = await broken({
       readStates: (_states, into) => void into.fill(NaN),

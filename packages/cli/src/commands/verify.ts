@@ -85,6 +85,9 @@ function render(dir: string, { golden }: VerifyCase, report: VerifyReport): stri
     `In segments of ${lanes} x ${segmentTokens} tokens, states carried`,
     section("cut"),
     "",
+    `Gradients through all segments of ${lanes} x ${segmentTokens} tokens (tbptt.gradient: full)`,
+    section("through"),
+    "",
     failed === 0
       ? `passed: all ${measurements.length} within their limits, the closest is ${closest(measurements)}`
       : `FAILED: ${failed} of ${measurements.length} beyond their limits`,

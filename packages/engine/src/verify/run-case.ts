@@ -48,13 +48,34 @@ export async function runCase(
       lastLogits_BV = Float32Array.from(engine.prefill(segment, filling));
       start += segment.tokens;
     }
-    const totalWeight = batch.weights_BT ? batch.weights_BT.reduce((sum, weight) => sum + weight, 0) : lanes * tokens;
-    const mean = totalWeight > 0 ? 1 / totalWeight : 0;
-    for (let i = 0; i < gradient.length; i++) gradient[i] = (gradient[i] as number) * mean;
+    const mean = meanFactor(batch);
+    scale(gradient, mean);
     const finalStates = new Float32Array(lanes * laneStateFloats(engine.model));
     engine.readStates(training, finalStates);
     return { loss: lossSum * mean, losses_BT, lastLogits_BV, finalStates, gradient };
   } finally {
     for (const states of [training, scoring, filling]) engine.freeStates(states);
   }
+}
+
+/** Gradient of the weighted mean, flat, flowing through segments of `segmentTokens` as through one: that of the whole batch. */
+export function gradientThroughSegments(engine: Engine, batch: SegmentBatch, segmentTokens: number): Float32Array {
+  const states = engine.createStates(batch.lanes);
+  try {
+    const gradient = new Float32Array(engine.layout.size);
+    engine.forwardBackward(batch, states, gradient, { segmentTokens, gradient: "full", carrySsm: true, carryConv: true });
+    scale(gradient, meanFactor(batch));
+    return gradient;
+  } finally {
+    engine.freeStates(states);
+  }
+}
+
+function meanFactor({ weights_BT, lanes, tokens }: SegmentBatch): number {
+  const totalWeight = weights_BT ? weights_BT.reduce((sum, weight) => sum + weight, 0) : lanes * tokens;
+  return totalWeight > 0 ? 1 / totalWeight : 0;
+}
+
+function scale(floats: Float32Array, factor: number): void {
+  for (let i = 0; i < floats.length; i++) floats[i] = (floats[i] as number) * factor;
 }

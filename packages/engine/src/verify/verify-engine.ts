@@ -3,15 +3,15 @@ import { laneStateFloats, ssmStateFloats, type ParameterLayout } from "@segue/co
 import type { Engine, EngineDescription } from "../engine.js";
 import type { GoldenValues } from "./golden.js";
 import { relativeError } from "./relative-error.js";
-import { runCase, type CaseResults } from "./run-case.js";
+import { gradientThroughSegments, runCase, type CaseResults } from "./run-case.js";
 import type { VerifyCase } from "./verify-case.js";
 
 /** Largest relative errors of float32: of losses, logits and states, and of gradients. */
 export const VERIFY_LIMITS = { outputs: 1e-5, gradients: 1e-4 } as const;
 
 export interface Measurement {
-  /** The batch in one segment, or cut into several with the states carried. */
-  readonly run: "whole" | "cut";
+  /** The batch in one segment; cut into several with the states carried; cut, with the gradients flowing back through all of them. */
+  readonly run: "whole" | "cut" | "through";
   /** "loss", "token losses", "last logits", "final SSM states", "final conv taps" or "gradient <parameter>". */
   readonly quantity: string;
   /** Values from the folder, or those of the float64 reference engine. */
@@ -27,16 +27,16 @@ export interface VerifyReport {
   readonly parameters: number;
   readonly lanes: number;
   readonly tokens: number;
-  /** Tokens per lane of the segments of the cut run; the last may be shorter. */
+  /** Tokens per lane of the segments of the cut runs; the last may be shorter. */
   readonly segmentTokens: number;
   readonly passed: boolean;
   readonly measurements: readonly Measurement[];
 }
 
 /**
- * Runs a case on an engine and on the float64 reference, in one segment and in segments of `segmentTokens`. Losses, logits and states do not depend on
- * the cut; gradients do, as they end at a segment's start, so those of the cut are compared with the reference's over the same cut.
- * Overwrites the engine's parameters.
+ * Runs a case on an engine and on the float64 reference, in one segment and in segments of `segmentTokens`. Losses, logits and states do
+ * not depend on the cut. Gradients do where they end at a segment's start, so those are compared with the reference's over the same cut;
+ * those that flow through all segments are the gradients of the whole. Overwrites the engine's parameters.
  * @throws the reason of `signal` once it aborts
  */
 export async function verifyEngine(
@@ -56,6 +56,8 @@ export async function verifyEngine(
     return { whole, cut: await runCase(of, batch, segmentTokens, pause) };
   };
   const actual = await runBoth(engine);
+  await pause();
+  const throughSegments = gradientThroughSegments(engine, batch, segmentTokens);
   // Loaded when needed, as all engines: it brings the cpu engine's native library interface along.
   const { createReferenceEngine } = await import("../native/index.js");
   const reference = createReferenceEngine(model);
@@ -63,7 +65,11 @@ export async function verifyEngine(
   reference.close();
 
   const compare = comparer(engine.layout, laneStateFloats(model), ssmStateFloats(model));
-  const measurements = (["whole", "cut"] as const).flatMap((run) => compare(run, actual[run], expected[run], golden));
+  const whole = golden ? golden.gradient : expected.whole.gradient;
+  const measurements = [
+    ...(["whole", "cut"] as const).flatMap((run) => compare(run, actual[run], expected[run], golden)),
+    ...gradientMeasurements(engine.layout, "through", throughSegments, whole, golden ? "golden" : "reference"),
+  ];
   return {
     engine: engine.description,
     parameters: engine.layout.size,
@@ -76,23 +82,19 @@ export async function verifyEngine(
 }
 
 type Compare = (
-  run: Measurement["run"],
+  run: "whole" | "cut",
   actual: CaseResults,
   reference: CaseResults,
   golden: GoldenValues | undefined,
 ) => Measurement[];
 
-function comparer({ entries }: ParameterLayout, laneFloats: number, ssmFloats: number): Compare {
+function comparer(layout: ParameterLayout, laneFloats: number, ssmFloats: number): Compare {
   return (run, actual, reference, golden) => {
     const measure = (
       quantity: string,
       against: Measurement["against"],
       [values, expected]: readonly [ArrayLike<number>, ArrayLike<number>],
-      limit: number = VERIFY_LIMITS.outputs,
-    ): Measurement => {
-      const error = relativeError(values, expected);
-      return { run, quantity, against, error, limit, pass: error <= limit };
-    };
+    ): Measurement => measurement({ run, quantity, against, limit: VERIFY_LIMITS.outputs }, values, expected);
     const outputs = golden ?? reference;
     const outputsFrom = golden ? "golden" : "reference";
     // Golden gradients are those of the whole batch.
@@ -106,13 +108,30 @@ function comparer({ entries }: ParameterLayout, laneFloats: number, ssmFloats: n
       measure("last logits", outputsFrom, [actual.lastLogits_BV, outputs.lastLogits_BV]),
       measure("final SSM states", "reference", states(0, ssmFloats)),
       measure("final conv taps", "reference", states(ssmFloats, laneFloats)),
-      ...entries.map(({ name, offset, size }) => {
-        const part = (flat: Float32Array): Float32Array => flat.subarray(offset, offset + size);
-        const from = goldenGradient ? "golden" : "reference";
-        return measure(`gradient ${name}`, from, [part(actual.gradient), part(gradient)], VERIFY_LIMITS.gradients);
-      }),
+      ...gradientMeasurements(layout, run, actual.gradient, gradient, goldenGradient ? "golden" : "reference"),
     ];
   };
+}
+
+/** Of every parameter's gradient. */
+function gradientMeasurements(
+  { entries }: ParameterLayout,
+  run: Measurement["run"],
+  actual: Float32Array,
+  expected: Float32Array,
+  against: Measurement["against"],
+): Measurement[] {
+  return entries.map(({ name, offset, size }) => {
+    const part = (flat: Float32Array): Float32Array => flat.subarray(offset, offset + size);
+    const of = { run, quantity: `gradient ${name}`, against, limit: VERIFY_LIMITS.gradients };
+    return measurement(of, part(actual), part(expected));
+  });
+}
+
+function measurement(of: Omit<Measurement, "error" | "pass">, actual: ArrayLike<number>, expected: ArrayLike<number>): Measurement {
+  const error = relativeError(actual, expected);
+  const { run, quantity, against, limit } = of;
+  return { run, quantity, against, error, limit, pass: error <= limit };
 }
 
 /** Floats [first, end) of every lane, one lane after the other. */
