@@ -1,4 +1,4 @@
-export type TensorDtype = "f32" | "u8" | "i32";
+export type TensorDtype = "f32" | "bf16" | "u8" | "i32";
 
 /** A tensor in memory; `data` is little-endian and must not change once it is published. */
 export interface Tensor {
@@ -30,7 +30,7 @@ export interface FileRange {
 /** Bytes per message. Smaller ones cost speed, much bigger ones stall the event loop. */
 export const CHUNK_BYTES = 2 ** 20;
 
-const ITEM_BYTES = { f32: 4, u8: 1, i32: 4 } as const satisfies Record<TensorDtype, number>;
+const ITEM_BYTES = { f32: 4, bf16: 2, u8: 1, i32: 4 } as const satisfies Record<TensorDtype, number>;
 
 export function isTensorDtype(dtype: string): dtype is TensorDtype {
   return Object.hasOwn(ITEM_BYTES, dtype);

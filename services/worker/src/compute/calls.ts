@@ -12,10 +12,10 @@ export interface EngineOffer {
 
 export type EngineChoice = "auto" | "cuda" | "cpu" | "tfjs";
 
-/** One slice of a node's gradient sum. */
+/** One slice of a node's sum: floats, or the bits of bfloat16. */
 export interface NodeSlice {
   readonly node: ReductionNode;
-  readonly slice: Float32Array;
+  readonly slice: Float32Array | Uint16Array;
 }
 
 /** Lane states of one shard, f32 [lanesPerShard, laneStateFloats], in shared memory. */
@@ -67,6 +67,13 @@ export interface ComputeCalls {
   };
   /** Adds the parts, the same slice of several nodes that make up `node`, in tree order; `into` becomes their sum. */
   join: { request: JoinParts & { readonly epoch: number }; response: null };
+  /** Rounds to bfloat16, in place; `into` gets the bits. */
+  round: { request: { readonly epoch: number; readonly floats: Float32Array; readonly into: Uint16Array }; response: null };
+  /** Each `into` becomes the floats that the bfloat16 of `from` stand for. */
+  widen: {
+    request: { readonly epoch: number; readonly pairs: readonly { readonly from: Uint16Array; readonly into: Float32Array }[] };
+    response: null;
+  };
   /** One optimizer step. With `parts`, these are added into `gradientSum` first. */
   apply: {
     request: {

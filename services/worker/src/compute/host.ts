@@ -1,4 +1,4 @@
-import { SegueError } from "@segue/core";
+import { SegueError, type ReductionNode } from "@segue/core";
 import type { Engine, EngineOptions, LaneStates } from "@segue/engine";
 import {
   VOID,
@@ -9,6 +9,7 @@ import {
   type JoinParts,
   type ShardBatch,
 } from "./calls.js";
+import { roundToBf16, widenBf16 } from "./bf16.js";
 import { OuterStep } from "./outer-step.js";
 import { TreeSum } from "./tree-sum.js";
 
@@ -119,6 +120,18 @@ export class ComputeHost implements Handlers {
     return { gradientNorm, computeMs: performance.now() - startedMs };
   }
 
+  round({ epoch, floats, into }: ComputeCalls["round"]["request"]): null {
+    this.#refuseVoid(epoch);
+    roundToBf16(floats, into);
+    return null;
+  }
+
+  widen({ epoch, pairs }: ComputeCalls["widen"]["request"]): null {
+    this.#refuseVoid(epoch);
+    for (const { from, into } of pairs) widenBf16(from, into);
+    return null;
+  }
+
   replicaBegin({ epoch, isFirst }: ComputeCalls["replicaBegin"]["request"]): null {
     this.#refuseVoid(epoch);
     required(this.#outer, "outer step").begin(isFirst);
@@ -140,7 +153,13 @@ export class ComputeHost implements Handlers {
 
   #join({ node, parts, into }: JoinParts): void {
     const sliceOf = new Map(parts.map(({ node, slice }) => [`${node.lo}-${node.hi}`, slice]));
-    const sum = this.#slices.sum(node, into, ({ lo, hi }) => sliceOf.get(`${lo}-${hi}`));
+    const known = ({ lo, hi }: ReductionNode, offered: Float32Array): Float32Array | undefined => {
+      const slice = sliceOf.get(`${lo}-${hi}`);
+      if (!(slice instanceof Uint16Array)) return slice;
+      widenBf16(slice, offered);
+      return offered;
+    };
+    const sum = this.#slices.sum(node, into, known);
     if (sum !== into) into.set(sum);
   }
 

@@ -1,8 +1,5 @@
+import { addsWhole } from "@segue/core";
 import { sliceOf, type Membership, type MemberPlan, type Slice } from "./membership.js";
-
-/** Up to so many bytes a member pulls whole nodes, whatever it would save to pull slices: a message's way costs more than they do. */
-const SMALL_BYTES = 2 ** 20;
-const FLOAT_BYTES = Float32Array.BYTES_PER_ELEMENT;
 
 /**
  * How the members of a generation add up their nodes. All members derive the same.
@@ -18,11 +15,8 @@ export interface ExchangePlan {
 
 export function exchangePlan({ self, peers }: Membership, vectorFloats: number): ExchangePlan {
   const members = [self, ...peers];
-  const nodes = members.reduce((sum, { nodes: { length } }) => sum + length, 0);
-  const mostPulled = nodes - Math.min(...members.map((member) => member.nodes.length));
-  const wholeBytes = mostPulled * vectorFloats * FLOAT_BYTES;
-  const slicedBytes = (wholeBytes + vectorFloats * FLOAT_BYTES * (members.length - 1)) / members.length;
-  if (wholeBytes <= Math.max(slicedBytes, SMALL_BYTES)) return { manner: "whole", own: { begin: 0, end: vectorFloats } };
+  const nodeCounts = members.map(({ nodes }) => nodes.length);
+  if (addsWhole(nodeCounts, vectorFloats)) return { manner: "whole", own: { begin: 0, end: vectorFloats } };
   return { manner: "sliced", own: sliceOf(self.index, members.length, vectorFloats) };
 }
 

@@ -2,7 +2,6 @@ import { learningRateAt, shardsPerPlacement } from "@segue/core";
 import { faultPoint } from "@segue/runtime";
 import type { NodeSlice } from "../compute/calls.js";
 import { sharedFloats } from "../compute/shared.js";
-import { wholeTree } from "./membership.js";
 import { weightOf } from "./segments.js";
 import { segmentsMissing, type RoundRunner, type StepOutcome, type StepRunnerOptions } from "./steps.js";
 
@@ -64,22 +63,12 @@ export class ReplicaSteps implements RoundRunner {
       }
       if (!isLeaf) await compute.call("join", { epoch, node, parts, into: exchange.node(block, index) });
       signal.throwIfAborted();
-      if (membership.peers.length > 0) exchange.publishNode(block, index);
+      await exchange.offer(block, index);
     }
     const startedMs = performance.now();
     await faultPoint("worker.nodesPublished", firstStep);
-    await exchange.gatherNodes(block);
+    const parts = await exchange.gather(block);
     signal.throwIfAborted();
-    await faultPoint("worker.nodesGathered", firstStep);
-    const node = wholeTree(membership);
-    const isShared = membership.peers.length > 0;
-    if (!exchange.addsWhole) {
-      await compute.call("join", { epoch, node, parts: exchange.parts(block), into: exchange.ownTotal(block) });
-      signal.throwIfAborted();
-      exchange.publishSum(block);
-      await exchange.gatherSums(block);
-    }
-    const parts = isShared && exchange.addsWhole ? { node, parts: exchange.parts(block) } : undefined;
     const exchangeMs = performance.now() - startedMs;
     const outer = { replicas, learningRate: outerLearningRate, momentum: outerMomentum };
     await compute.call("outerStep", { epoch, sum: exchange.total(block), parts, outer });

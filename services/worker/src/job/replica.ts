@@ -6,7 +6,8 @@ import { VOID, type EngineChoice } from "../compute/calls.js";
 import { ComputeThread } from "../compute/compute-thread.js";
 import { Peers } from "../tensors/peers.js";
 import type { PullCounter } from "../tensors/pull-counter.js";
-import { Exchange, type PullCounts } from "./exchange.js";
+import { SoleExchange, type Exchange, type PullCounts } from "./exchange.js";
+import { GrpcExchange } from "./grpc-exchange.js";
 import { digestOf } from "./digest.js";
 import { groupMembership, membershipOf, type Membership } from "./membership.js";
 import { PeerFailure } from "./peer-failure.js";
@@ -174,10 +175,15 @@ export class JobReplica {
     const isDiloco = spec.sync.mode === "diloco";
     // Under diloco the exchange is over replicas and counts outer steps; weights and moments travel.
     const group = isDiloco ? groupMembership(membership, shardsPerPlacement(spec)) : membership;
-    const exchange = new Exchange(
-      { jobId: this.#jobId, membership: group, vectorFloats: isDiloco ? 3 * parameters : parameters, registry, peers, signal },
-      isDiloco ? firstStep / spec.sync.innerSteps : firstStep,
-    );
+    const vectorFloats = isDiloco ? 3 * parameters : parameters;
+    const { wire } = spec.sync;
+    const exchange =
+      membership.peers.length === 0
+        ? new SoleExchange(vectorFloats)
+        : new GrpcExchange(
+            { jobId: this.#jobId, membership: group, vectorFloats, wire, compute, epoch, registry, peers, signal },
+            isDiloco ? firstStep / spec.sync.innerSteps : firstStep,
+          );
     const onStep = (step: number): void => void (this.#computingStep = step);
     const common = { spec, membership: group, compute, exchange, epoch, segments, signal, onStep };
     const steps = isDiloco ? new ReplicaSteps({ ...common, parameters }) : new StepRunner(common);

@@ -1,8 +1,8 @@
 import { learningRateAt, SegueError, type JobSpec } from "@segue/core";
 import { faultPoint } from "@segue/runtime";
 import type { ComputeThread } from "../compute/compute-thread.js";
-import type { Exchange } from "./exchange.js";
-import { wholeTree, type Membership } from "./membership.js";
+import type { Exchange, PartsToAdd } from "./exchange.js";
+import type { Membership } from "./membership.js";
 import type { StepSegments } from "./segments.js";
 
 /** What is reported of one step. */
@@ -113,12 +113,12 @@ export class StepRunner implements RoundRunner {
 
   #soleStep(step: number, work: StepSegments): Promise<StepOutcome> {
     const computed = this.#gradient(step, 0, work).then((node) => [node]);
-    return this.#apply(step, work, computed, 0);
+    return this.#apply(step, work, computed, undefined, 0);
   }
 
   /** A step with peers: their nodes come while own ones are still computed. */
   async #sharedStep(step: number, work: StepSegments): Promise<{ outcome: Promise<StepOutcome> }> {
-    const { exchange, compute, epoch, membership, signal } = this.#options;
+    const { exchange, membership, signal } = this.#options;
     await faultPoint("worker.stepBegins", step);
     exchange.begin(step);
     const computed: Computed[] = [];
@@ -128,23 +128,13 @@ export class StepRunner implements RoundRunner {
       computed.push(await computing);
       signal.throwIfAborted();
       await faultPoint("worker.gradientComputed", step);
-      exchange.publishNode(step, index);
+      await exchange.offer(step, index);
     }
     const startedMs = performance.now();
     await faultPoint("worker.nodesPublished", step);
-    await exchange.gatherNodes(step);
+    const parts = await exchange.gather(step);
     signal.throwIfAborted();
-    await faultPoint("worker.nodesGathered", step);
-    if (!exchange.addsWhole) {
-      const node = wholeTree(membership);
-      await compute.call("join", { epoch, node, parts: exchange.parts(step), into: exchange.ownTotal(step) });
-      signal.throwIfAborted();
-      exchange.publishSum(step);
-      await faultPoint("worker.sumPublished", step);
-      await exchange.gatherSums(step);
-      await faultPoint("worker.sumsGathered", step);
-    }
-    const outcome = this.#apply(step, work, Promise.resolve(computed), performance.now() - startedMs);
+    const outcome = this.#apply(step, work, Promise.resolve(computed), parts, performance.now() - startedMs);
     outcome.catch(() => undefined);
     return { outcome };
   }
@@ -157,13 +147,17 @@ export class StepRunner implements RoundRunner {
     return compute.call("gradient", { epoch, node, batches, rules: spec.tbptt, into: exchange.node(step, index) });
   }
 
-  async #apply(step: number, work: StepSegments, computed: Promise<readonly Computed[]>, exchangeMs: number): Promise<StepOutcome> {
-    const { compute, epoch, exchange, membership, spec } = this.#options;
+  async #apply(
+    step: number,
+    work: StepSegments,
+    computed: Promise<readonly Computed[]>,
+    parts: PartsToAdd | undefined,
+    exchangeMs: number,
+  ): Promise<StepOutcome> {
+    const { compute, epoch, exchange, spec } = this.#options;
     const { optimizer, schedule, train } = spec;
     const learningRate = learningRateAt(step, train.steps, optimizer, schedule);
     const adamw = { optimizer, learningRate, step: step + 1, totalWeight: work.totalWeight };
-    const isShared = membership.peers.length > 0;
-    const parts = isShared && exchange.addsWhole ? { node: wholeTree(membership), parts: exchange.parts(step) } : undefined;
     const applied = compute.call("apply", { epoch, gradientSum: exchange.total(step), parts, adamw });
     const [nodes, { gradientNorm, computeMs }] = await Promise.all([computed, applied]);
     return {

@@ -101,7 +101,7 @@ export type TensorHeader = Message<"segue.v1.TensorHeader"> & {
   ref: string;
 
   /**
-   * "f32", "u8", "i32".
+   * "f32", "bf16", "u8", "i32".
    *
    * @generated from field: string dtype = 2;
    */
