@@ -94,7 +94,12 @@ function measureCeilings(): Ceilings {
   const bytes = 4 * 2 ** 30;
   const blas = new CublasLt(runtime.allocate(WORKSPACE_BYTES), process.env);
   const [a, b, out] = [runtime.allocate(2 * n * n), runtime.allocate(2 * n * n), runtime.allocate(2 * n * n)];
-  const noise = Uint16Array.from({ length: n * n }, (_, i) => 0x3f00 + ((i * 2654435761) >>> 25) + (i % 2) * 0x8000);
+  let state = 1;
+  // bf16 numbers of both signs from 0.25 to 1.
+  const noise = Uint16Array.from({ length: n * n }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return (0x3e80 + (state >>> 24)) | ((state >>> 8) & 0x8000);
+  });
   for (const matrix of [a, b]) runtime.upload(noise, matrix);
   const [from, to] = [runtime.allocate(bytes), runtime.allocate(bytes)];
   const best = (work: () => void): number => {

@@ -74,7 +74,7 @@ __device__ __forceinline__ void store(bf16* to, const Vec<kWidth>& x) {
     store_float(to, x.v[0]);
 }
 
-__device__ __forceinline__ float sigmoid(float x) { return 1.f / (1.f + __expf(-x)); }
+__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.f, 1.f + __expf(-x)); }
 
 // The sum over a warp, the same bits in every lane.
 __device__ __forceinline__ float warp_sum(float x) {

@@ -2,7 +2,7 @@
 #include "common.cuh"
 
 // A row is held in registers: each thread has up to kPieces vectors of it.
-constexpr int kPieces = 4;
+constexpr int kPieces = 2;
 
 // Rows of backward passes are dealt to this many blocks at most, however many processors there are: sums must not depend on them.
 // kRowBlocks in src/cuda/operations.ts.

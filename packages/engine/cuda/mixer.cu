@@ -2,9 +2,9 @@
 #include "common.cuh"
 
 constexpr int kMaxTaps = 4;
-constexpr int kPieces = 4;
-// Tokens that one thread goes through; kStrip in src/cuda/operations.ts.
-constexpr int kStrip = 64;
+constexpr int kPieces = 2;
+// Tokens that one thread goes through (kStrip in src/cuda/operations.ts), and how many of them it asks for at once.
+constexpr int kStrip = 64, kAhead = 8;
 
 // kWidth channels of one lane: the last tokens' inputs, the newest last, zero beyond the document's start.
 template <int kWidth>
@@ -38,8 +38,12 @@ struct Conv {
 
   __device__ __forceinline__ bool reset(int t) const { return resets && t >= 0 && resets[(i64)lane * tokens + t]; }
 
+  __device__ __forceinline__ Vec<kWidth> token(int t) const {
+    return load<kWidth>(raw + ((i64)lane * tokens + t) * raw_stride + channel);
+  }
+
   __device__ __forceinline__ Vec<kWidth> input(int t) const {
-    if (t >= 0) return load<kWidth>(raw + ((i64)lane * tokens + t) * raw_stride + channel);
+    if (t >= 0) return token(t);
     Vec<kWidth> x;
     const float* from = before + lane * state_stride + (i64)(t + taps - 1) * channels + channel;
     for (int j = 0; j < kWidth; j++) x.v[j] = from[j];
@@ -90,14 +94,20 @@ __device__ __forceinline__ void conv_strip(int tokens, int channels, int taps, c
       make_conv<kWidth>(tokens, channels, taps, channel, resets, raw, raw_stride, weight, bias, before, state_stride);
   const int first = blockIdx.y * kStrip, end = min(first + kStrip, tokens);
   Window<kWidth> w = c.window_before(first);
-  Vec<kWidth> next = c.input(first);
-  for (int t = first; t < end; t++) {
-    const Vec<kWidth> x = next;
-    if (t + 1 < end) next = c.input(t + 1);
-    w.push(x, c.reset(t), taps);
-    Vec<kWidth> y = c.apply(w);
-    for (int j = 0; j < kWidth; j++) y.v[j] *= sigmoid(y.v[j]);
-    store<kWidth>(out + ((i64)c.lane * tokens + t) * channels + channel, y);
+  for (int t = first; t < end; t += kAhead) {
+    Vec<kWidth> x[kAhead];
+#pragma unroll
+    for (int u = 0; u < kAhead; u++) {
+      if (t + u < end) x[u] = c.token(t + u);
+    }
+#pragma unroll
+    for (int u = 0; u < kAhead; u++) {
+      if (t + u >= end) break;
+      w.push(x[u], c.reset(t + u), taps);
+      Vec<kWidth> y = c.apply(w);
+      for (int j = 0; j < kWidth; j++) y.v[j] *= sigmoid(y.v[j]);
+      store<kWidth>(out + ((i64)c.lane * tokens + t + u) * channels + channel, y);
+    }
   }
 }
 
@@ -155,30 +165,55 @@ __device__ __forceinline__ void conv_backward_strip(int tokens, int channels, in
     d_bias.v[j] = 0.f;
     for (int k = 0; k < kMaxTaps; k++) d[k].v[j] = d_weight[k].v[j] = 0.f;
   }
-  // Tokens after the strip read inputs of the strip.
-  const int last = min(end + taps - 1, tokens);
-  for (int t = first; t < end + kMaxTaps - 1; t++) {
+  // One token: its gradient before the activation goes to the inputs in the window, and within the strip to the weights.
+  auto go = [&](int t, const Vec<kWidth>& x, Vec<kWidth> g, bool is_inside) {
     for (int k = 0; k + 1 < kMaxTaps; k++) d[k] = d[k + 1];
     for (int j = 0; j < kWidth; j++) d[kMaxTaps - 1].v[j] = 0.f;
-    if (t < last) {
-      w.push(c.input(t), c.reset(t), taps);
-      const Vec<kWidth> y = c.apply(w);
-      Vec<kWidth> g = load<kWidth>(d_out + (lane_row + t) * channels + channel);
+    w.push(x, c.reset(t), taps);
+    const Vec<kWidth> y = c.apply(w);
+    for (int j = 0; j < kWidth; j++) {
+      const float s = sigmoid(y.v[j]);
+      g.v[j] *= s * (1.f + y.v[j] * (1.f - s));
+    }
+    if (is_inside) {
       for (int j = 0; j < kWidth; j++) {
-        const float s = sigmoid(y.v[j]);
-        g.v[j] *= s * (1.f + y.v[j] * (1.f - s));
-        if (t < end) d_bias.v[j] += g.v[j];
-      }
-      for (int k = 0; k < kMaxTaps; k++) {
-        if (kMaxTaps - 1 - k > w.live) continue;
-        for (int j = 0; j < kWidth; j++) {
-          d[k].v[j] += g.v[j] * c.weight[k].v[j];
-          if (t < end) d_weight[k].v[j] += g.v[j] * w.x[k].v[j];
-        }
+        d_bias.v[j] += g.v[j];
+        for (int k = 0; k < kMaxTaps; k++) d_weight[k].v[j] += g.v[j] * w.x[k].v[j];
       }
     }
-    const int done = t - (kMaxTaps - 1);
-    if (done >= first && done < end) store<kWidth>(d_raw + (lane_row + done) * d_raw_stride + channel, d[0]);
+    // Beyond a document's start, inputs in the window are zero, but no gradient may go there either.
+    const bool is_full = w.live == kMaxTaps - 1;
+    for (int k = 0; k < kMaxTaps; k++) {
+      if (!is_full && kMaxTaps - 1 - k > w.live) continue;
+      for (int j = 0; j < kWidth; j++) d[k].v[j] += g.v[j] * c.weight[k].v[j];
+    }
+  };
+  auto finish = [&](int t) {
+    if (t >= first && t < end) store<kWidth>(d_raw + (lane_row + t) * d_raw_stride + channel, d[0]);
+  };
+  for (int t = first; t < end; t += kAhead / 2) {
+    Vec<kWidth> x[kAhead / 2], g[kAhead / 2];
+#pragma unroll
+    for (int u = 0; u < kAhead / 2; u++) {
+      if (t + u >= end) break;
+      x[u] = c.token(t + u);
+      g[u] = load<kWidth>(d_out + (lane_row + t + u) * channels + channel);
+    }
+#pragma unroll
+    for (int u = 0; u < kAhead / 2; u++) {
+      if (t + u >= end) break;
+      go(t + u, x[u], g[u], true);
+      finish(t + u - (kMaxTaps - 1));
+    }
+  }
+  // Tokens after the strip read inputs of the strip.
+  for (int t = end; t < end + kMaxTaps - 1; t++) {
+    if (t < tokens) {
+      go(t, c.token(t), load<kWidth>(d_out + (lane_row + t) * channels + channel), false);
+    } else {
+      for (int k = 0; k + 1 < kMaxTaps; k++) d[k] = d[k + 1];
+    }
+    finish(t - (kMaxTaps - 1));
   }
   float* sums = partial + ((i64)c.lane * gridDim.y + blockIdx.y) * channels * (taps + 1);
   for (int j = 0; j < kWidth; j++) {
@@ -318,11 +353,10 @@ extern "C" __global__ void gated_norm(int width, int group_width, int norm_first
     gated_norm_row<1>(width, group_width, norm_first, eps, y, gate, stride, weight, out, inverse_rms);
 }
 
-template <int kWidth>
-__device__ __forceinline__ void gated_norm_backward_rows(int rows, int width, int group_width, int norm_first, const Act* y,
-                                                         const Act* gate, int stride, const float* weight, const float* inverse_rms,
-                                                         const Act* d_out, Act* d_y, Act* d_gate, int d_gate_stride, float* partial,
-                                                         Act* out) {
+template <int kWidth, bool kNormFirst>
+__device__ __forceinline__ void gated_norm_backward_rows(int rows, int width, int group_width, const Act* y, const Act* gate,
+                                                         int stride, const float* weight, const float* inverse_rms, const Act* d_out,
+                                                         Act* d_y, Act* d_gate, int d_gate_stride, float* partial, Act* out) {
   __shared__ float parts[2][32];
   const i64 group = blockIdx.y;
   Vec<kWidth> d_w[kPieces];
@@ -334,17 +368,27 @@ __device__ __forceinline__ void gated_norm_backward_rows(int rows, int width, in
   for (i64 row = blockIdx.x; row < rows; row += gridDim.x, turn ^= 1) {
     const i64 base = row * width + group * group_width;
     const Act* z = gate + row * stride + group * group_width;
-    Vec<kWidth> yv[kPieces], zv[kPieces], g[kPieces];
+    Vec<kWidth> yv[kPieces], g[kPieces], gating[kPieces], slope[kPieces];
     float dots = 0.f;
 #pragma unroll
     for (int k = 0; k < kPieces; k++) {
       const int i = (threadIdx.x + k * blockDim.x) * kWidth;
       if (i >= group_width) break;
       yv[k] = load<kWidth>(y + base + i);
-      zv[k] = load<kWidth>(z + i);
+      gating[k] = load<kWidth>(z + i);
       g[k] = load<kWidth>(d_out + base + i);
+    }
+#pragma unroll
+    for (int k = 0; k < kPieces; k++) {
+      const int i = (threadIdx.x + k * blockDim.x) * kWidth;
+      if (i >= group_width) break;
       const Vec<kWidth> w = load<kWidth>(weight + group * group_width + i);
-      for (int j = 0; j < kWidth; j++) dots += yv[k].v[j] * zv[k].v[j] * sigmoid(zv[k].v[j]) * g[k].v[j] * w.v[j];
+      for (int j = 0; j < kWidth; j++) {
+        const float zv = gating[k].v[j], s = sigmoid(zv);
+        gating[k].v[j] = zv * s;
+        slope[k].v[j] = s * (1.f + zv * (1.f - s));
+        dots += yv[k].v[j] * gating[k].v[j] * g[k].v[j] * w.v[j];
+      }
     }
     const float inverse = inverse_rms[row * gridDim.y + group];
     const float mean = block_sum(dots, parts[turn]) * inverse * inverse * inverse / group_width;
@@ -356,13 +400,12 @@ __device__ __forceinline__ void gated_norm_backward_rows(int rows, int width, in
       Vec<kWidth> dy, dz, again;
       for (int j = 0; j < kWidth; j++) {
         // What was normed is y * silu(z) or y; what its gradient meets is 1 or silu(z).
-        const float s = sigmoid(zv[k].v[j]), gating = zv[k].v[j] * s, slope = s * (1.f + zv[k].v[j] * (1.f - s));
-        const float x = norm_first ? yv[k].v[j] : yv[k].v[j] * gating, after = norm_first ? gating : 1.f;
+        const float gated = gating[k].v[j], x = kNormFirst ? yv[k].v[j] : yv[k].v[j] * gated, after = kNormFirst ? gated : 1.f;
         const float normed = x * inverse, dx = g[k].v[j] * after * w.v[j] * inverse - x * mean;
         d_w[k].v[j] += g[k].v[j] * normed * after;
         again.v[j] = normed * w.v[j] * after;
-        dz.v[j] = norm_first ? g[k].v[j] * normed * w.v[j] * slope : dx * yv[k].v[j] * slope;
-        dy.v[j] = norm_first ? dx : dx * gating;
+        dz.v[j] = (kNormFirst ? g[k].v[j] * normed * w.v[j] : dx * yv[k].v[j]) * slope[k].v[j];
+        dy.v[j] = kNormFirst ? dx : dx * gated;
       }
       store<kWidth>(out + base + i, again);
       store<kWidth>(d_gate + row * d_gate_stride + group * group_width + i, dz);
@@ -381,10 +424,16 @@ extern "C" __global__ void gated_norm_backward(int rows, int width, int group_wi
                                                const Act* gate, int stride, const float* weight, const float* inverse_rms,
                                                const Act* d_out, Act* d_y, Act* d_gate, int d_gate_stride, float* partial,
                                                Act* out) {
-  if (vector == 4)
-    gated_norm_backward_rows<4>(rows, width, group_width, norm_first, y, gate, stride, weight, inverse_rms, d_out, d_y, d_gate,
-                                d_gate_stride, partial, out);
+  if (vector == 4 && !norm_first)
+    gated_norm_backward_rows<4, false>(rows, width, group_width, y, gate, stride, weight, inverse_rms, d_out, d_y, d_gate,
+                                       d_gate_stride, partial, out);
+  else if (vector == 4)
+    gated_norm_backward_rows<4, true>(rows, width, group_width, y, gate, stride, weight, inverse_rms, d_out, d_y, d_gate,
+                                      d_gate_stride, partial, out);
+  else if (!norm_first)
+    gated_norm_backward_rows<1, false>(rows, width, group_width, y, gate, stride, weight, inverse_rms, d_out, d_y, d_gate,
+                                       d_gate_stride, partial, out);
   else
-    gated_norm_backward_rows<1>(rows, width, group_width, norm_first, y, gate, stride, weight, inverse_rms, d_out, d_y, d_gate,
-                                d_gate_stride, partial, out);
+    gated_norm_backward_rows<1, true>(rows, width, group_width, y, gate, stride, weight, inverse_rms, d_out, d_y, d_gate,
+                                      d_gate_stride, partial, out);
 }

@@ -13,6 +13,7 @@ constexpr int kChunk = 64;
 constexpr int kTimes = kChunk / 16, kHeads16 = P / 16, kStates16 = N / 16;
 // Rows in shared memory are 16 bytes longer than their contents: eight of them begin in different banks.
 constexpr int kStrideP = P + 8, kStrideN = N + 8, kStrideT = kChunk + 8, kStrideRows = kRows + 8;
+constexpr int kStrideF = P + 4;
 constexpr float kLog2E = 1.44269504088896341f;
 
 extern __shared__ __align__(128) unsigned char shared_memory[];
@@ -106,6 +107,33 @@ __device__ __forceinline__ void scale_rows(u32 (&a)[4], float upper, float lower
 __device__ __forceinline__ u32 pair_at(const bf16* at) { return *reinterpret_cast<const u32*>(at); }
 __device__ __forceinline__ void put_pair(bf16* at, float first, float second) {
   *reinterpret_cast<u32*>(at) = pack_bf16(first, second);
+}
+
+// Rows upper and upper + 8 of an accumulator of kTiles tiles of 8 columns, as bf16; `to` is the first column of row `upper`, the other
+// row `below` elements on. Four tiles at a time are exchanged between the four lanes of a row, so that each writes 16 bytes.
+template <int kTiles>
+__device__ __forceinline__ void put_rows(bf16* to, i64 below, const float (&acc)[kTiles][4], bool is_upper_live, bool is_lower_live) {
+  const int q = threadIdx.x & 3;
+#pragma unroll
+  for (int n = 0; n + 4 <= kTiles; n += 4) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      u32 w[4];
+#pragma unroll
+      for (int i = 0; i < 4; i++) w[i] = pack_bf16(acc[n + i][2 * half], acc[n + i][2 * half + 1]);
+      // Lane q ends with tile n + q: first neighbours swap one of two tiles, then pairs of lanes.
+      const u32 got0 = __shfl_xor_sync(kAllLanes, q & 1 ? w[0] : w[1], 1), got1 = __shfl_xor_sync(kAllLanes, q & 1 ? w[2] : w[3], 1);
+      const u32 a0 = q & 1 ? got0 : w[0], a1 = q & 1 ? w[1] : got0, b0 = q & 1 ? got1 : w[2], b1 = q & 1 ? w[3] : got1;
+      const u32 far0 = __shfl_xor_sync(kAllLanes, q & 2 ? a0 : b0, 2), far1 = __shfl_xor_sync(kAllLanes, q & 2 ? a1 : b1, 2);
+      const uint4 tile = q & 2 ? make_uint4(far0, far1, b0, b1) : make_uint4(a0, a1, far0, far1);
+      if (half ? is_lower_live : is_upper_live) *reinterpret_cast<uint4*>(to + half * below + (n + q) * 8) = tile;
+    }
+  }
+#pragma unroll
+  for (int n = kTiles / 4 * 4; n < kTiles; n++) {
+    if (is_upper_live) put_pair(to + n * 8 + 2 * q, acc[n][0], acc[n][1]);
+    if (is_lower_live) put_pair(to + below + n * 8 + 2 * q, acc[n][2], acc[n][3]);
+  }
 }
 
 // The sum over the four lanes that share a row of an accumulator.
@@ -221,12 +249,7 @@ extern "C" __global__ void __launch_bounds__(kRows * 2)
     for (int t = threadIdx.x; t < kChunk; t += blockDim.x) shared.weight[t] = backward ? d.from_start(t) : d.to_end(t) * d.dt[t];
     const float whole = d.whole();
     if (states) {
-      bf16* to = states + s.unit(lane, chunk, 0) * P * N + part;
-#pragma unroll
-      for (int n = 0; n < 2 * kStates16; n++) {
-        put_pair(to + n * 8, acc[n][0], acc[n][1]);
-        put_pair(to + n * 8 + 8 * N, acc[n][2], acc[n][3]);
-      }
+      put_rows(states + s.unit(lane, chunk, 0) * P * N + part - pair, 8 * N, acc, true, true);
     }
     __syncthreads();
 #pragma unroll
@@ -361,14 +384,14 @@ extern "C" __global__ void __launch_bounds__(128)
       }
     }
     const float direct = skip[head];
-    bf16* to = y + row * heads * P + head * P;
 #pragma unroll
     for (int n = 0; n < 2 * kHeads16; n++) {
       const int p = n * 8 + pair;
       const u32 x0 = pair_at(x + t0 * kStrideP + p), x1 = pair_at(x + t1 * kStrideP + p);
-      if (t0 < live) put_pair(to + (i64)t0 * heads * P + p, acc[n][0] + direct * low_half(x0), acc[n][1] + direct * high_half(x0));
-      if (t1 < live) put_pair(to + (i64)t1 * heads * P + p, acc[n][2] + direct * low_half(x1), acc[n][3] + direct * high_half(x1));
+      acc[n][0] += direct * low_half(x0), acc[n][1] += direct * high_half(x0);
+      acc[n][2] += direct * low_half(x1), acc[n][3] += direct * high_half(x1);
     }
+    put_rows(y + (row + t0) * heads * P + head * P, (i64)8 * heads * P, acc, t0 < live, t1 < live);
   }
 }
 
@@ -383,13 +406,17 @@ struct GradientsShared {
   // By token: what leads to cs_t, and x_t . (gradient of dt_t x_t).
   float columns[4][kChunk], rows[kChunk], inserted[kChunk], direct[kChunk], through_start[kChunk];
   float products[4], diagonals[4];
+  // What reaches dt_s x_s by the state after the chunk.
+  float by_state[kChunk * kStrideF];
   bf16 d_g[kChunk * kStrideT];
 };
 
-// Grid [chunks, lanes, groups], 256 threads. Warps 0 to 3 have tokens s as rows: (C B^T)^T, its gradient, and the gradient of x; warps 4
-// to 7 the gradients of B (rows s) and C (rows t), for 16 tokens each. With u_s the gradient of dt_s x_s, and d_cs_t that of cs_t, the
-// gradient of dt_t A is the sum of d_cs over the tokens from t on.
-extern "C" __global__ void __launch_bounds__(256)
+constexpr int kByStateBarrier = 1;
+
+// Grid [chunks, lanes, groups], 384 threads. Three teams of four warps, each warp with 16 tokens as rows: what happens within the chunk,
+// (C B^T)^T, its gradient, and the gradient of x; the gradient of B and what reaches x by the state after the chunk; the gradient of C.
+// With d_cs_t the gradient of cs_t, that of dt_t A is the sum of d_cs over the tokens from t on.
+extern "C" __global__ void __launch_bounds__(384)
     scan_gradients(int tokens, int heads, int groups, int chunks, const float* decays, const int* starts, const bf16* xbc,
                    const float* a_log, const float* skip, const bf16* states, const bf16* d_states, const bf16* dy, bf16* d_xbc,
                    float* d_dt, float* d_a_parts, float* d_skip_parts) {
@@ -397,7 +424,7 @@ extern "C" __global__ void __launch_bounds__(256)
   const Scan s = {tokens, heads, groups, chunks, decays, starts, xbc};
   const int chunk = blockIdx.x, lane = blockIdx.y, group = blockIdx.z, per_group = heads / groups;
   const int thread = threadIdx.x & 31, upper = thread >> 2, pair = (thread & 3) * 2;
-  const bool has_rows = threadIdx.x < 128;
+  const int team = threadIdx.x >> 7;
   const int warp = (threadIdx.x >> 5) & 3, live = s.live(chunk);
   const int s0 = warp * 16 + upper, s1 = s0 + 8;
   const i64 row = s.row(lane, chunk);
@@ -429,7 +456,7 @@ extern "C" __global__ void __launch_bounds__(256)
   };
 
   // The branches meet at the same barriers; apart, each has the registers to itself.
-  if (has_rows) {
+  if (team == 0) {
     // (C B^T)^T of the tokens from s on, and its gradient.
     float g[2 * kTimes][4], d_g[2 * kTimes][4];
 #pragma unroll
@@ -453,36 +480,12 @@ extern "C" __global__ void __launch_bounds__(256)
       arrive(i, slot);
       const Decay d = {shared.decays[slot], shared.decays[slot] + kChunk, shared.starts};
       const bf16 *x = shared.x[slot], *dys = shared.dy[slot];
-      const float end0 = d.to_end(s0), end1 = d.to_end(s1), dt0 = d.dt[s0], dt1 = d.dt[s1];
-
-      // What reaches x_s through the end of the chunk: (B dS^T)_s times the decay to the end.
+      const float dt0 = d.dt[s0], dt1 = d.dt[s1];
       float acc[2 * kHeads16][4];
 #pragma unroll
       for (int n = 0; n < 2 * kHeads16; n++) {
         for (int j = 0; j < 4; j++) acc[n][j] = 0.f;
       }
-#pragma unroll
-      for (int k = 0; k < kStates16; k++) {
-        u32 a[4];
-        first_factor<kStrideN>(a, shared.b + warp * 16 * kStrideN + k * 16);
-#pragma unroll
-        for (int n = 0; n < kHeads16; n++) {
-          u32 b[4];
-          second_factor_by_columns<kStrideN>(b, shared.d_states[slot] + n * 16 * kStrideN + k * 16);
-          multiply(acc[2 * n], acc[2 * n + 1], a, b);
-        }
-      }
-      float inserted0 = 0.f, inserted1 = 0.f;
-#pragma unroll
-      for (int n = 0; n < 2 * kHeads16; n++) {
-        acc[n][0] *= end0, acc[n][1] *= end0, acc[n][2] *= end1, acc[n][3] *= end1;
-        const u32 x0 = pair_at(x + s0 * kStrideP + n * 8 + pair), x1 = pair_at(x + s1 * kStrideP + n * 8 + pair);
-        inserted0 += acc[n][0] * low_half(x0) + acc[n][1] * high_half(x0);
-        inserted1 += acc[n][2] * low_half(x1) + acc[n][3] * high_half(x1);
-      }
-      inserted0 = row_sum(inserted0) * dt0, inserted1 = row_sum(inserted1) * dt1;
-
-      // Within the chunk.
       u32 x_rows[kHeads16][4];
 #pragma unroll
       for (int k = 0; k < kHeads16; k++) first_factor<kStrideP>(x_rows[k], x + warp * 16 * kStrideP + k * 16);
@@ -542,32 +545,33 @@ extern "C" __global__ void __launch_bounds__(256)
       row0 = row_sum(row0), row1 = row_sum(row1);
       diagonal = warp_sum(diagonal);
 
+      barrier(kByStateBarrier, 256);
       float direct0 = 0.f, direct1 = 0.f;
       const float through = skip[head];
-      bf16* to = d_xbc + row * s.channels() + head * P;
 #pragma unroll
       for (int n = 0; n < 2 * kHeads16; n++) {
         const int p = n * 8 + pair;
         const u32 x0 = pair_at(x + s0 * kStrideP + p), x1 = pair_at(x + s1 * kStrideP + p);
         const u32 y0 = pair_at(dys + s0 * kStrideP + p), y1 = pair_at(dys + s1 * kStrideP + p);
+        const float2 w0 = *reinterpret_cast<const float2*>(shared.by_state + s0 * kStrideF + p);
+        const float2 w1 = *reinterpret_cast<const float2*>(shared.by_state + s1 * kStrideF + p);
+        acc[n][0] += w0.x, acc[n][1] += w0.y, acc[n][2] += w1.x, acc[n][3] += w1.y;
         direct0 += acc[n][0] * low_half(x0) + acc[n][1] * high_half(x0);
         direct1 += acc[n][2] * low_half(x1) + acc[n][3] * high_half(x1);
-        if (s0 < live)
-          put_pair(to + (i64)s0 * s.channels() + p, dt0 * acc[n][0] + through * low_half(y0), dt0 * acc[n][1] + through * high_half(y0));
-        if (s1 < live)
-          put_pair(to + (i64)s1 * s.channels() + p, dt1 * acc[n][2] + through * low_half(y1), dt1 * acc[n][3] + through * high_half(y1));
+        acc[n][0] = dt0 * acc[n][0] + through * low_half(y0), acc[n][1] = dt0 * acc[n][1] + through * high_half(y0);
+        acc[n][2] = dt1 * acc[n][2] + through * low_half(y1), acc[n][3] = dt1 * acc[n][3] + through * high_half(y1);
       }
+      put_rows(d_xbc + (row + s0) * s.channels() + head * P, (i64)8 * s.channels(), acc, s0 < live, s1 < live);
       direct0 = row_sum(direct0), direct1 = row_sum(direct1);
       if (pair == 0) {
         shared.rows[s0] = row0, shared.rows[s1] = row1;
-        shared.inserted[s0] = inserted0, shared.inserted[s1] = inserted1;
         shared.direct[s0] = direct0, shared.direct[s1] = direct1;
       }
       if (thread == 0) shared.diagonals[warp] = diagonal;
       __syncthreads();
 
-      // One warp, two tokens a lane: t = 2 * thread and + 1.
-      if (threadIdx.x < 32) {
+      // The warp with the fewest tokens after its own; two tokens a lane, t = 2 * thread and + 1.
+      if (warp == 3) {
         float d_cs[2], ends = 0.f;
         for (int j = 0; j < 2; j++) {
           const int t = 2 * thread + j;
@@ -608,37 +612,103 @@ extern "C" __global__ void __launch_bounds__(256)
       put_pair(shared.d_g + s1 * kStrideT + n * 8 + pair, d_g[n][2], d_g[n][3]);
     }
     __syncthreads();
-  } else {
-    // The gradients of B (rows s) and C (rows t).
-    float d_b[2 * kStates16][4], d_c[2 * kStates16][4];
-    float through0 = 0.f, through1 = 0.f;
+  } else if (team == 1) {
+    // The gradient of B (rows s).
+    float d_b[2 * kStates16][4];
 #pragma unroll
     for (int n = 0; n < 2 * kStates16; n++) {
-      for (int j = 0; j < 4; j++) d_b[n][j] = d_c[n][j] = 0.f;
+      for (int j = 0; j < 4; j++) d_b[n][j] = 0.f;
     }
     for (int i = 0; i < per_group; i++) {
       const int slot = i & 1;
       arrive(i, slot);
       const Decay d = {shared.decays[slot], shared.decays[slot] + kChunk, shared.starts};
-      const bf16 *x = shared.x[slot], *dys = shared.dy[slot];
+      const bf16* x = shared.x[slot];
       const float end0 = d.to_end(s0), end1 = d.to_end(s1), dt0 = d.dt[s0], dt1 = d.dt[s1];
 
-      // Through the states: B_s meets the gradient of the state after, C_t the state before.
-      const float from0 = d.from_start(s0), from1 = d.from_start(s1);
+      // What reaches x_s through the end of the chunk: (B dS^T)_s times the decay to the end.
+      float acc[2 * kHeads16][4];
+#pragma unroll
+      for (int n = 0; n < 2 * kHeads16; n++) {
+        for (int j = 0; j < 4; j++) acc[n][j] = 0.f;
+      }
+#pragma unroll
+      for (int k = 0; k < kStates16; k++) {
+        u32 a[4];
+        first_factor<kStrideN>(a, shared.b + warp * 16 * kStrideN + k * 16);
+#pragma unroll
+        for (int n = 0; n < kHeads16; n++) {
+          u32 b[4];
+          second_factor_by_columns<kStrideN>(b, shared.d_states[slot] + n * 16 * kStrideN + k * 16);
+          multiply(acc[2 * n], acc[2 * n + 1], a, b);
+        }
+      }
+      float inserted0 = 0.f, inserted1 = 0.f;
+#pragma unroll
+      for (int n = 0; n < 2 * kHeads16; n++) {
+        acc[n][0] *= end0, acc[n][1] *= end0, acc[n][2] *= end1, acc[n][3] *= end1;
+        *reinterpret_cast<float2*>(shared.by_state + s0 * kStrideF + n * 8 + pair) = make_float2(acc[n][0], acc[n][1]);
+        *reinterpret_cast<float2*>(shared.by_state + s1 * kStrideF + n * 8 + pair) = make_float2(acc[n][2], acc[n][3]);
+        const u32 x0 = pair_at(x + s0 * kStrideP + n * 8 + pair), x1 = pair_at(x + s1 * kStrideP + n * 8 + pair);
+        inserted0 += acc[n][0] * low_half(x0) + acc[n][1] * high_half(x0);
+        inserted1 += acc[n][2] * low_half(x1) + acc[n][3] * high_half(x1);
+      }
+      inserted0 = row_sum(inserted0) * dt0, inserted1 = row_sum(inserted1) * dt1;
+      if (pair == 0) shared.inserted[s0] = inserted0, shared.inserted[s1] = inserted1;
+      barrier_arrive(kByStateBarrier, 256);
+      // B_s meets the gradient of the state after the chunk.
 #pragma unroll
       for (int k = 0; k < kHeads16; k++) {
-        u32 xs[4], dyt[4];
-        first_factor<kStrideP>(xs, x + warp * 16 * kStrideP + k * 16);
-        scale_rows(xs, end0 * dt0, end1 * dt1);
-        first_factor<kStrideP>(dyt, dys + warp * 16 * kStrideP + k * 16);
-        scale_rows(dyt, from0, from1);
+        u32 a[4];
+        first_factor<kStrideP>(a, x + warp * 16 * kStrideP + k * 16);
+        scale_rows(a, end0 * dt0, end1 * dt1);
 #pragma unroll
         for (int n = 0; n < kStates16; n++) {
           u32 b[4];
           second_factor<kStrideN>(b, shared.d_states[slot] + k * 16 * kStrideN + n * 16);
-          multiply(d_b[2 * n], d_b[2 * n + 1], xs, b);
+          multiply(d_b[2 * n], d_b[2 * n + 1], a, b);
+        }
+      }
+      __syncthreads();
+    }
+    // Through C B^T, all heads at once.
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < kTimes; k++) {
+      u32 a[4];
+      first_factor<kStrideT>(a, shared.d_g + warp * 16 * kStrideT + k * 16);
+#pragma unroll
+      for (int n = 0; n < kStates16; n++) {
+        u32 b[4];
+        second_factor<kStrideN>(b, shared.c + k * 16 * kStrideN + n * 16);
+        multiply(d_b[2 * n], d_b[2 * n + 1], a, b);
+      }
+    }
+    put_rows(d_xbc + (row + s0) * s.channels() + heads * P + group * N, (i64)8 * s.channels(), d_b, s0 < live, s1 < live);
+  } else {
+    // The gradient of C (rows t).
+    float d_c[2 * kStates16][4];
+    float through0 = 0.f, through1 = 0.f;
+#pragma unroll
+    for (int n = 0; n < 2 * kStates16; n++) {
+      for (int j = 0; j < 4; j++) d_c[n][j] = 0.f;
+    }
+    for (int i = 0; i < per_group; i++) {
+      const int slot = i & 1;
+      arrive(i, slot);
+      const Decay d = {shared.decays[slot], shared.decays[slot] + kChunk, shared.starts};
+      // C_t meets the state before the chunk.
+      const float from0 = d.from_start(s0), from1 = d.from_start(s1);
+#pragma unroll
+      for (int k = 0; k < kHeads16; k++) {
+        u32 a[4];
+        first_factor<kStrideP>(a, shared.dy[slot] + warp * 16 * kStrideP + k * 16);
+        scale_rows(a, from0, from1);
+#pragma unroll
+        for (int n = 0; n < kStates16; n++) {
+          u32 b[4];
           second_factor<kStrideN>(b, shared.states[slot] + k * 16 * kStrideN + n * 16);
-          multiply(d_c[2 * n], d_c[2 * n + 1], dyt, b);
+          multiply(d_c[2 * n], d_c[2 * n + 1], a, b);
         }
       }
       // dy_t . (what the state before gives y_t) is C_t . (what this head added to the gradient of C_t).
@@ -654,7 +724,7 @@ extern "C" __global__ void __launch_bounds__(256)
       through0 = sum0, through1 = sum1;
       // The state before and the gradient of the state after.
       float product = 0.f;
-      for (int at = (threadIdx.x - 128) * 8; at < P * N; at += 128 * 8) {
+      for (int at = (threadIdx.x - 256) * 8; at < P * N; at += 128 * 8) {
         const int offset = at / N * kStrideN + at % N;
         const uint4 a = *reinterpret_cast<const uint4*>(shared.states[slot] + offset);
         const uint4 b = *reinterpret_cast<const uint4*>(shared.d_states[slot] + offset);
@@ -668,32 +738,17 @@ extern "C" __global__ void __launch_bounds__(256)
     }
     // Through C B^T, all heads at once.
     __syncthreads();
-  #pragma unroll
+#pragma unroll
     for (int k = 0; k < kTimes; k++) {
-      u32 a[4], a_transposed[4];
-      first_factor<kStrideT>(a, shared.d_g + warp * 16 * kStrideT + k * 16);
-      first_factor_transposed<kStrideT>(a_transposed, shared.d_g + k * 16 * kStrideT + warp * 16);
-  #pragma unroll
+      u32 a[4];
+      first_factor_transposed<kStrideT>(a, shared.d_g + k * 16 * kStrideT + warp * 16);
+#pragma unroll
       for (int n = 0; n < kStates16; n++) {
         u32 b[4];
-        second_factor<kStrideN>(b, shared.c + k * 16 * kStrideN + n * 16);
-        multiply(d_b[2 * n], d_b[2 * n + 1], a, b);
         second_factor<kStrideN>(b, shared.b + k * 16 * kStrideN + n * 16);
-        multiply(d_c[2 * n], d_c[2 * n + 1], a_transposed, b);
+        multiply(d_c[2 * n], d_c[2 * n + 1], a, b);
       }
     }
-    bf16* to = d_xbc + row * s.channels() + heads * P + group * N;
-  #pragma unroll
-    for (int n = 0; n < 2 * kStates16; n++) {
-      const int column = n * 8 + pair;
-      if (s0 < live) {
-        put_pair(to + (i64)s0 * s.channels() + column, d_b[n][0], d_b[n][1]);
-        put_pair(to + (i64)s0 * s.channels() + groups * N + column, d_c[n][0], d_c[n][1]);
-      }
-      if (s1 < live) {
-        put_pair(to + (i64)s1 * s.channels() + column, d_b[n][2], d_b[n][3]);
-        put_pair(to + (i64)s1 * s.channels() + groups * N + column, d_c[n][2], d_c[n][3]);
-      }
-    }
+    put_rows(d_xbc + (row + s0) * s.channels() + heads * P + (groups + group) * N, (i64)8 * s.channels(), d_c, s0 < live, s1 < live);
   }
 }

@@ -11,6 +11,7 @@ type I = CudaInts;
 const CHUNK = 64;
 const TILE = 16;
 const PADDING = 8;
+const FLOAT_PADDING = 4;
 const BF16_BYTES = 2;
 /** Blocks that keep a large GPU busy. */
 const ENOUGH_BLOCKS = 264;
@@ -27,7 +28,7 @@ const sharedBytes = {
   },
   gradients: (p: number, n: number): number => {
     const halves = 2 * CHUNK * (n + PADDING) + 4 * (CHUNK * (p + PADDING) + p * (n + PADDING)) + CHUNK * (CHUNK + PADDING);
-    return halves * BF16_BYTES + 4 * ((4 + 1 + 8) * CHUNK + 8);
+    return halves * BF16_BYTES + 4 * ((4 + 1 + 8 + p + FLOAT_PADDING) * CHUNK + 8);
   },
 };
 
@@ -91,7 +92,7 @@ export class ChunkScan {
     this.#passStates(args, prepared, args.dY_RI.bf16, [...gradient, ...gradient, 0, 0, dStates]);
     o.launch(
       "scan_gradients",
-      { grid: [chunks, lanes, groups], block: [256], sharedBytes: sharedBytes.gradients(headDim, dState), defines },
+      { grid: [chunks, lanes, groups], block: [384], sharedBytes: sharedBytes.gradients(headDim, dState), defines },
       ...[tokens, heads, groups, chunks, decays, starts, args.xBC_RC.bf16, args.aLog_H.f32, args.skip_H.f32, states, dStates],
       ...[args.dY_RI.bf16, args.dXBC_RC.bf16, args.dDt_RH.f32, partial, partial + 4 * sums],
     );

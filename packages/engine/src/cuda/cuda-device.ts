@@ -1,4 +1,5 @@
 import type { BufferKind, Device } from "../devices/device.js";
+import { cudaBufferFloats, rounded } from "./buffer-floats.js";
 import { ChunkScan } from "./chunk-scan.js";
 import { CublasLt, WORKSPACE_BYTES, type Element } from "./cublaslt.js";
 import { sliceOf, type CudaFloats, type CudaInts } from "./floats.js";
@@ -35,11 +36,7 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element): Cud
   const { gpu, compiler } = runtime;
   const rounds = precision === "bf16";
 
-  const bufferFloats = (length: number, kind: BufferKind): number => {
-    if (!rounds || kind === "float") return length;
-    const half = Math.ceil(length / 2);
-    return kind === "activation" ? half : rounded(length) + half;
-  };
+  const bufferFloats = cudaBufferFloats(precision);
   const bufferAt = (address: number, length: number, kind: BufferKind): CudaFloats => {
     if (!rounds || kind === "float") return { f32: address, bf16: 0, length };
     if (kind === "activation") return { f32: 0, bf16: address, length };
@@ -99,10 +96,6 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element): Cud
     },
   };
 }
-
-/** The rounded copy begins where rows of it may be read in whole vectors. */
-const LINE_FLOATS = 16;
-const rounded = (length: number): number => Math.ceil(length / LINE_FLOATS) * LINE_FLOATS;
 
 function bitsOf(value: number): number {
   return new Uint32Array(Float32Array.of(value).buffer)[0]!;

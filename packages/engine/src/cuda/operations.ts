@@ -1,3 +1,4 @@
+import { SegueError } from "@segue/core";
 import type {
   AddNormArgs,
   AddNormBackwardArgs,
@@ -29,7 +30,7 @@ const ROW_BLOCKS = 1056;
 const SUM_BLOCKS = 1024;
 const SUM_THREADS = 256;
 /** Vectors of a row per thread, at most: `kPieces` in `cuda/`. */
-const PIECES = 4;
+const PIECES = 2;
 /** Tokens per thread of the convolution: `kStrip` in `cuda/mixer.cu`. */
 const STRIP = 64;
 /** Rows per tile of the sort by id: `kTile` in `cuda/scatter.cu`. */
@@ -304,7 +305,12 @@ function vectorOf(width: number, vectors: readonly F[], columns: readonly Column
 /** Whole warps. */
 const threadsOf = (elements: number): number => ceil(elements, WARP) * WARP;
 
-/** Threads of a block that holds a row of `width` in registers. */
+/** Threads of a block that holds a row of `width` in registers. @throws SegueError ENGINE_INPUT_INVALID for rows that do not fit */
 function rowThreads(width: number, vector: number): number {
-  return Math.min(MAX_THREADS, threadsOf(ceil(width, PIECES * vector)));
+  const threads = threadsOf(ceil(width, PIECES * vector));
+  if (threads <= MAX_THREADS) return threads;
+  throw new SegueError(
+    "ENGINE_INPUT_INVALID",
+    `the cuda engine norms rows of at most ${MAX_THREADS * PIECES * vector} numbers, not ${width}`,
+  );
 }
