@@ -21,6 +21,8 @@ export interface ChaosOptions {
   readonly killCoordinator: boolean;
   /** How the job ends undisturbed; absent: it is trained undisturbed first. */
   readonly undisturbed?: Pick<FinishedJob, "step" | "digest"> | undefined;
+  /** Delays everything between the disturbed workers, as a network between sites would. @default 0 */
+  readonly linkDelayMs?: number | undefined;
   /** Progress, in sentences. */
   readonly onNote: (text: string) => void;
   readonly onChange?: ((job: JobView) => void) | undefined;
@@ -47,7 +49,8 @@ export interface ChaosResult {
  */
 export async function runChaos(options: ChaosOptions, runtime: Pick<CliRuntime, "env" | "signal">): Promise<ChaosResult> {
   const undisturbed = options.undisturbed ?? (await trainUndisturbed(options, runtime));
-  const { finished, deaths } = await onCluster(options, (cluster) => disturb(cluster, options, runtime));
+  const faultyLinks = (options.linkDelayMs ?? 0) > 0;
+  const { finished, deaths } = await onCluster({ ...options, faultyLinks }, (cluster) => disturb(cluster, options, runtime));
   const { step, digest, seconds } = finished;
   const equal = step === undisturbed.step && digest === undisturbed.digest;
   return { undisturbed, disturbed: { step, digest, seconds }, deaths, equal };
@@ -70,7 +73,10 @@ async function disturb(
   options: ChaosOptions,
   runtime: Pick<CliRuntime, "env" | "signal">,
 ): Promise<{ finished: FinishedJob; deaths: readonly Death[] }> {
-  const { spec, onNote } = options;
+  const { spec, onNote, linkDelayMs = 0 } = options;
+  if (linkDelayMs > 0) {
+    for (const name of cluster.names.filter((each) => each.startsWith("worker-"))) cluster.link(name).delay(linkDelayMs);
+  }
   options.onCluster?.(cluster);
   const names = cluster.names.filter((name) => name.startsWith("worker-") || (options.killCoordinator && name === "coordinator"));
   const watch = new RecoveryWatch();
@@ -110,12 +116,14 @@ async function killUntil(signal: AbortSignal, once: (number: number, signal: Abo
   }
 }
 
-async function onCluster<T>(options: ChaosOptions, action: (cluster: LocalCluster) => Promise<T>): Promise<T> {
-  const { workers, engine } = options;
+async function onCluster<T>(
+  { workers, engine, faultyLinks = false }: Pick<LocalClusterOptions, "faultyLinks"> & Pick<ChaosOptions, "workers" | "engine">,
+  action: (cluster: LocalCluster) => Promise<T>,
+): Promise<T> {
   const dir = await mkdtemp(join(tmpdir(), "segue-chaos-"));
   let cluster: LocalCluster | undefined;
   try {
-    cluster = await startLocalCluster({ dir, workers, engine, evaluators: 0, dashboard: false });
+    cluster = await startLocalCluster({ dir, workers, engine, faultyLinks, evaluators: 0, dashboard: false });
     return await action(cluster);
   } finally {
     await cluster?.close();
