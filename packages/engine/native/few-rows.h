@@ -1,5 +1,5 @@
-// Products of a few rows with a matrix stored row by output column: the weights of a decode step. Every weight is used only once or
-// a few times, so the memory sets the speed; nothing is packed. Bits are those of gemm.
+// Products of a few rows with a matrix stored row by output column: the weights of a decode step. Every weight is used only a few
+// times, so memory sets the speed; weights are not packed but turned in registers. Bits are those of gemm.
 #pragma once
 #include "gemm.h"
 
@@ -30,11 +30,9 @@ static inline void transpose_square(Vec* v) {
   if constexpr (kWidth > 8) exchange_lanes<8>(v);
 }
 
-// kWidth columns of C, `live` of them wanted: c[i][j] = or += sum over k of a[i][k] w[j][k].
+// kWidth columns of C, `live` rows of it: c[i][j] = or += sum over k of a[k][i] w[j][k]. a is a packed panel of `rows` rows.
 template <int rows>
-static inline void few_rows_tile(long depth, const float* const* a, const float* const* w, float* const* c, long live, bool add) {
-  Vec total[rows];
-  for (int i = 0; i < rows; i++) total[i] = add ? load_part(c[i], live) : Vec{};
+static inline void few_rows_tile(long live, long depth, const float* a, const float* w, long ldw, float* c, long ldc, bool add) {
   for (long k0 = 0; k0 < depth; k0 += kDepth) {
     const long end = min_long(k0 + kDepth, depth);
     Vec sum[rows];
@@ -44,52 +42,49 @@ static inline void few_rows_tile(long depth, const float* const* a, const float*
       Vec square[kWidth];
 #pragma GCC unroll 16
       for (int j = 0; j < kWidth; j++) {
-        square[j] = load(w[j] + k);
-        __builtin_prefetch(w[j] + k + kAhead);
+        square[j] = load(w + j * ldw + k);
+        __builtin_prefetch(w + j * ldw + k + kAhead);
       }
       transpose_square(square);
 #pragma GCC unroll 16
       for (int j = 0; j < kWidth; j++) {
 #pragma GCC unroll 8
-        for (int i = 0; i < rows; i++) sum[i] += a[i][k + j] * square[j];
+        for (int i = 0; i < rows; i++) sum[i] += a[(k + j) * rows + i] * square[j];
       }
     }
     for (; k < end; k++) {
       Vec column;
-      for (int j = 0; j < kWidth; j++) column[j] = w[j][k];
-      for (int i = 0; i < rows; i++) sum[i] += a[i][k] * column;
+      for (int j = 0; j < kWidth; j++) column[j] = w[j * ldw + k];
+      for (int i = 0; i < rows; i++) sum[i] += a[k * rows + i] * column;
     }
-    for (int i = 0; i < rows; i++) total[i] = add || k0 > 0 ? total[i] + sum[i] : sum[i];
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++) {
+      if (i < live) store(c + i * ldc, add || k0 > 0 ? load(c + i * ldc) + sum[i] : sum[i]);
+    }
   }
-  for (int i = 0; i < rows; i++) store_part(c[i], live, total[i]);
 }
 
-// The same for rows [i0, i0 + rows) of m; what is not there is computed as the last row that is.
+// Whether few_rows_product does what gemm would do.
+static inline bool has_few_rows(long m, Matrix b) { return m <= kFewRows && b.row == 1; }
+
 template <int rows>
-static inline void few_rows_strip(long m, long i0, long k, Matrix a, const float* const* w, float* c, long ldc, long live, bool add) {
-  const float* a_rows[rows];
-  float* c_rows[rows];
-  for (long i = 0; i < rows; i++) {
-    long row = min_long(i0 + i, m - 1);
-    a_rows[i] = a.data + row * a.row;
-    c_rows[i] = c + row * ldc;
+static void few_rows_panels(Context* ctx, long m, long n, long k, Matrix a, Matrix b, float* c, long ldc, bool add) {
+  float* packed = my_scratch(ctx, kSlotPackedA, max_long(kBlockRows * kDepth, round_up(m, rows) * k));
+  pack<rows>(m, k, a, packed);
+  const long whole = n / kWidth * kWidth;
+  for (long j = 0; j < whole; j += kWidth) {
+    // All panels of a before the next columns: the weights come from memory once.
+    for (long i = 0; i < m; i += rows)
+      few_rows_tile<rows>(m - i, k, packed + i * k, b.data + j * b.col, b.col, c + i * ldc + j, ldc, add);
   }
-  few_rows_tile<rows>(k, a_rows, w, c_rows, live, add);
+  if (whole < n) gemm(ctx, m, n - whole, k, a, b.at(0, whole), c + whole, ldc, add);
 }
 
-static inline bool has_few_rows(long m, Matrix a, Matrix b) { return m <= kFewRows && a.col == 1 && b.row == 1; }
-
-// C [m, n] (rows ldc apart) = A B, or +=; on the calling thread.
-static void few_rows_product(long m, long n, long k, Matrix a, Matrix b, float* c, long ldc, bool add) {
-  for (long j0 = 0; j0 < n; j0 += kWidth) {
-    const float* w[kWidth];
-    for (long j = 0; j < kWidth; j++) w[j] = b.data + min_long(j0 + j, n - 1) * b.col;
-    long live = min_long(kWidth, n - j0), i0 = 0;
-    for (; m - i0 > 4; i0 += 8) few_rows_strip<8>(m, i0, k, a, w, c + j0, ldc, live, add);
-    if (m - i0 > 2) few_rows_strip<4>(m, i0, k, a, w, c + j0, ldc, live, add);
-    else if (m - i0 > 1) few_rows_strip<2>(m, i0, k, a, w, c + j0, ldc, live, add);
-    else if (m - i0 > 0) few_rows_strip<1>(m, i0, k, a, w, c + j0, ldc, live, add);
-  }
+// C [m, n] (rows ldc apart) = A B, or += ; on the calling thread.
+static void few_rows_product(Context* ctx, long m, long n, long k, Matrix a, Matrix b, float* c, long ldc, bool add) {
+  if (m > 4) return few_rows_panels<8>(ctx, m, n, k, a, b, c, ldc, add);
+  if (m > 1) return few_rows_panels<4>(ctx, m, n, k, a, b, c, ldc, add);
+  few_rows_panels<1>(ctx, m, n, k, a, b, c, ldc, add);
 }
 
 }  // namespace SEGUE_VARIANT

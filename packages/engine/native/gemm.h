@@ -84,8 +84,7 @@ static void pack(long rows, long depth, Matrix m, float* out) {
       continue;
     }
     long k = 0;
-    if (live == panel && m.col == 1) {
-      static_assert(panel % 4 == 0, "panels are packed by quads");
+    if (panel % 4 == 0 && live == panel && m.col == 1) {
       for (; k + 4 <= depth; k += 4) {
         for (int i = 0; i < panel; i += 4) transpose_quads(in + i * m.row + k, m.row, out + k * panel + i, panel);
       }

@@ -6,12 +6,12 @@ namespace SEGUE_VARIANT {
 
 // On the calling thread, in the way that suits the shapes; all give the same bits.
 static void one_product(Context* ctx, long m, long n, long k, Matrix a, Matrix b, float* c, long ldc, bool add) {
-  if (has_few_rows(m, a, b)) return few_rows_product(m, n, k, a, b, c, ldc, add);
+  if (has_few_rows(m, b)) return few_rows_product(ctx, m, n, k, a, b, c, ldc, add);
   gemm(ctx, m, n, k, a, b, c, ldc, add);
 }
 
-// C [m, n] (rows ldc apart) = A B, or +=, on all threads of the context: C is cut along its longer side, in two parts per thread lest one that is held up holds up
-// all.
+// C [m, n] (rows ldc apart) = A B, or +=, on all threads of the context: C is cut along its longer side, in two parts per thread lest
+// one that is held up holds up all.
 static void parallel_gemm(Context* ctx, long m, long n, long k, Matrix a, Matrix b, float* c, long ldc, bool add) {
   double work = (double)m * n * k / 16;
   if (!worth_threads(ctx, work)) return one_product(ctx, m, n, k, a, b, c, ldc, add);

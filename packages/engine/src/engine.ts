@@ -69,6 +69,8 @@ export interface Engine {
   /** Zero states. */
   createStates(lanes: number): LaneStates;
   freeStates(states: LaneStates): void;
+  /** `copies` lanes that each begin with the state of one lane, for prompts that share what came before. */
+  forkStates(states: LaneStates, lane: number, copies: number): LaneStates;
   /** Zeroes the SSM part or the convolution taps of every lane. */
   zeroStates(states: LaneStates, part: "ssm" | "conv"): void;
   /** Row-major [lanes, laneStateFloats(model)]: per lane ssm [layers, heads, headDim, dState], then conv [layers, dConv - 1, convDim]. */

@@ -17,6 +17,12 @@ export function expectTokens(what: string, ids: Int32Array, vocab: number): void
   throw new SegueError("ENGINE_INPUT_INVALID", `${what} ${wrong} is outside the vocabulary of ${vocab}`);
 }
 
+/** @throws SegueError ENGINE_INPUT_INVALID */
+export function expectLane(lane: number, { lanes }: LaneStates): void {
+  if (Number.isInteger(lane) && lane >= 0 && lane < lanes) return;
+  throw new SegueError("ENGINE_INPUT_INVALID", `lane ${lane} is not among the ${lanes} of the states`);
+}
+
 /** Sizes and ids of a segment; labels and weights where it has them. @throws SegueError ENGINE_INPUT_INVALID */
 export function expectSegment(
   batch: Omit<SegmentBatch, "labels_BT"> & Partial<Pick<SegmentBatch, "labels_BT">>,

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { laneStateFloats, type ModelSpec } from "@segue/core";
 import { openCpuDevice } from "../src/devices/cpu/cpu-device.js";
 import { referenceDevice } from "../src/devices/reference/reference-device.js";
+import { greedyDecode } from "../src/decode.js";
 import type { AdamWStep, Engine, LaneStates, SegmentBatch } from "../src/engine.js";
 import { DeviceEngine, trainingArenaFloats } from "../src/native/device-engine.js";
 import { createCpuEngine, createReferenceEngine } from "../src/native/index.js";
@@ -221,6 +222,35 @@ for (const [name, create] of Object.entries({
         ) < 1e-5,
       );
       assert.ok(relativeError(finals(engine, used), finals(engine, fresh)) < 1e-5);
+      engine.close();
+    });
+
+    it("fork: prompts that share a prefix go on from it as if each had been run alone, to the bit", async () => {
+      const engine = await create(SMALL);
+      engine.writeParameters(noisyParameters(SMALL));
+      const [copies, newTokens] = [9, 6];
+      const shared = segmentOf(SMALL, 3, 30, false);
+      const questions = randomTokens("questions", copies * 4, SMALL.vocab);
+      const prefix = engine.createStates(3);
+      engine.prefill(shared, prefix);
+      const before = finals(engine, prefix);
+      const forked = engine.forkStates(prefix, 1, copies);
+      const logits = engine.prefill({ lanes: copies, tokens: 4, tokens_BT: questions }, forked);
+      const together = greedyDecode(engine, forked, logits, newTokens);
+      assert.deepEqual(finals(engine, prefix), before);
+      for (let copy = 0; copy < copies; copy++) {
+        const alone = engine.createStates(1);
+        engine.prefill({ lanes: 1, tokens: 30, tokens_BT: shared.tokens_BT.slice(30, 60) }, alone);
+        const own = engine.prefill({ lanes: 1, tokens: 4, tokens_BT: questions.slice(copy * 4, copy * 4 + 4) }, alone);
+        assert.deepEqual(own, logits.slice(copy * SMALL.vocab, (copy + 1) * SMALL.vocab));
+        const answer = greedyDecode(engine, alone, own, newTokens);
+        assert.deepEqual(answer, together.slice(copy * newTokens, (copy + 1) * newTokens));
+        const [end, endOfFork] = [new Float32Array(laneStateFloats(SMALL)), new Float32Array(copies * laneStateFloats(SMALL))];
+        engine.readStates(alone, end);
+        engine.readStates(forked, endOfFork);
+        assert.deepEqual(end, endOfFork.slice(copy * end.length, (copy + 1) * end.length));
+      }
+      assert.throws(() => engine.forkStates(prefix, 3, 2), /lane 3 is not among the 3 of the states/);
       engine.close();
     });
 

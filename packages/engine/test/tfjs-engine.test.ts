@@ -249,6 +249,21 @@ describe("tfjs engine", () => {
     );
   });
 
+  it("forks one lane's state into many, which then go on alone", () => {
+    const from = randomStates();
+    const before = read(from);
+    const forked = engine.forkStates(from, 1, 5);
+    states.push(forked);
+    const lane = before.subarray(laneStateFloats(MODEL), 2 * laneStateFloats(MODEL));
+    assert.deepEqual(
+      read(forked),
+      Float32Array.from({ length: 5 * lane.length }, (_, i) => lane[i % lane.length]!),
+    );
+    engine.prefill({ lanes: 5, tokens: 1, tokens_BT: Int32Array.of(1, 2, 3, 4, 5) }, forked);
+    assert.deepEqual(read(from), before);
+    assert.throws(() => engine.forkStates(from, -1, 2), /lane -1 is not among/);
+  });
+
   it("keeps no reference to arrays it is given", () => {
     const parameters = noisyParameters(MODEL);
     const batch = randomBatch();

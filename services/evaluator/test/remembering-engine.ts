@@ -25,6 +25,13 @@ export class RememberingEngine implements Engine {
     this.liveStates++;
     return { lanes, texts: Array.from({ length: lanes }, () => ""), spoken: Array.from({ length: lanes }, () => 0) };
   }
+  forkStates(states: Memory, lane: number, copies: number): Memory {
+    const { texts, spoken } = states;
+    return Object.assign(this.createStates(copies), {
+      texts: Array<string>(copies).fill(texts[lane]!),
+      spoken: Array<number>(copies).fill(spoken[lane]!),
+    });
+  }
   freeStates(): void {
     this.liveStates--;
   }

@@ -18,7 +18,7 @@ import type {
   TrainingPart,
   TrainingResult,
 } from "../engine.js";
-import { expectLength, expectSegment } from "../input-checks.js";
+import { expectLane, expectLength, expectSegment } from "../input-checks.js";
 import { cutIntoSegments } from "../segments.js";
 import { Arena, arenaFloats } from "./arena.js";
 import { takeBackward, takeForward, type BackwardBuffers, type ForwardBuffers, type Take } from "./buffers.js";
@@ -143,6 +143,16 @@ export class DeviceEngine<F, I> implements Engine {
 
   freeStates(states: LaneStates): void {
     this.#device.free?.(this.#floatsOf(states));
+  }
+
+  forkStates(states: LaneStates, lane: number, copies: number): LaneStates {
+    expectLane(lane, states);
+    const floats = laneStateFloats(this.model);
+    const part = (of: F, index: number): F => this.#device.slice(of, index * floats, floats);
+    const forked = this.createStates(copies);
+    for (let copy = 0; copy < copies; copy++)
+      this.#device.copy(part(this.#floatsOf(states), lane), part(this.#floatsOf(forked), copy));
+    return forked;
   }
 
   zeroStates(states: LaneStates, part: "ssm" | "conv"): void {

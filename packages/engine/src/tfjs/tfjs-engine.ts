@@ -1,7 +1,7 @@
 import { laneStateFloats, parameterLayout, type ModelSpec, type ParameterLayout } from "@segue/core";
 import type { Scalar, Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs";
 import type { AdamWStep, Engine, EngineDescription, EngineOptions, LaneStates, SegmentBatch, SegmentRules } from "../engine.js";
-import { expectLength, expectSegment } from "../input-checks.js";
+import { expectLane, expectLength, expectSegment } from "../input-checks.js";
 import { cutIntoSegments } from "../segments.js";
 import { applyAdamW } from "../optimizer/adamw.js";
 import { mamba2 } from "./mamba2.js";
@@ -83,6 +83,16 @@ class TfjsEngine implements Engine {
     this.#tf.dispose(own.tensors);
     own.tensors = [];
     this.#owned.delete(own);
+  }
+
+  forkStates(states: LaneStates, lane: number, copies: number): LaneStates {
+    expectLane(lane, states);
+    const tensors = (states as TfjsStates).tensors.map((tensor) =>
+      this.#tf.tidy(() => this.#tf.gather(tensor, Array<number>(copies).fill(lane))),
+    );
+    const forked: TfjsStates = { lanes: copies, tensors };
+    this.#owned.add(forked);
+    return forked;
   }
 
   zeroStates(states: LaneStates, part: "ssm" | "conv"): void {

@@ -45,6 +45,13 @@ class FakeEngine implements Engine {
   createStates(lanes: number): FakeStates {
     return { lanes, values: new Float32Array(lanes * laneStateFloats(this.model)) };
   }
+  forkStates(states: FakeStates, lane: number, copies: number): FakeStates {
+    const size = laneStateFloats(this.model);
+    const forked = this.createStates(copies);
+    for (let copy = 0; copy < copies; copy++)
+      forked.values.set(states.values.subarray(lane * size, (lane + 1) * size), copy * size);
+    return forked;
+  }
   freeStates(): void {}
   zeroStates(states: FakeStates, part: "ssm" | "conv"): void {
     // Halves stand for the parts.
