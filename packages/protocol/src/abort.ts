@@ -22,3 +22,29 @@ export function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undef
     promise.finally(forget).then(resolve, reject);
   });
 }
+
+/** Waits that one signal ends, one after the other: a stream of many messages puts one listener on its signal, not one for each. */
+export class Waits {
+  readonly #signal: AbortSignal;
+  readonly #forget: () => void;
+  #interrupt: () => void = () => undefined;
+
+  constructor(signal: AbortSignal) {
+    this.#signal = signal;
+    this.#forget = onAbort(signal, () => this.#interrupt());
+  }
+
+  /** As {@link untilAborted}. Only one wait at a time. */
+  until<T>(promise: Promise<T>): Promise<T | typeof ABORTED> {
+    return new Promise((resolve, reject) => {
+      this.#interrupt = () => resolve(ABORTED);
+      if (this.#signal.aborted) this.#interrupt();
+      promise.then(resolve, reject);
+    });
+  }
+
+  /** Lets go of the signal. */
+  close(): void {
+    this.#forget();
+  }
+}

@@ -1,5 +1,5 @@
 import type { Writable } from "node:stream";
-import { ABORTED, untilAborted } from "./abort.js";
+import { ABORTED, Waits } from "./abort.js";
 
 /**
  * Writes every message to the sink and waits whenever its buffer is full: without the wait, grpc-js would buffer the whole stream.
@@ -7,11 +7,16 @@ import { ABORTED, untilAborted } from "./abort.js";
  */
 export async function writeAll<T>(sink: Writable, messages: AsyncIterable<T>, signal: AbortSignal): Promise<void> {
   const iterator = messages[Symbol.asyncIterator]();
-  for (;;) {
-    const next = await untilAborted(iterator.next(), signal);
-    if (next === ABORTED) break;
-    if (next.done) return;
-    if (!sink.write(next.value) && (await untilAborted(drained(sink), signal)) === ABORTED) break;
+  const waits = new Waits(signal);
+  try {
+    for (;;) {
+      const next = await waits.until(iterator.next());
+      if (next === ABORTED) break;
+      if (next.done) return;
+      if (!sink.write(next.value) && (await waits.until(drained(sink))) === ABORTED) break;
+    }
+  } finally {
+    waits.close();
   }
   // Not awaited: a generator that is stuck in an await would hold the call for as long as it is stuck.
   iterator.return?.().catch(() => undefined);
