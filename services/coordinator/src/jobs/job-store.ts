@@ -1,6 +1,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { validateJobSpec } from "@segue/core";
 import type { Logger } from "@segue/runtime";
 import { writeFileAtomically } from "../store/atomic-file.js";
 import { freeBytes, isOutOfSpace, retryDelayMs, storeFull } from "../store/storage-trouble.js";
@@ -25,13 +26,15 @@ export class JobStore {
     return join(this.#root, jobId);
   }
 
-  /** All jobs, oldest first. A folder without a readable job.json is passed over with a warning. */
+  /** All jobs, oldest first. A folder without a readable and valid job.json is passed over with a warning. */
   async loadAll(): Promise<JobRecord[]> {
     const names = await readdir(this.#root).catch(() => []);
     const records: JobRecord[] = [];
     for (const name of names) {
       try {
-        records.push(JSON.parse(await readFile(join(this.#root, name, "job.json"), "utf8")) as JobRecord);
+        const record = JSON.parse(await readFile(join(this.#root, name, "job.json"), "utf8")) as JobRecord;
+        // An older version wrote no keys that it did not know; they get their defaults.
+        records.push({ ...record, spec: validateJobSpec(record.spec).spec });
       } catch (error) {
         this.#logger.warn({ event: "jobUnreadable", folder: name, err: error }, "a job folder without a readable job.json");
       }
