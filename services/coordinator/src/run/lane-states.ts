@@ -5,6 +5,9 @@ import type { AttachedWorker } from "../workers/attached-worker.js";
 /** How long a worker may take to publish the states of a round it has just reported. */
 const STATES_WAIT_MS = 10_000;
 
+/** Pulls at once: enough to fill any network, few enough to let heartbeats in between even where each opens a connection. */
+const MAX_PULLS = 64;
+
 export const STATES_PULL_FAILED = "STATES_PULL_FAILED";
 
 export function statesRef(jobId: string, step: number, shard: number): string {
@@ -28,25 +31,28 @@ export async function pullLaneStates(
   signal: AbortSignal,
 ): Promise<Uint8Array[]> {
   const states: Uint8Array[] = [];
-  await Promise.all(
-    members.map(async ({ shards, worker }) => {
-      for (const shard of shards) {
-        const into = emptyStates(spec);
-        try {
-          await pullTensor(worker.tensors, statesRef(jobId, step, shard), { waitMs: STATES_WAIT_MS, signal, into });
-        } catch (cause) {
-          const description = `cannot pull the states of shard ${shard} at step ${step}: ${cause instanceof Error ? cause.message : String(cause)}`;
-          const violations = [{ field: worker.workerId, description }];
-          throw new SegueError(STATES_PULL_FAILED, `${worker.workerId}: ${description}`, {
-            status: "UNAVAILABLE",
-            violations,
-            cause,
-          });
-        }
-        states[shard] = into;
+  const pullFrom = async ({ shards, worker }: (typeof members)[number]): Promise<void> => {
+    for (const shard of shards) {
+      const into = emptyStates(spec);
+      try {
+        await pullTensor(worker.tensors, statesRef(jobId, step, shard), { waitMs: STATES_WAIT_MS, signal, into });
+      } catch (cause) {
+        const description = `cannot pull the states of shard ${shard} at step ${step}: ${cause instanceof Error ? cause.message : String(cause)}`;
+        const violations = [{ field: worker.workerId, description }];
+        throw new SegueError(STATES_PULL_FAILED, `${worker.workerId}: ${description}`, {
+          status: "UNAVAILABLE",
+          violations,
+          cause,
+        });
       }
-    }),
-  );
+      states[shard] = into;
+    }
+  };
+  const waiting = members.values();
+  const pullers = Array.from({ length: Math.min(MAX_PULLS, members.length) }, async () => {
+    for (const member of waiting) await pullFrom(member);
+  });
+  await Promise.all(pullers);
   return states;
 }
 
