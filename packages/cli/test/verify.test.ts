@@ -7,6 +7,7 @@ import { decodeSafetensors, encodeSafetensors } from "@segue/core";
 import { EXIT, runCli } from "@segue/cli";
 import { segue } from "./support/scripted-coordinator.js";
 
+const SSD = fileURLToPath(new URL("../../engine/test/golden/ssd", import.meta.url));
 const TINY = fileURLToPath(new URL("../../engine/test/golden/tiny", import.meta.url));
 
 describe("segue verify", () => {
@@ -29,6 +30,33 @@ describe("segue verify", () => {
     assert.equal(text.match(/^gradient backbone\.layers\.1\.mixer\.A_log .* 1e-4 +pass$/gm)?.length, 3);
     assert.match(text, /\nGradients through all segments of 2 x 17 tokens [^]*gradient backbone\.norm_f\.weight +golden /);
     assert.match(text, /\npassed: all \d+ within their limits, the closest is .* % of its\n$/);
+  });
+
+  it("verifies a scan alone, exits with 1 when a value is wrong, and with 2 when one is missing", async () => {
+    const good = await segue(["verify", SSD, "--engine", "cpu", "--threads", "1"]);
+    assert.equal(good.exitCode, 0, good.stdout);
+    assert.match(good.stdout, /\nScan 1: 1 x 61 tokens, 6 heads of 7, state 20, B\/C groups 2\nDEVICE +RUN +QUANTITY /);
+    assert.match(good.stdout, /\ncpu +cut +gradient initial_state +\d\.\de-\d+ +1e-4 +pass\n/);
+    assert.match(good.stdout, /\npassed: all 120 within their limits\n$/);
+    const tensors = decodeSafetensors(await readFile(join(SSD, "golden.safetensors")));
+    const final = tensors.get("2.final_state")!;
+    const write = (): Promise<void> => writeFile(join(dir, "golden.safetensors"), encodeSafetensors([...tensors.values()]));
+    tensors.set(final.name, { ...final, data: new Uint8Array(final.data.length) });
+    await write();
+    const wrong = await segue(["verify", dir, "--engine", "cpu", "--json"]);
+    assert.equal(wrong.exitCode, 1);
+    const { passed, measurements } = JSON.parse(wrong.stdout) as { passed: boolean; measurements: Record<string, unknown>[] };
+    assert.equal(passed, false);
+    const failed = measurements.filter(({ pass }) => pass === false).map(({ device, run, quantity }) => [device, run, quantity]);
+    assert.deepEqual(failed, [
+      ["reference", "whole", "final_state"],
+      ["reference", "cut", "final_state"],
+      ["cpu", "whole", "final_state"],
+      ["cpu", "cut", "final_state"],
+    ]);
+    tensors.delete("0.y");
+    await write();
+    assert.equal((await segue(["verify", dir, "--engine", "cpu"])).exitCode, 2);
   });
 
   it("gives programs one JSON object", async () => {

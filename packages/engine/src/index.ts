@@ -6,3 +6,5 @@ export { greedyDecode, prefillPrompt, type Prompt } from "./decode.js";
 export { readVerifyCase, type RandomTokens, type VerifyCase } from "./verify/verify-case.js";
 export { VERIFY_LIMITS, verifyEngine, type Measurement, type VerifyReport } from "./verify/verify-engine.js";
 export type { GoldenValues } from "./verify/golden.js";
+export { readScanCases, type ScanCase, type ScanCaseShape } from "./verify/scan-case.js";
+export { verifyScan, type ScanMeasurement, type ScanReport } from "./verify/verify-scan.js";

@@ -1,10 +1,15 @@
 import { Option, type Command } from "commander";
 import {
   createEngine,
+  readScanCases,
   readVerifyCase,
   verifyEngine,
+  verifyScan,
   type EngineName,
   type Measurement,
+  type ScanCase,
+  type ScanMeasurement,
+  type ScanReport,
   type VerifyCase,
   type VerifyReport,
 } from "@segue/engine";
@@ -42,6 +47,8 @@ export function addVerifyCommand(program: Command, runtime: CliRuntime): void {
       "\nThe folder has config.json and model.safetensors, as Hugging Face or state-spaces name them, and golden.safetensors if\n" +
         "there are results to compare with: input_ids, targets, logits, loss, grad.<parameter>. What it lacks is compared with a\n" +
         "float64 reference that computes one token after the other: expect minutes and 32 bytes of memory a parameter.\n" +
+        "A folder with the scan alone has one safetensors file with 0.x, 0.dt, 0.A, 0.B, 0.C, 0.D, 0.dt_bias, 0.initial_state, the\n" +
+        "weights 0.weight_y and 0.weight_final_state of its loss, results 0.y, 0.final_state, 0.grad.<input>, then the same for 1, ...\n" +
         "Everything runs twice, in one segment and cut into several with the states carried. Exits with 1 if anything is off by\n" +
         "more than its limit, with 2 if the folder cannot be used.\n\n" +
         "Examples:\n  segue verify ./text-model\n  segue verify ./text-model --engine cuda --tokens 384 --json\n",
@@ -51,6 +58,8 @@ export function addVerifyCommand(program: Command, runtime: CliRuntime): void {
 
 async function verify(dir: string, options: VerifyOptions, runtime: CliRuntime): Promise<void> {
   const output = new Output(runtime, options.json === true);
+  const scans = await readScanCases(dir);
+  if (scans) return verifyScans(dir, scans, options, output, runtime.signal);
   const verifyCase = await readVerifyCase(dir, options);
   const { model, batch } = verifyCase;
   const engine = await createEngine(options.engine, { model, precision: "f32", threads: options.threads });
@@ -64,6 +73,38 @@ async function verify(dir: string, options: VerifyOptions, runtime: CliRuntime):
   }
   output.result({ folder: dir, golden: verifyCase.golden !== undefined, ...report }, () => render(dir, verifyCase, report));
   if (!report.passed) throw new ReportedFailure(EXIT.failed);
+}
+
+async function verifyScans(
+  dir: string,
+  cases: readonly ScanCase[],
+  { engine, threads }: VerifyOptions,
+  output: Output,
+  signal: AbortSignal,
+): Promise<void> {
+  const report = await verifyScan(engine, threads, cases, signal);
+  output.result({ folder: dir, golden: true, ...report }, () => renderScans(dir, report));
+  if (!report.passed) throw new ReportedFailure(EXIT.failed);
+}
+
+function renderScans(dir: string, { engine, scans, measurements }: ScanReport): string {
+  const failed = measurements.filter(({ pass }) => !pass).length;
+  return [
+    `engine  ${engine.detail}, beside the float64 reference`,
+    `scans   ${dir}: ${scans.length}, golden values`,
+    ...scans.flatMap(({ lanes, tokens, heads, headDim, dState, groups }, scan) => [
+      "",
+      `Scan ${scan}: ${lanes} x ${tokens} tokens, ${heads} heads of ${headDim}, state ${dState}, B/C groups ${groups}`,
+      renderTable(
+        scanColumns,
+        measurements.filter((measurement) => measurement.scan === scan),
+      ),
+    ]),
+    "",
+    failed === 0
+      ? `passed: all ${measurements.length} within their limits`
+      : `FAILED: ${failed} of ${measurements.length} beyond their limits`,
+  ].join("\n");
 }
 
 function render(dir: string, { golden }: VerifyCase, report: VerifyReport): string {
@@ -97,6 +138,15 @@ function render(dir: string, { golden }: VerifyCase, report: VerifyReport): stri
 const columns: Column<Measurement>[] = [
   { title: "QUANTITY", value: ({ quantity }) => quantity },
   { title: "AGAINST", value: ({ against }) => against },
+  { title: "RELATIVE L2", value: ({ error }) => error.toExponential(1), right: true },
+  { title: "LIMIT", value: ({ limit }) => limit.toExponential(), right: true },
+  { title: "RESULT", value: ({ pass }) => (pass ? "pass" : "FAIL") },
+];
+
+const scanColumns: Column<ScanMeasurement>[] = [
+  { title: "DEVICE", value: ({ device }) => device },
+  { title: "RUN", value: ({ run }) => run },
+  { title: "QUANTITY", value: ({ quantity }) => quantity },
   { title: "RELATIVE L2", value: ({ error }) => error.toExponential(1), right: true },
   { title: "LIMIT", value: ({ limit }) => limit.toExponential(), right: true },
   { title: "RESULT", value: ({ pass }) => (pass ? "pass" : "FAIL") },
