@@ -2,7 +2,7 @@ import { Command, InvalidArgumentError } from "commander";
 import { runDemo } from "./demo/run-demo.js";
 import { asFailure, EXIT, exitCodeOf, failureJson, renderFailure } from "./failure.js";
 
-const DEFAULT_MINUTES = 4.5;
+const DEFAULT_MINUTES = 4.75;
 const SHORT_MINUTES = 0.5;
 
 const stop = new AbortController();

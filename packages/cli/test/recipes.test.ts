@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { parameterLayout, parseJobSpec, resolveVocabulary, tokensPerStep } from "@segue/core";
-import { planDemo, plannedSpec } from "../src/demo/plan.js";
+import { controlSpec, planDemo, plannedSpec } from "../src/demo/plan.js";
 
 const recipes = new URL("../../../recipes/", import.meta.url);
 const read = (file: string) => parseJobSpec(readFileSync(new URL(file, recipes), "utf8"));
@@ -32,14 +32,15 @@ describe("recipes", () => {
 describe("planDemo", () => {
   const recipe = read("passkey-demo.yaml").spec;
 
-  it("trains the whole recipe where there is time for it", () => {
-    assert.deepEqual(planDemo(recipe, 100_000, 240), { steps: 3000, isWhole: true, checkpointEvery: 600, samples: 20 });
+  it("trains the whole recipe and its control where there is time for both", () => {
+    const { steps } = recipe.train;
+    assert.deepEqual(planDemo(recipe, 100_000, 240), { steps, isWhole: true, checkpointEvery: steps / 4, samples: 20 });
   });
 
   it("trains as much as the time allows on a slow engine, and evaluates less", () => {
     const plan = planDemo(recipe, 2_000, 240);
     assert.equal(plan.isWhole, false);
-    assert.ok(plan.steps * 2048 <= 2_000 * 240 * 0.75);
+    assert.ok(2 * plan.steps * tokensPerStep(recipe) <= 2_000 * 240 * 0.8, "both jobs fit");
     assert.ok(plan.samples < 20 && plan.samples >= 1);
   });
 
@@ -49,5 +50,21 @@ describe("planDemo", () => {
       assert.ok(spec.schedule.warmupSteps + spec.schedule.decaySteps <= spec.train.steps);
       assert.ok(spec.checkpoints.everySteps >= 1);
     }
+  });
+});
+
+describe("controlSpec", () => {
+  const spec = plannedSpec(read("passkey-demo.yaml").spec, { steps: 800, isWhole: false, checkpointEvery: 200, samples: 5 });
+
+  it("differs from the job in nothing but the carried state, the name and the number of workers", () => {
+    const control = controlSpec(spec);
+    assert.deepEqual([control.tbptt.carrySsm, control.tbptt.carryConv], [false, false]);
+    assert.deepEqual(
+      control.evaluations.map(({ passkey }) => passkey.carryState),
+      [false],
+    );
+    const { name, tbptt, evaluations, workers } = spec;
+    assert.notEqual(control.name, name);
+    assert.deepEqual({ ...control, name, tbptt, evaluations, workers }, spec);
   });
 });

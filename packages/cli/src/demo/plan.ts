@@ -2,6 +2,7 @@ import { tokensPerStep, type JobSpec } from "@segue/core";
 
 /** What the time allows. */
 export interface DemoPlan {
+  /** Of each of the two jobs. */
   readonly steps: number;
   /** Whether these are the steps the recipe is known to learn in. */
   readonly isWhole: boolean;
@@ -10,16 +11,18 @@ export interface DemoPlan {
   readonly samples: number;
 }
 
+/** The recipe as it is, and the same without the carried state. */
+const JOBS = 2;
 /** Of the time left after measuring: the rest is for evaluations, starts and surprises. */
-const TRAINING_SHARE = 0.75;
-const CHECKPOINTS = 5;
+const TRAINING_SHARE = 0.8;
+const CHECKPOINTS = 4;
 /** A forward pass is cheaper than a training step, an evaluator has fewer cores: about the same speed. */
-const MAX_EVALUATION_SHARE = 0.04;
+const MAX_EVALUATION_SHARE = 0.03;
 const MIN_STEPS = 10;
 
-/** Fits the recipe into the time left at the speed measured. Pure. */
+/** Fits the recipe and its control into the time left at the speed measured. Pure. */
 export function planDemo(recipe: JobSpec, tokensPerSecond: number, secondsLeft: number): DemoPlan {
-  const affordable = Math.floor((tokensPerSecond * secondsLeft * TRAINING_SHARE) / tokensPerStep(recipe));
+  const affordable = Math.floor((tokensPerSecond * secondsLeft * TRAINING_SHARE) / (JOBS * tokensPerStep(recipe)));
   const steps = Math.max(MIN_STEPS, Math.min(recipe.train.steps, affordable));
   const recipeSamples = recipe.evaluations[0]?.passkey.samples ?? 1;
   const promptTokens = evaluationTokens(recipe) / recipeSamples;
@@ -45,6 +48,23 @@ export function plannedSpec(recipe: JobSpec, plan: DemoPlan): JobSpec {
     },
     checkpoints: { ...recipe.checkpoints, everySteps: checkpointEvery },
     evaluations: recipe.evaluations.map((evaluation) => ({ ...evaluation, passkey: { ...evaluation.passkey, samples } })),
+  };
+}
+
+/**
+ * The same job with the carried state switched off, in training and in evaluation. It takes one worker: that computes the same bits as
+ * two, and exchanges nothing. Pure.
+ */
+export function controlSpec(spec: JobSpec): JobSpec {
+  return {
+    ...spec,
+    name: `${spec.name}-control`,
+    tbptt: { ...spec.tbptt, carrySsm: false, carryConv: false },
+    evaluations: spec.evaluations.map((evaluation) => ({
+      ...evaluation,
+      passkey: { ...evaluation.passkey, carryState: false },
+    })),
+    workers: { ...spec.workers, min: 1, max: 1 },
   };
 }
 

@@ -2,20 +2,21 @@ import { once } from "node:events";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseJobSpec, SegueError, type JobSpec } from "@segue/core";
-import { connectRedis, createLogger, jobSpecToProto } from "@segue/runtime";
+import { parseJobSpec, type JobSpec } from "@segue/core";
+import { connectRedis, createLogger } from "@segue/runtime";
 import { startLocalCluster, type LocalCluster } from "../cluster/local-cluster.js";
 import { crashText } from "../commands/cluster.js";
-import { followJob } from "../commands/follow-job.js";
 import { connect, type Connection } from "../connection.js";
-import { waitForEvaluation, type EvaluationResult } from "../evaluation/read-evaluation.js";
+import { waitForEvaluation } from "../evaluation/read-evaluation.js";
 import { Output, type CliRuntime } from "../runtime.js";
-import { isFinal, jobView, type JobView } from "../show/job-view.js";
+import type { JobView } from "../show/job-view.js";
 import { ProgressView } from "../show/progress.js";
-import { measureSpeed, type MeasuredSpeed } from "./measure-speed.js";
-import { planDemo, plannedSpec } from "./plan.js";
-import { DEVIATION, evaluationLine, planText, resultText, type DemoResult } from "./report.js";
-import { watchEvaluations } from "./watch-evaluations.js";
+import { evaluateBothWays } from "./evaluate-job.js";
+import { measureSpeed } from "./measure-speed.js";
+import { controlSpec, planDemo, plannedSpec } from "./plan.js";
+import { DEVIATION, evaluationLine, planText, resultText, type DemoJob, type DemoResult } from "./report.js";
+import { submitJob, trainJob, type TrainedJob } from "./train-job.js";
+import { completeEvaluations, watchEvaluations } from "./watch-evaluations.js";
 
 export interface DemoOptions {
   /** From the start of the demo to its end, about. */
@@ -25,12 +26,18 @@ export interface DemoOptions {
   readonly json: boolean;
 }
 
+interface Queued {
+  readonly evaluationIds: readonly string[];
+}
+
 const WORKERS = 2;
 const RECIPE = new URL("../../../../recipes/passkey-demo.yaml", import.meta.url);
-/** Kept free of training: two heat maps at the end and an orderly stop. */
-const CLOSING_SHARE = 0.15;
+/** Kept free of training: the last heat maps and an orderly stop. */
+const CLOSING_SHARE = 0.12;
+/** Of the time for training that the first job may take: two workers exchange gradients, the control's one does not. */
+const FIRST_JOB_SHARE = 0.55;
 
-/** Starts a cluster in a temporary folder, trains, evaluates, prints, and stops it again. */
+/** Starts a cluster in a temporary folder, trains with and without the carried state, evaluates, prints, and stops it again. */
 export async function runDemo(options: DemoOptions, runtime: CliRuntime): Promise<void> {
   const startedAtMs = Date.now();
   const output = new Output(runtime, options.json);
@@ -44,7 +51,7 @@ export async function runDemo(options: DemoOptions, runtime: CliRuntime): Promis
       onCrash: (crash) => void runtime.stderr.write(`${crashText(crash)}\n`),
     });
     output.note(`dashboard: ${cluster.dashboard}`);
-    const result = await trainAndEvaluate(cluster, options, runtime, startedAtMs);
+    const result = await new Demo(cluster, options, runtime, startedAtMs).run();
     output.result(result, () => resultText(result, output.colour));
     if (options.keep && !runtime.signal.aborted) {
       output.note(
@@ -58,136 +65,97 @@ export async function runDemo(options: DemoOptions, runtime: CliRuntime): Promis
   }
 }
 
-async function trainAndEvaluate(
-  cluster: LocalCluster,
-  options: DemoOptions,
-  runtime: CliRuntime,
-  startedAtMs: number,
-): Promise<DemoResult> {
-  const totalMs = 60_000 * options.minutes;
-  const endsAtMs = startedAtMs + totalMs;
-  const { signal } = runtime;
-  const output = new Output(runtime, options.json);
-  const connection = connect({ coordinator: cluster.coordinator }, runtime.env);
-  const redis = connectRedis(cluster.redisUrl, { logger: createLogger("demo", "warn"), role: "reader" });
-  const watching = new AbortController();
-  const evaluations: EvaluationResult[] = [];
-  const progress = options.json ? undefined : new ProgressView(output.progressTarget);
-  try {
-    const recipe = parseJobSpec(await readFile(RECIPE, "utf8")).spec;
-    output.note("measuring how fast this machine trains");
-    const speed = await measureSpeed(connection.jobs, recipe, { measureMs: totalMs / 60, signal });
-    const plan = planDemo(recipe, speed.tokensPerSecond, (endsAtMs - Date.now()) / 1000);
-    const submitted = await submit(connection, plannedSpec(recipe, plan));
-    output.note(planText(speed, plan, submitted));
-    output.note(`${DEVIATION}\n`);
+/** The two jobs of one demo, one after the other, on a cluster that runs. */
+class Demo {
+  readonly #signal: AbortSignal;
+  readonly #startedAtMs: number;
+  readonly #totalMs: number;
+  readonly #output: Output;
+  readonly #progress: ProgressView | undefined;
+  readonly #connection: Connection;
+  readonly #redis: ReturnType<typeof connectRedis>;
 
-    const announcing = watchEvaluations(redis, submitted.jobId, watching.signal, (result) => {
-      evaluations.push(result);
-      if (result.carryState) progress?.note(evaluationLine(result));
-    });
-    const trainingEndsAtMs = endsAtMs - CLOSING_SHARE * totalMs;
-    const { firstLoss, last } = await train(connection, submitted.jobId, { signal, trainingEndsAtMs, progress });
-    progress?.end();
-
-    const remaining = AbortSignal.any([signal, AbortSignal.timeout(Math.max(1_000, endsAtMs - Date.now()))]);
-    const control = await evaluateEnd(connection, redis, last, recipe, plan.samples, remaining).catch((error: unknown) => {
-      if (!remaining.aborted || signal.aborted) throw error;
-      output.note("the time is up: the last evaluations are not complete");
-      return undefined;
-    });
-    watching.abort();
-    await announcing;
-    return summary({ last, firstLoss, speed, recipe, evaluations, control, startedAtMs });
-  } finally {
-    watching.abort();
-    connection.close();
-    redis.disconnect();
+  constructor(cluster: LocalCluster, { minutes, json }: DemoOptions, runtime: CliRuntime, startedAtMs: number) {
+    this.#signal = runtime.signal;
+    this.#startedAtMs = startedAtMs;
+    this.#totalMs = 60_000 * minutes;
+    this.#output = new Output(runtime, json);
+    this.#progress = json ? undefined : new ProgressView(this.#output.progressTarget);
+    this.#connection = connect({ coordinator: cluster.coordinator }, runtime.env);
+    this.#redis = connectRedis(cluster.redisUrl, { logger: createLogger("demo", "warn"), role: "reader" });
   }
-}
 
-async function submit({ jobs }: Connection, spec: JobSpec): Promise<JobView> {
-  const { job } = await jobs.submitJob({ source: { case: "spec", value: jobSpecToProto(spec) } });
-  if (!job) throw new SegueError("INTERNAL", "The coordinator answered without a job.", { status: "INTERNAL" });
-  return jobView(job);
-}
+  async run(): Promise<DemoResult> {
+    const endsAtMs = this.#startedAtMs + this.#totalMs;
+    const trainingEndsAtMs = endsAtMs - CLOSING_SHARE * this.#totalMs;
+    const over = new AbortController();
+    try {
+      const recipe = parseJobSpec(await readFile(RECIPE, "utf8")).spec;
+      this.#output.note("measuring how fast this machine trains");
+      const measuring = { measureMs: this.#totalMs / 60, signal: this.#signal };
+      const speed = await measureSpeed(this.#connection.jobs, recipe, measuring);
+      const plan = planDemo(recipe, speed.tokensPerSecond, (endsAtMs - Date.now()) / 1000);
+      const spec = plannedSpec(recipe, plan);
+      const control = controlSpec(spec);
 
-/** Follows the job to its end. When the time runs out before, the job is paused, which leaves a checkpoint to evaluate. */
-async function train(
-  { jobs }: Connection,
-  jobId: string,
-  options: { signal: AbortSignal; trainingEndsAtMs: number; progress: ProgressView | undefined },
-): Promise<{ firstLoss: number; last: JobView }> {
-  let firstLoss: number | undefined;
-  const pause = setTimeout(
-    () => {
-      options.progress?.note("the time for training is up: pausing the job");
-      jobs.pauseJob({ jobId }).catch(() => undefined);
-    },
-    Math.max(0, options.trainingEndsAtMs - Date.now()),
-  );
-  try {
-    for await (const job of followJob(jobs, jobId, { signal: options.signal })) {
-      if (job.step > 0) firstLoss ??= job.loss;
-      options.progress?.update(job);
-      if (job.phase === "FAILED" || job.phase === "CANCELLED") {
-        throw new SegueError("DEMO_FAILED", `${jobId} ${job.phase.toLowerCase()}: ${job.reason}`, { status: "ABORTED" });
-      }
-      if (isFinal(job.phase) || job.phase === "PAUSED") return { firstLoss: firstLoss ?? NaN, last: job };
+      const job = await submitJob(this.#connection, spec);
+      this.#output.note(`${planText(speed, plan, job)}\n${DEVIATION}\n`);
+      const firstEndsAtMs = Date.now() + FIRST_JOB_SHARE * (trainingEndsAtMs - Date.now());
+      const carried = await this.#train(job, spec, firstEndsAtMs, over.signal);
+
+      this.#output.note("\nnow the same with the carried state switched off, on one worker: it computes the same bits as two");
+      const uncarried = await this.#train(await submitJob(this.#connection, control), control, trainingEndsAtMs, over.signal);
+
+      await this.#evaluated([...carried.evaluationIds, ...uncarried.evaluationIds], endsAtMs);
+      return {
+        engine: carried.last.engine,
+        parameters: carried.last.parameters,
+        recipeSteps: recipe.train.steps,
+        segmentTokens: recipe.tbptt.segmentTokens,
+        carried: await this.#summary(carried, spec, WORKERS),
+        control: await this.#summary(uncarried, control, control.workers.max),
+        seconds: (Date.now() - this.#startedAtMs) / 1000,
+        deviation: DEVIATION.replace("\n", " "),
+      };
+    } finally {
+      over.abort();
+      this.#connection.close();
+      this.#redis.disconnect();
     }
-  } finally {
-    clearTimeout(pause);
   }
-  throw new SegueError("DEMO_FAILED", `${jobId} is gone.`, { status: "ABORTED" });
-}
 
-/** The newest checkpoint with the state carried and, as the control, with the state zeroed at every segment boundary. */
-async function evaluateEnd(
-  { jobs }: Connection,
-  redis: ReturnType<typeof connectRedis>,
-  { jobId }: JobView,
-  recipe: JobSpec,
-  samples: number,
-  signal: AbortSignal,
-): Promise<EvaluationResult | undefined> {
-  let control: EvaluationResult | undefined;
-  for (const { name, passkey } of recipe.evaluations) {
-    const cells = { ...passkey, lengths: [...passkey.lengths], depths: [...passkey.depths], samples };
-    const carried = await jobs.submitEvaluation({ jobId, evaluation: { name, everyCheckpoints: 1, passkey: cells } });
-    const zeroed = await jobs.submitEvaluation({
-      jobId,
-      evaluation: { name: `${name}-state-zeroed`, everyCheckpoints: 1, passkey: { ...cells, carryState: false } },
-    });
-    await waitForEvaluation(redis, carried.evaluationId, { signal });
-    control = await waitForEvaluation(redis, zeroed.evaluationId, { signal });
+  /** Trains a job, announcing its evaluations until the signal aborts, and queues those of where it ended. */
+  async #train({ jobId }: JobView, spec: JobSpec, endsAtMs: number, over: AbortSignal): Promise<TrainedJob & Queued> {
+    void watchEvaluations(this.#redis, jobId, over, (result) => {
+      if (result.carryState === spec.tbptt.carrySsm) this.#progress?.note(evaluationLine(result, spec.tbptt.segmentTokens));
+    }).catch(() => undefined);
+    const trained = await trainJob(this.#connection, jobId, { signal: this.#signal, endsAtMs, progress: this.#progress });
+    return { ...trained, evaluationIds: await evaluateBothWays(this.#connection, jobId, spec) };
   }
-  return control;
-}
 
-function summary(found: {
-  last: JobView;
-  firstLoss: number;
-  speed: MeasuredSpeed;
-  recipe: JobSpec;
-  evaluations: readonly EvaluationResult[];
-  control: EvaluationResult | undefined;
-  startedAtMs: number;
-}): DemoResult {
-  const { last, speed } = found;
-  return {
-    jobId: last.jobId,
-    engine: last.engine === "" ? speed.engine : last.engine,
-    workers: WORKERS,
-    parameters: last.parameters,
-    steps: last.step,
-    recipeSteps: found.recipe.train.steps,
-    tokens: last.tokens,
-    tokensPerSecond: last.tokensPerSecond > 0 ? last.tokensPerSecond : speed.tokensPerSecond,
-    firstLoss: found.firstLoss,
-    lastLoss: last.loss,
-    evaluations: found.evaluations.filter(({ carryState }) => carryState).sort((a, b) => a.step - b.step),
-    control: found.control,
-    seconds: (Date.now() - found.startedAtMs) / 1000,
-    deviation: DEVIATION.replace("\n", " "),
-  };
+  /** Waits for evaluations, but not beyond the demo's end. */
+  async #evaluated(ids: readonly string[], endsAtMs: number): Promise<void> {
+    const remaining = AbortSignal.any([this.#signal, AbortSignal.timeout(Math.max(1_000, endsAtMs - Date.now()))]);
+    try {
+      await Promise.all(ids.map((id) => waitForEvaluation(this.#redis, id, { signal: remaining })));
+    } catch (error) {
+      if (!remaining.aborted || this.#signal.aborted) throw error;
+      this.#output.note("the time is up: the last evaluations are not complete");
+    }
+  }
+
+  async #summary({ last, firstLoss, tokensPerSecond }: TrainedJob, { tbptt }: JobSpec, workers: number): Promise<DemoJob> {
+    const evaluations = await completeEvaluations(this.#redis, last.jobId);
+    return {
+      jobId: last.jobId,
+      workers,
+      steps: last.step,
+      tokens: last.tokens,
+      tokensPerSecond,
+      firstLoss,
+      lastLoss: last.loss,
+      evaluations: evaluations.filter(({ carryState }) => carryState === tbptt.carrySsm),
+      otherwise: evaluations.find(({ carryState }) => carryState !== tbptt.carrySsm),
+    };
+  }
 }
