@@ -27,51 +27,60 @@ __device__ __forceinline__ float to_float(bf16 x) { return __uint_as_float((u32)
 __device__ __forceinline__ void store_float(float* to, float x) { *to = x; }
 __device__ __forceinline__ void store_float(bf16* to, float x) { to->bits = (u16)pack_bf16(x, 0.f); }
 
-// kWidth neighbouring elements; for four of them the address is a multiple of four elements.
+// kWidth neighbouring elements, 1, 2 or 4; the address is a multiple of as many.
 template <int kWidth>
 struct Vec {
   float v[kWidth];
 };
 
-template <int kWidth>
-__device__ __forceinline__ Vec<kWidth> load(const float* from) {
-  Vec<kWidth> r;
-  if constexpr (kWidth == 4) {
-    float4 q = *reinterpret_cast<const float4*>(from);
-    r.v[0] = q.x, r.v[1] = q.y, r.v[2] = q.z, r.v[3] = q.w;
-  } else {
-    r.v[0] = *from;
-  }
-  return r;
+// The same as they are in memory: half the registers while nobody has used them.
+template <class T, int kWidth>
+struct Raw {
+  T v;
+  __device__ __forceinline__ Vec<1> floats() const { return {to_float(v)}; }
+};
+template <>
+struct Raw<float, 2> {
+  float2 v;
+  __device__ __forceinline__ Vec<2> floats() const { return {v.x, v.y}; }
+};
+template <>
+struct Raw<float, 4> {
+  float4 v;
+  __device__ __forceinline__ Vec<4> floats() const { return {v.x, v.y, v.z, v.w}; }
+};
+__device__ __forceinline__ float low_half(u32 pair) { return __uint_as_float(pair << 16); }
+__device__ __forceinline__ float high_half(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
+template <>
+struct Raw<bf16, 2> {
+  u32 v;
+  __device__ __forceinline__ Vec<2> floats() const { return {low_half(v), high_half(v)}; }
+};
+template <>
+struct Raw<bf16, 4> {
+  uint2 v;
+  __device__ __forceinline__ Vec<4> floats() const { return {low_half(v.x), high_half(v.x), low_half(v.y), high_half(v.y)}; }
+};
+
+template <int kWidth, class T>
+__device__ __forceinline__ Raw<T, kWidth> load_raw(const T* from) {
+  return *reinterpret_cast<const Raw<T, kWidth>*>(from);
 }
 
-template <int kWidth>
-__device__ __forceinline__ Vec<kWidth> load(const bf16* from) {
-  Vec<kWidth> r;
-  if constexpr (kWidth == 4) {
-    uint2 q = *reinterpret_cast<const uint2*>(from);
-    r.v[0] = __uint_as_float(q.x << 16), r.v[1] = __uint_as_float(q.x & 0xffff0000u);
-    r.v[2] = __uint_as_float(q.y << 16), r.v[3] = __uint_as_float(q.y & 0xffff0000u);
-  } else {
-    r.v[0] = to_float(*from);
-  }
-  return r;
+template <int kWidth, class T>
+__device__ __forceinline__ Vec<kWidth> load(const T* from) {
+  return load_raw<kWidth>(from).floats();
 }
 
-template <int kWidth>
-__device__ __forceinline__ void store(float* to, const Vec<kWidth>& x) {
-  if constexpr (kWidth == 4)
-    *reinterpret_cast<float4*>(to) = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
-  else
-    *to = x.v[0];
+__device__ __forceinline__ void store(float* to, const Vec<1>& x) { *to = x.v[0]; }
+__device__ __forceinline__ void store(float* to, const Vec<2>& x) { *reinterpret_cast<float2*>(to) = make_float2(x.v[0], x.v[1]); }
+__device__ __forceinline__ void store(float* to, const Vec<4>& x) {
+  *reinterpret_cast<float4*>(to) = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
 }
-
-template <int kWidth>
-__device__ __forceinline__ void store(bf16* to, const Vec<kWidth>& x) {
-  if constexpr (kWidth == 4)
-    *reinterpret_cast<uint2*>(to) = make_uint2(pack_bf16(x.v[0], x.v[1]), pack_bf16(x.v[2], x.v[3]));
-  else
-    store_float(to, x.v[0]);
+__device__ __forceinline__ void store(bf16* to, const Vec<1>& x) { store_float(to, x.v[0]); }
+__device__ __forceinline__ void store(bf16* to, const Vec<2>& x) { *reinterpret_cast<u32*>(to) = pack_bf16(x.v[0], x.v[1]); }
+__device__ __forceinline__ void store(bf16* to, const Vec<4>& x) {
+  *reinterpret_cast<uint2*>(to) = make_uint2(pack_bf16(x.v[0], x.v[1]), pack_bf16(x.v[2], x.v[3]));
 }
 
 __device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.f, 1.f + __expf(-x)); }

@@ -4,9 +4,6 @@
 // A row is held in registers: each thread has up to kPieces vectors of it.
 constexpr int kPieces = 2;
 
-// Rows of backward passes are dealt to this many blocks at most, however many processors there are: sums must not depend on them.
-// kRowBlocks in src/cuda/operations.ts.
-
 extern "C" __global__ void gather_rows_float(int width, const float* table, const int* ids, float* out) {
   const i64 row = blockIdx.x, from = ids[row];
   for (int i = threadIdx.x; i < width; i += blockDim.x) out[row * width + i] = table[from * width + i];
@@ -34,7 +31,7 @@ __device__ __forceinline__ void add_norm_row(int width, float eps, const float* 
       for (int j = 0; j < kWidth; j++) x[k].v[j] += d.v[j];
     }
     for (int j = 0; j < kWidth; j++) squares += x[k].v[j] * x[k].v[j];
-    store<kWidth>(sum + row * width + i, x[k]);
+    store(sum + row * width + i, x[k]);
   }
   const float inverse = 1.f / sqrtf(block_sum(squares, parts) / width + eps);
   if (threadIdx.x == 0) inverse_rms[row] = inverse;
@@ -44,7 +41,7 @@ __device__ __forceinline__ void add_norm_row(int width, float eps, const float* 
     if (i >= width) break;
     Vec<kWidth> w = load<kWidth>(weight + i);
     for (int j = 0; j < kWidth; j++) w.v[j] *= x[k].v[j] * inverse;
-    store<kWidth>(out + row * width + i, w);
+    store(out + row * width + i, w);
   }
 }
 
@@ -69,16 +66,31 @@ __device__ __forceinline__ void add_norm_backward_rows(int rows, int width, cons
     for (int j = 0; j < kWidth; j++) d_w[k].v[j] = 0.f;
     if (i < width) w[k] = load<kWidth>(weight + i);
   }
+  // The next row is on its way while one is worked on.
+  Raw<float, kWidth> next_x[kPieces], next_d[kPieces];
+  Raw<Act, kWidth> next_g[kPieces];
+  auto ask = [&](i64 row) {
+#pragma unroll
+    for (int k = 0; k < kPieces; k++) {
+      const int i = (threadIdx.x + k * blockDim.x) * kWidth;
+      if (i >= width) break;
+      next_x[k] = load_raw<kWidth>(sum + row * width + i);
+      next_g[k] = load_raw<kWidth>(d_out + row * width + i);
+      if (accumulate) next_d[k] = load_raw<kWidth>(d_sum + row * width + i);
+    }
+  };
+  ask(blockIdx.x);
   int turn = 0;
   for (i64 row = blockIdx.x; row < rows; row += gridDim.x, turn ^= 1) {
-    Vec<kWidth> x[kPieces], g[kPieces];
+    Vec<kWidth> x[kPieces], g[kPieces], d[kPieces];
+#pragma unroll
+    for (int k = 0; k < kPieces; k++) x[k] = next_x[k].floats(), g[k] = next_g[k].floats(), d[k] = next_d[k].floats();
+    if (row + gridDim.x < rows) ask(row + gridDim.x);
     float dots = 0.f;
 #pragma unroll
     for (int k = 0; k < kPieces; k++) {
       const int i = (threadIdx.x + k * blockDim.x) * kWidth;
       if (i >= width) break;
-      x[k] = load<kWidth>(sum + row * width + i);
-      g[k] = load<kWidth>(d_out + row * width + i);
       for (int j = 0; j < kWidth; j++) dots += x[k].v[j] * w[k].v[j] * g[k].v[j];
     }
     const float inverse = inverse_rms[row];
@@ -87,8 +99,7 @@ __device__ __forceinline__ void add_norm_backward_rows(int rows, int width, cons
     for (int k = 0; k < kPieces; k++) {
       const int i = (threadIdx.x + k * blockDim.x) * kWidth;
       if (i >= width) break;
-      Vec<kWidth> dx, again;
-      if (accumulate) dx = load<kWidth>(d_sum + row * width + i);
+      Vec<kWidth> dx = d[k], again;
       for (int j = 0; j < kWidth; j++) {
         const float normed = x[k].v[j] * inverse;
         d_w[k].v[j] += g[k].v[j] * normed;
@@ -96,15 +107,15 @@ __device__ __forceinline__ void add_norm_backward_rows(int rows, int width, cons
         const float own = g[k].v[j] * w[k].v[j] * inverse - x[k].v[j] * mean;
         dx.v[j] = accumulate ? dx.v[j] + own : own;
       }
-      store<kWidth>(d_sum + row * width + i, dx);
-      if (d_sum_bf16) store<kWidth>(d_sum_bf16 + row * width + i, dx);
-      store<kWidth>(out + row * width + i, again);
+      store(d_sum + row * width + i, dx);
+      if (d_sum_bf16) store(d_sum_bf16 + row * width + i, dx);
+      store(out + row * width + i, again);
     }
   }
 #pragma unroll
   for (int k = 0; k < kPieces; k++) {
     const int i = (threadIdx.x + k * blockDim.x) * kWidth;
-    if (i < width) store<kWidth>(partial + (i64)blockIdx.x * width + i, d_w[k]);
+    if (i < width) store(partial + (i64)blockIdx.x * width + i, d_w[k]);
   }
 }
 
@@ -176,7 +187,7 @@ __device__ __forceinline__ void softmax_row(int vocab, Act* logits, const int* l
       v.v[j] = scale * __expf(v.v[j] - own.top);
       if (i + j == label) v.v[j] -= weight;
     }
-    store<kWidth>(x + i, v);
+    store(x + i, v);
   }
 }
 
@@ -272,8 +283,8 @@ extern "C" __global__ void adamw(i64 count, const AdamW* step, const double* squ
     const float shrink = low % 2 ? h.learning_rate * h.weight_decay : 0.f;
     Vec<4> g = load<4>(gradient + i), p = load<4>(parameters + i), m = load<4>(first + i), v = load<4>(second + i);
     for (int j = 0; j < 4; j++) adamw_element(h, scale, shrink, g.v[j], p.v[j], m.v[j], v.v[j]);
-    store<4>(parameters + i, p), store<4>(first + i, m), store<4>(second + i, v);
-    if (rounded) store<4>(rounded + i, p);
+    store(parameters + i, p), store(first + i, m), store(second + i, v);
+    if (rounded) store(rounded + i, p);
     return;
   }
   for (i64 k = i; k < i + 4 && k < count; k++) {

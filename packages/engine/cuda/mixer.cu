@@ -38,12 +38,12 @@ struct Conv {
 
   __device__ __forceinline__ bool reset(int t) const { return resets && t >= 0 && resets[(i64)lane * tokens + t]; }
 
-  __device__ __forceinline__ Vec<kWidth> token(int t) const {
-    return load<kWidth>(raw + ((i64)lane * tokens + t) * raw_stride + channel);
+  __device__ __forceinline__ Raw<Act, kWidth> token(int t) const {
+    return load_raw<kWidth>(raw + ((i64)lane * tokens + t) * raw_stride + channel);
   }
 
   __device__ __forceinline__ Vec<kWidth> input(int t) const {
-    if (t >= 0) return token(t);
+    if (t >= 0) return token(t).floats();
     Vec<kWidth> x;
     const float* from = before + lane * state_stride + (i64)(t + taps - 1) * channels + channel;
     for (int j = 0; j < kWidth; j++) x.v[j] = from[j];
@@ -95,7 +95,7 @@ __device__ __forceinline__ void conv_strip(int tokens, int channels, int taps, c
   const int first = blockIdx.y * kStrip, end = min(first + kStrip, tokens);
   Window<kWidth> w = c.window_before(first);
   for (int t = first; t < end; t += kAhead) {
-    Vec<kWidth> x[kAhead];
+    Raw<Act, kWidth> x[kAhead];
 #pragma unroll
     for (int u = 0; u < kAhead; u++) {
       if (t + u < end) x[u] = c.token(t + u);
@@ -103,10 +103,10 @@ __device__ __forceinline__ void conv_strip(int tokens, int channels, int taps, c
 #pragma unroll
     for (int u = 0; u < kAhead; u++) {
       if (t + u >= end) break;
-      w.push(x[u], c.reset(t + u), taps);
+      w.push(x[u].floats(), c.reset(t + u), taps);
       Vec<kWidth> y = c.apply(w);
       for (int j = 0; j < kWidth; j++) y.v[j] *= sigmoid(y.v[j]);
-      store<kWidth>(out + ((i64)c.lane * tokens + t + u) * channels + channel, y);
+      store(out + ((i64)c.lane * tokens + t + u) * channels + channel, y);
     }
   }
 }
@@ -114,8 +114,8 @@ __device__ __forceinline__ void conv_strip(int tokens, int channels, int taps, c
 // Grid [channel blocks, strips, lanes].
 extern "C" __global__ void conv(int tokens, int channels, int taps, int vector, const int* resets, const Act* raw, int raw_stride,
                                 const float* weight, const float* bias, const float* before, i64 state_stride, Act* out) {
-  if (vector == 4)
-    conv_strip<4>(tokens, channels, taps, resets, raw, raw_stride, weight, bias, before, state_stride, out);
+  if (vector == 2)
+    conv_strip<2>(tokens, channels, taps, resets, raw, raw_stride, weight, bias, before, state_stride, out);
   else
     conv_strip<1>(tokens, channels, taps, resets, raw, raw_stride, weight, bias, before, state_stride, out);
 }
@@ -189,27 +189,27 @@ __device__ __forceinline__ void conv_backward_strip(int tokens, int channels, in
     }
   };
   auto finish = [&](int t) {
-    if (t >= first && t < end) store<kWidth>(d_raw + (lane_row + t) * d_raw_stride + channel, d[0]);
+    if (t >= first && t < end) store(d_raw + (lane_row + t) * d_raw_stride + channel, d[0]);
   };
-  for (int t = first; t < end; t += kAhead / 2) {
-    Vec<kWidth> x[kAhead / 2], g[kAhead / 2];
+  for (int t = first; t < end; t += kAhead) {
+    Raw<Act, kWidth> x[kAhead], g[kAhead];
 #pragma unroll
-    for (int u = 0; u < kAhead / 2; u++) {
+    for (int u = 0; u < kAhead; u++) {
       if (t + u >= end) break;
       x[u] = c.token(t + u);
-      g[u] = load<kWidth>(d_out + (lane_row + t + u) * channels + channel);
+      g[u] = load_raw<kWidth>(d_out + (lane_row + t + u) * channels + channel);
     }
 #pragma unroll
-    for (int u = 0; u < kAhead / 2; u++) {
+    for (int u = 0; u < kAhead; u++) {
       if (t + u >= end) break;
-      go(t + u, x[u], g[u], true);
+      go(t + u, x[u].floats(), g[u].floats(), true);
       finish(t + u - (kMaxTaps - 1));
     }
   }
   // Tokens after the strip read inputs of the strip.
   for (int t = end; t < end + kMaxTaps - 1; t++) {
     if (t < tokens) {
-      go(t, c.token(t), load<kWidth>(d_out + (lane_row + t) * channels + channel), false);
+      go(t, c.token(t).floats(), load<kWidth>(d_out + (lane_row + t) * channels + channel), false);
     } else {
       for (int k = 0; k + 1 < kMaxTaps; k++) d[k] = d[k + 1];
     }
@@ -230,8 +230,8 @@ __device__ __forceinline__ void conv_backward_strip(int tokens, int channels, in
 extern "C" __global__ void conv_backward(int tokens, int channels, int taps, int vector, const int* resets, const Act* raw,
                                          int raw_stride, const float* weight, const float* bias, const float* before,
                                          i64 state_stride, const Act* d_out, Act* d_raw, int d_raw_stride, float* partial) {
-  if (vector == 4)
-    conv_backward_strip<4>(tokens, channels, taps, resets, raw, raw_stride, weight, bias, before, state_stride, d_out, d_raw,
+  if (vector == 2)
+    conv_backward_strip<2>(tokens, channels, taps, resets, raw, raw_stride, weight, bias, before, state_stride, d_out, d_raw,
                            d_raw_stride, partial);
   else
     conv_backward_strip<1>(tokens, channels, taps, resets, raw, raw_stride, weight, bias, before, state_stride, d_out, d_raw,
@@ -340,7 +340,7 @@ __device__ __forceinline__ void gated_norm_row(int width, int group_width, int n
     if (i >= group_width) break;
     Vec<kWidth> r = load<kWidth>(w + i);
     for (int j = 0; j < kWidth; j++) r.v[j] *= x[k].v[j] * inverse * (norm_first ? gating[k].v[j] : 1.f);
-    store<kWidth>(out + base + i, r);
+    store(out + base + i, r);
   }
 }
 
@@ -364,20 +364,30 @@ __device__ __forceinline__ void gated_norm_backward_rows(int rows, int width, in
   for (int k = 0; k < kPieces; k++) {
     for (int j = 0; j < kWidth; j++) d_w[k].v[j] = 0.f;
   }
-  int turn = 0;
-  for (i64 row = blockIdx.x; row < rows; row += gridDim.x, turn ^= 1) {
+  // The next row is on its way while one is worked on. d_y may be d_out: a row is asked for before it is written.
+  Raw<Act, kWidth> next_y[kPieces], next_z[kPieces], next_g[kPieces];
+  auto ask = [&](i64 row) {
     const i64 base = row * width + group * group_width;
-    const Act* z = gate + row * stride + group * group_width;
-    Vec<kWidth> yv[kPieces], g[kPieces], gating[kPieces], slope[kPieces];
-    float dots = 0.f;
 #pragma unroll
     for (int k = 0; k < kPieces; k++) {
       const int i = (threadIdx.x + k * blockDim.x) * kWidth;
       if (i >= group_width) break;
-      yv[k] = load<kWidth>(y + base + i);
-      gating[k] = load<kWidth>(z + i);
-      g[k] = load<kWidth>(d_out + base + i);
+      next_y[k] = load_raw<kWidth>(y + base + i);
+      next_z[k] = load_raw<kWidth>(gate + row * stride + group * group_width + i);
+      next_g[k] = load_raw<kWidth>(d_out + base + i);
     }
+  };
+  ask(blockIdx.x);
+  int turn = 0;
+  for (i64 row = blockIdx.x; row < rows; row += gridDim.x, turn ^= 1) {
+    const i64 base = row * width + group * group_width;
+    Vec<kWidth> yv[kPieces], g[kPieces], gating[kPieces], slope[kPieces];
+#pragma unroll
+    for (int k = 0; k < kPieces; k++) {
+      yv[k] = next_y[k].floats(), gating[k] = next_z[k].floats(), g[k] = next_g[k].floats();
+    }
+    if (row + gridDim.x < rows) ask(row + gridDim.x);
+    float dots = 0.f;
 #pragma unroll
     for (int k = 0; k < kPieces; k++) {
       const int i = (threadIdx.x + k * blockDim.x) * kWidth;
@@ -407,15 +417,15 @@ __device__ __forceinline__ void gated_norm_backward_rows(int rows, int width, in
         dz.v[j] = (kNormFirst ? g[k].v[j] * normed * w.v[j] : dx * yv[k].v[j]) * slope[k].v[j];
         dy.v[j] = kNormFirst ? dx : dx * gated;
       }
-      store<kWidth>(out + base + i, again);
-      store<kWidth>(d_gate + row * d_gate_stride + group * group_width + i, dz);
-      store<kWidth>(d_y + base + i, dy);
+      store(out + base + i, again);
+      store(d_gate + row * d_gate_stride + group * group_width + i, dz);
+      store(d_y + base + i, dy);
     }
   }
 #pragma unroll
   for (int k = 0; k < kPieces; k++) {
     const int i = (threadIdx.x + k * blockDim.x) * kWidth;
-    if (i < group_width) store<kWidth>(partial + (i64)blockIdx.x * width + group * group_width + i, d_w[k]);
+    if (i < group_width) store(partial + (i64)blockIdx.x * width + group * group_width + i, d_w[k]);
   }
 }
 

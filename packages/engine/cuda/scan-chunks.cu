@@ -37,11 +37,17 @@ struct Scan {
 
 // ---- Pieces that the kernels are made of ----
 
-// Asks for rows [kRowCount, kColumns] of bf16; rows from `live` on become zeros. Every thread of the block takes part.
+// Threads that fetch together: `rank` of `count`.
+struct Crew {
+  int rank, count;
+};
+__device__ __forceinline__ Crew everyone() { return {(int)threadIdx.x, (int)blockDim.x}; }
+
+// Asks for rows [kRowCount, kColumns] of bf16; rows from `live` on become zeros.
 template <int kRowCount, int kColumns, int kStride>
-__device__ __forceinline__ void ask_rows(bf16* to, const bf16* from, i64 stride, int live) {
+__device__ __forceinline__ void ask_rows(bf16* to, const bf16* from, i64 stride, int live, Crew crew = everyone()) {
   constexpr int kPieces = kColumns / 8;
-  for (int i = threadIdx.x; i < kRowCount * kPieces; i += blockDim.x) {
+  for (int i = crew.rank; i < kRowCount * kPieces; i += crew.count) {
     const int row = i / kPieces, piece = i % kPieces;
     const bool is_live = row < live;
     copy_async_16(to + row * kStride + piece * 8, from + (is_live ? row * stride : 0) + piece * 8, is_live);
@@ -49,8 +55,8 @@ __device__ __forceinline__ void ask_rows(bf16* to, const bf16* from, i64 stride,
 }
 
 template <int kFloats>
-__device__ __forceinline__ void ask_floats(float* to, const float* from) {
-  for (int i = threadIdx.x; i < kFloats / 4; i += blockDim.x) copy_async_16(to + i * 4, from + i * 4, true);
+__device__ __forceinline__ void ask_floats(float* to, const float* from, Crew crew = everyone()) {
+  for (int i = crew.rank; i < kFloats / 4; i += crew.count) copy_async_16(to + i * 4, from + i * 4, true);
 }
 
 // Fragments of a [16, 16] tile as the first factor, from row-major memory.
@@ -86,9 +92,6 @@ __device__ __forceinline__ void multiply(float (&left)[4], float (&right)[4], co
   mma_16x8x16(left, a, b[0], b[1]);
   mma_16x8x16(right, a, b[2], b[3]);
 }
-
-__device__ __forceinline__ float low_half(u32 pair) { return __uint_as_float(pair << 16); }
-__device__ __forceinline__ float high_half(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
 
 // Two sums of 16 rows as the first factor of the next product: columns of one tile of 16.
 __device__ __forceinline__ void rounded(u32 (&a)[4], const float (&left)[4], const float (&right)[4]) {
@@ -403,10 +406,10 @@ struct GradientsShared {
   bf16 states[2][P * kStrideN], d_states[2][P * kStrideN];
   float decays[2][2 * kChunk];
   int starts[kChunk];
-  // By token: what leads to cs_t, and x_t . (gradient of dt_t x_t).
-  float columns[4][kChunk], rows[kChunk], inserted[kChunk], direct[kChunk], through_start[kChunk];
+  // By token: what leads to cs_t; x_t . (what reaches dt_t x_t), within the chunk and by the state after it.
+  float columns[4][kChunk], rows[kChunk], inserted[kChunk], within[kChunk], direct[kChunk], through_start[kChunk];
   float products[4], diagonals[4];
-  // What reaches dt_s x_s by the state after the chunk.
+  // What reaches x_s by the state after the chunk.
   float by_state[kChunk * kStrideF];
   bf16 d_g[kChunk * kStrideT];
 };
@@ -429,21 +432,24 @@ extern "C" __global__ void __launch_bounds__(384)
   const int s0 = warp * 16 + upper, s1 = s0 + 8;
   const i64 row = s.row(lane, chunk);
 
+  // The first team has the most to do without.
+  const Crew crew = {(int)threadIdx.x - 128, 256};
   auto ask = [&](int i, int slot) {
+    if (team == 0) return;
     const int head = group * per_group + i;
-    ask_rows<kChunk, P, kStrideP>(shared.x[slot], s.x(row, head), s.channels(), live);
-    ask_rows<kChunk, P, kStrideP>(shared.dy[slot], dy + row * heads * P + head * P, (i64)heads * P, live);
-    ask_rows<P, N, kStrideN>(shared.states[slot], states + s.unit(lane, chunk, head) * P * N, N, P);
-    ask_rows<P, N, kStrideN>(shared.d_states[slot], d_states + s.unit(lane, chunk, head) * P * N, N, P);
-    ask_floats<2 * kChunk>(shared.decays[slot], decays + s.unit(lane, chunk, head) * 2 * kChunk);
+    ask_rows<kChunk, P, kStrideP>(shared.x[slot], s.x(row, head), s.channels(), live, crew);
+    ask_rows<kChunk, P, kStrideP>(shared.dy[slot], dy + row * heads * P + head * P, (i64)heads * P, live, crew);
+    ask_rows<P, N, kStrideN>(shared.states[slot], states + s.unit(lane, chunk, head) * P * N, N, P, crew);
+    ask_rows<P, N, kStrideN>(shared.d_states[slot], d_states + s.unit(lane, chunk, head) * P * N, N, P, crew);
+    ask_floats<2 * kChunk>(shared.decays[slot], decays + s.unit(lane, chunk, head) * 2 * kChunk, crew);
     copy_async_commit();
   };
   ask_rows<kChunk, N, kStrideN>(shared.b, s.b(row, group), s.channels(), live);
   ask_rows<kChunk, N, kStrideN>(shared.c, s.c(row, group), s.channels(), live);
   ask_floats<kChunk>(reinterpret_cast<float*>(shared.starts),
                      reinterpret_cast<const float*>(starts + ((i64)lane * chunks + chunk) * kChunk));
+  copy_async_commit();
   ask(0, 0);
-
   copy_async_wait<0>();
   __syncthreads();
   // Head i is there; asks for the next.
@@ -490,84 +496,81 @@ extern "C" __global__ void __launch_bounds__(384)
 #pragma unroll
       for (int k = 0; k < kHeads16; k++) first_factor<kStrideP>(x_rows[k], x + warp * 16 * kStrideP + k * 16);
       float row0 = 0.f, row1 = 0.f, diagonal = 0.f;
-      const float cs0 = d.cs[s0], cs1 = d.cs[s1];
+      const float cs0 = d.cs[s0], cs1 = d.cs[s1], through = skip[head];
 #pragma unroll
       for (int n = 0; n < kTimes; n++) {
-        float sums[4] = {0.f, 0.f, 0.f, 0.f};
-        if (n >= warp) {
-          float d_m[2][4], m[2][4];
-#pragma unroll
-          for (int j = 0; j < 4; j++) d_m[0][j] = d_m[1][j] = 0.f;
-#pragma unroll
-          for (int k = 0; k < kHeads16; k++) {
-            u32 b[4];
-            second_factor_by_columns<kStrideP>(b, dys + n * 16 * kStrideP + k * 16);
-            multiply(d_m[0], d_m[1], x_rows[k], b);
-          }
-#pragma unroll
-          for (int half = 0; half < 2; half++) {
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-              const int t = n * 16 + half * 8 + pair + (j & 1), at = j < 2 ? s0 : s1;
-              const bool seen = at <= t && at >= d.start[t];
-              const float e = seen ? fast_exp2(d.cs[t] - (j < 2 ? cs0 : cs1)) : 0.f;
-              if (t == at) diagonal += d_m[half][j];
-              m[half][j] = g[2 * n + half][j] * e;
-              const float weighted = d_m[half][j] * (j < 2 ? dt0 : dt1);
-              d_g[2 * n + half][j] += weighted * e;
-              const float both = weighted * m[half][j];
-              if (j < 2)
-                row0 += both;
-              else
-                row1 += both;
-              sums[half * 2 + (j & 1)] += both;
+        if (n < warp) {
+          if (upper == 0) {
+            for (int half = 0; half < 2; half++) {
+              for (int j = 0; j < 2; j++) shared.columns[warp][n * 16 + half * 8 + pair + j] = 0.f;
             }
           }
-          u32 a[4];
-          rounded(a, m[0], m[1]);
+          continue;
+        }
+        float d_m[2][4], m[2][4], sums[4];
 #pragma unroll
-          for (int k = 0; k < kHeads16; k++) {
-            u32 b[4];
-            second_factor<kStrideP>(b, dys + n * 16 * kStrideP + k * 16);
-            multiply(acc[2 * k], acc[2 * k + 1], a, b);
+        for (int j = 0; j < 4; j++) d_m[0][j] = d_m[1][j] = 0.f;
+#pragma unroll
+        for (int k = 0; k < kHeads16; k++) {
+          u32 b[4];
+          second_factor_by_columns<kStrideP>(b, dys + n * 16 * kStrideP + k * 16);
+          multiply(d_m[0], d_m[1], x_rows[k], b);
+        }
+        const bool is_diagonal = n == warp;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+#pragma unroll
+          for (int j = 0; j < 2; j++) {
+            const int t = n * 16 + half * 8 + pair + j, start = d.start[t];
+            const float cs = d.cs[t];
+            // In powers of two; nothing reaches a token from after it or from before its document.
+            float e0 = fast_exp2(cs - cs0), e1 = fast_exp2(cs - cs1);
+            if (s0 < start || (is_diagonal && s0 > t)) e0 = 0.f;
+            if (s1 < start || (is_diagonal && s1 > t)) e1 = 0.f;
+            const float d_m0 = d_m[half][j], d_m1 = d_m[half][j + 2], g0 = g[2 * n + half][j], g1 = g[2 * n + half][j + 2];
+            const float both0 = d_m0 * g0 * e0, both1 = d_m1 * g1 * e1;
+            e0 *= dt0, e1 *= dt1;
+            d_g[2 * n + half][j] += d_m0 * e0, d_g[2 * n + half][j + 2] += d_m1 * e1;
+            row0 += both0, row1 += both1, sums[half * 2 + j] = both0 * dt0 + both1 * dt1;
+            m[half][j] = g0 * e0, m[half][j + 2] = g1 * e1;
+            if (is_diagonal && t == s0) diagonal += d_m[half][j], m[half][j] += through;
+            if (is_diagonal && t == s1) diagonal += d_m[half][j + 2], m[half][j + 2] += through;
           }
         }
-        // Over the rows of the warp.
+        u32 a[4];
+        rounded(a, m[0], m[1]);
 #pragma unroll
-        for (int q = 0; q < 4; q++) {
-          for (int step = 4; step < 32; step <<= 1) sums[q] += __shfl_xor_sync(kAllLanes, sums[q], step);
+        for (int k = 0; k < kHeads16; k++) {
+          u32 b[4];
+          second_factor<kStrideP>(b, dys + n * 16 * kStrideP + k * 16);
+          multiply(acc[2 * k], acc[2 * k + 1], a, b);
         }
-        if (upper == 0) {
-          shared.columns[warp][n * 16 + pair] = sums[0], shared.columns[warp][n * 16 + pair + 1] = sums[1];
-          shared.columns[warp][n * 16 + 8 + pair] = sums[2], shared.columns[warp][n * 16 + 8 + pair + 1] = sums[3];
-        }
+        // Over the rows of the warp; each step leaves a lane with half as many columns.
+        const bool is_odd = upper & 1, is_second = upper & 2;
+        float keep0 = is_odd ? sums[2] : sums[0], keep1 = is_odd ? sums[3] : sums[1];
+        keep0 += __shfl_xor_sync(kAllLanes, is_odd ? sums[0] : sums[2], 4);
+        keep1 += __shfl_xor_sync(kAllLanes, is_odd ? sums[1] : sums[3], 4);
+        float column = is_second ? keep1 : keep0;
+        column += __shfl_xor_sync(kAllLanes, is_second ? keep0 : keep1, 8);
+        column += __shfl_xor_sync(kAllLanes, column, 16);
+        if (upper < 4) shared.columns[warp][n * 16 + is_odd * 8 + pair + is_second] = column;
       }
       row0 = row_sum(row0), row1 = row_sum(row1);
       diagonal = warp_sum(diagonal);
-
-      barrier(kByStateBarrier, 256);
-      float direct0 = 0.f, direct1 = 0.f;
-      const float through = skip[head];
-#pragma unroll
-      for (int n = 0; n < 2 * kHeads16; n++) {
-        const int p = n * 8 + pair;
-        const u32 x0 = pair_at(x + s0 * kStrideP + p), x1 = pair_at(x + s1 * kStrideP + p);
-        const u32 y0 = pair_at(dys + s0 * kStrideP + p), y1 = pair_at(dys + s1 * kStrideP + p);
-        const float2 w0 = *reinterpret_cast<const float2*>(shared.by_state + s0 * kStrideF + p);
-        const float2 w1 = *reinterpret_cast<const float2*>(shared.by_state + s1 * kStrideF + p);
-        acc[n][0] += w0.x, acc[n][1] += w0.y, acc[n][2] += w1.x, acc[n][3] += w1.y;
-        direct0 += acc[n][0] * low_half(x0) + acc[n][1] * high_half(x0);
-        direct1 += acc[n][2] * low_half(x1) + acc[n][3] * high_half(x1);
-        acc[n][0] = dt0 * acc[n][0] + through * low_half(y0), acc[n][1] = dt0 * acc[n][1] + through * high_half(y0);
-        acc[n][2] = dt1 * acc[n][2] + through * low_half(y1), acc[n][3] = dt1 * acc[n][3] + through * high_half(y1);
-      }
-      put_rows(d_xbc + (row + s0) * s.channels() + head * P, (i64)8 * s.channels(), acc, s0 < live, s1 < live);
-      direct0 = row_sum(direct0), direct1 = row_sum(direct1);
       if (pair == 0) {
-        shared.rows[s0] = row0, shared.rows[s1] = row1;
-        shared.direct[s0] = direct0, shared.direct[s1] = direct1;
+        shared.within[s0] = row0, shared.within[s1] = row1;
+        shared.rows[s0] = row0 * dt0, shared.rows[s1] = row1 * dt1;
       }
       if (thread == 0) shared.diagonals[warp] = diagonal;
+
+      barrier(kByStateBarrier, 256);
+#pragma unroll
+      for (int n = 0; n < 2 * kHeads16; n++) {
+        const float2 w0 = *reinterpret_cast<const float2*>(shared.by_state + s0 * kStrideF + n * 8 + pair);
+        const float2 w1 = *reinterpret_cast<const float2*>(shared.by_state + s1 * kStrideF + n * 8 + pair);
+        acc[n][0] += w0.x, acc[n][1] += w0.y, acc[n][2] += w1.x, acc[n][3] += w1.y;
+      }
+      put_rows(d_xbc + (row + s0) * s.channels() + head * P, (i64)8 * s.channels(), acc, s0 < live, s1 < live);
       __syncthreads();
 
       // The warp with the fewest tokens after its own; two tokens a lane, t = 2 * thread and + 1.
@@ -596,7 +599,7 @@ extern "C" __global__ void __launch_bounds__(384)
         for (int j = 0; j < 2; j++) {
           const int t = 2 * thread + j;
           const float sum = d.start[t] == t ? 0.f : from[j];
-          if (t < live) d_dt[(row + t) * heads + head] = shared.direct[t] + sum * a;
+          if (t < live) d_dt[(row + t) * heads + head] = shared.within[t] + shared.direct[t] + sum * a;
           d_a += sum * d.dt[t];
         }
         d_a = warp_sum(d_a);
@@ -647,14 +650,17 @@ extern "C" __global__ void __launch_bounds__(384)
 #pragma unroll
       for (int n = 0; n < 2 * kHeads16; n++) {
         acc[n][0] *= end0, acc[n][1] *= end0, acc[n][2] *= end1, acc[n][3] *= end1;
-        *reinterpret_cast<float2*>(shared.by_state + s0 * kStrideF + n * 8 + pair) = make_float2(acc[n][0], acc[n][1]);
-        *reinterpret_cast<float2*>(shared.by_state + s1 * kStrideF + n * 8 + pair) = make_float2(acc[n][2], acc[n][3]);
+        *reinterpret_cast<float2*>(shared.by_state + s0 * kStrideF + n * 8 + pair) = make_float2(dt0 * acc[n][0], dt0 * acc[n][1]);
+        *reinterpret_cast<float2*>(shared.by_state + s1 * kStrideF + n * 8 + pair) = make_float2(dt1 * acc[n][2], dt1 * acc[n][3]);
         const u32 x0 = pair_at(x + s0 * kStrideP + n * 8 + pair), x1 = pair_at(x + s1 * kStrideP + n * 8 + pair);
         inserted0 += acc[n][0] * low_half(x0) + acc[n][1] * high_half(x0);
         inserted1 += acc[n][2] * low_half(x1) + acc[n][3] * high_half(x1);
       }
-      inserted0 = row_sum(inserted0) * dt0, inserted1 = row_sum(inserted1) * dt1;
-      if (pair == 0) shared.inserted[s0] = inserted0, shared.inserted[s1] = inserted1;
+      inserted0 = row_sum(inserted0), inserted1 = row_sum(inserted1);
+      if (pair == 0) {
+        shared.direct[s0] = inserted0, shared.direct[s1] = inserted1;
+        shared.inserted[s0] = inserted0 * dt0, shared.inserted[s1] = inserted1 * dt1;
+      }
       barrier_arrive(kByStateBarrier, 256);
       // B_s meets the gradient of the state after the chunk.
 #pragma unroll

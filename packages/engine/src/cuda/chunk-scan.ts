@@ -14,7 +14,7 @@ const PADDING = 8;
 const FLOAT_PADDING = 4;
 const BF16_BYTES = 2;
 /** Blocks that keep a large GPU busy. */
-const ENOUGH_BLOCKS = 264;
+const ENOUGH_BLOCKS = 240;
 /** The gradients of B and C of a chunk fill the registers. */
 const MOST_STATE = 128;
 
@@ -28,7 +28,7 @@ const sharedBytes = {
   },
   gradients: (p: number, n: number): number => {
     const halves = 2 * CHUNK * (n + PADDING) + 4 * (CHUNK * (p + PADDING) + p * (n + PADDING)) + CHUNK * (CHUNK + PADDING);
-    return halves * BF16_BYTES + 4 * ((4 + 1 + 8 + p + FLOAT_PADDING) * CHUNK + 8);
+    return halves * BF16_BYTES + 4 * ((4 + 1 + 9 + p + FLOAT_PADDING) * CHUNK + 8);
   },
 };
 

@@ -25,8 +25,13 @@ import type { Scratch } from "./scratch.js";
 type F = CudaFloats;
 type I = CudaInts;
 
-/** Blocks that share the rows of a backward pass: fixed, so that sums do not depend on the GPU's size. */
-const ROW_BLOCKS = 1056;
+/**
+ * Warps that share the rows of a backward pass: what an H100 or H200 has room for at one time, but the same on every GPU, as sums depend
+ * on it.
+ */
+const NORM_WARPS = 132 * 20;
+const GATED_NORM_WARPS = 132 * 24;
+const TIME_STEP_BLOCKS = 1056;
 const SUM_BLOCKS = 1024;
 const SUM_THREADS = 256;
 /** Vectors of a row per thread, at most: `kPieces` in `cuda/`. */
@@ -130,9 +135,9 @@ export class CudaOperations {
 
   addNormBackward(args: AddNormBackwardArgs<F>): void {
     const { rows, width, sum_RD, weight_D, inverseRms_R, dOut_RD, dSum_RD, accumulate, dWeight_D, out_RD } = args;
-    const blocks = Math.min(rows, ROW_BLOCKS);
-    const partial = this.#scratch.take("partial", 4 * blocks * width);
     const vector = vectorOf(width, [sum_RD, weight_D, dOut_RD, dSum_RD, out_RD]);
+    const blocks = rowBlocks(rows, NORM_WARPS, rowThreads(width, vector));
+    const partial = this.#scratch.take("partial", 4 * blocks * width);
     this.launch(
       "add_norm_backward",
       { grid: [blocks], block: [rowThreads(width, vector)] },
@@ -149,7 +154,7 @@ export class CudaOperations {
   conv(args: ConvArgs<F, I>): void {
     const { lanes, tokens, channels, taps, raw, weight_CW, bias_C, state, savedTaps_BWC, out_RC, keepState } = args;
     const inputs = [args.resets_R?.address ?? 0, this.columns(raw), raw.stride];
-    const vector = vectorOf(channels, [out_RC], [raw]);
+    const vector = channelsAtOnce(channels, [out_RC], [raw]);
     this.launch(
       "conv",
       this.#strips(lanes, tokens, channels, vector),
@@ -168,7 +173,7 @@ export class CudaOperations {
     const inputs = [args.resets_R?.address ?? 0, this.columns(raw), raw.stride, weight_CW.f32, bias_C.f32, savedTaps_BWC.f32];
     const savedStride = (taps - 1) * channels;
     const outputs = [this.act(dOut_RC), this.columns(dRaw), dRaw.stride];
-    const vector = vectorOf(channels, [dOut_RC], [raw, dRaw]);
+    const vector = channelsAtOnce(channels, [dOut_RC], [raw, dRaw]);
     const launch = this.#strips(lanes, tokens, channels, vector);
     const count = lanes * ceil(tokens, STRIP);
     const sums = channels * (taps + 1);
@@ -194,7 +199,7 @@ export class CudaOperations {
   }
 
   timeStepsBackward({ rows, heads, min, max, raw, bias_H, dDt_RH, dRaw, dBias_H }: TimeStepsBackwardArgs<F>): void {
-    const blocks = Math.min(ceil(rows, 8), ROW_BLOCKS);
+    const blocks = Math.min(ceil(rows, 8), TIME_STEP_BLOCKS);
     const partial = this.#scratch.take("partial", 4 * blocks * heads);
     this.launch(
       "time_steps_backward",
@@ -217,9 +222,9 @@ export class CudaOperations {
 
   gatedNormBackward(args: GatedNormBackwardArgs<F>): void {
     const { rows, width, groupWidth, normBeforeGate, y_RI, gate, weight_I, inverseRms, dOut_RI, dY_RI, dGate, dWeight_I } = args;
-    const blocks = Math.min(rows, ROW_BLOCKS);
-    const partial = this.#scratch.take("partial", 4 * blocks * width);
     const vector = vectorOf(groupWidth, [y_RI, weight_I, dOut_RI, dY_RI, args.out_RI], [gate, dGate]);
+    const blocks = rowBlocks(rows, GATED_NORM_WARPS, rowThreads(groupWidth, vector));
+    const partial = this.#scratch.take("partial", 4 * blocks * width);
     this.launch(
       "gated_norm_backward",
       { grid: [blocks, width / groupWidth], block: [rowThreads(groupWidth, vector)] },
@@ -304,6 +309,15 @@ function vectorOf(width: number, vectors: readonly F[], columns: readonly Column
 
 /** Whole warps. */
 const threadsOf = (elements: number): number => ceil(elements, WARP) * WARP;
+
+/** Channels of one thread of the convolution: more would leave too few threads. */
+function channelsAtOnce(channels: number, vectors: readonly F[], columns: readonly Columns<F>[]): 1 | 2 {
+  return vectorOf(channels, vectors, columns) === 4 ? 2 : 1;
+}
+
+function rowBlocks(rows: number, warps: number, threads: number): number {
+  return Math.min(rows, ceil(warps, threads / WARP));
+}
 
 /** Threads of a block that holds a row of `width` in registers. @throws SegueError ENGINE_INPUT_INVALID for rows that do not fit */
 function rowThreads(width: number, vector: number): number {
