@@ -46,11 +46,13 @@ describe("sync in a job spec", () => {
     const large = spec({ mode: "diloco", innerSteps: 10_000 }, { batch: { shards: 8, lanesPerShard: 64 } });
     assert.match(refusalOf(large), /sync.innerSteps: times the tokens of a step/);
     assert.match(refusalOf(spec({ mode: "diloco", replicas: 4 }, { workers: { max: 5 } })), /must not exceed sync.replicas, 4/);
+    assert.match(refusalOf(spec({ transport: "nccl", wire: "bf16" })), /sync.wire: must be f32 with sync.transport nccl/);
     assert.match(refusalOf(spec({ mode: "sometimes" })), /sync.mode: must be one of exact, diloco/);
   });
 
   it("warns of bf16 between workers, and of outer settings without an outer step", () => {
     assert.match(validateJobSpec(spec({ wire: "bf16" })).warnings.join(), /depend on how many workers/);
+    assert.match(validateJobSpec(spec({ transport: "nccl" })).warnings.join(), /set train.engine to cuda/);
     const unused = { innerSteps: 10, outerLearningRate: 1, outerMomentum: 0, replicas: 2 };
     assert.equal(validateJobSpec(spec(unused)).warnings.length, 4);
   });

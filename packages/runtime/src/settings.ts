@@ -33,6 +33,7 @@ export const settings = {
   SEGUE_ENGINE: z.enum(["auto", "cuda", "cpu", "tfjs"]),
   SEGUE_THREADS: wholeNumberSetting,
   SEGUE_NATIVE_LIB: fileSetting,
+  SEGUE_NCCL_LIB: fileSetting,
   SEGUE_CPU_VARIANT: z.enum(["avx512", "avx2", "baseline"]),
   SEGUE_HEARTBEAT_MS: wholeNumberSetting,
   SEGUE_LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "fatal", "silent"]),

@@ -24,6 +24,7 @@ const workerSettings = z.object({
   SEGUE_NAME: settings.SEGUE_NAME.default(`${hostname()}-${process.pid}`),
   SEGUE_ENGINE: settings.SEGUE_ENGINE.default("auto"),
   SEGUE_THREADS: settings.SEGUE_THREADS.default(0),
+  SEGUE_NCCL_LIB: settings.SEGUE_NCCL_LIB.optional(),
 });
 
 await runService(
@@ -40,6 +41,7 @@ await runService(
       security,
       engine: env.SEGUE_ENGINE,
       threads: env.SEGUE_THREADS,
+      ncclLibrary: env.SEGUE_NCCL_LIB,
       logger: createLogger("worker", env.SEGUE_LOG_LEVEL),
     });
     announceReady(worker.address, env.SEGUE_READY_FD);

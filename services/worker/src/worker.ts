@@ -22,6 +22,8 @@ export interface WorkerOptions {
   readonly engine: EngineChoice;
   /** Compute threads; 0: as many as there are cores. */
   readonly threads: number;
+  /** Path of NCCL's library, if the loader does not find it. */
+  readonly ncclLibrary?: string | undefined;
   readonly logger: Logger;
   /** Module of the compute thread. @default the one with Segue's engines */
   readonly computeModule?: URL | undefined;
@@ -147,7 +149,7 @@ export class Worker {
   #replica(jobId: string): JobReplica {
     let replica = this.#replicas.get(jobId);
     if (!replica) {
-      const { engine, threads, logger, security, computeModule = defaultComputeModule } = this.#options;
+      const { engine, threads, ncclLibrary, logger, security, computeModule = defaultComputeModule } = this.#options;
       replica = new JobReplica(jobId, {
         computeModule,
         registry: this.#registry,
@@ -155,6 +157,7 @@ export class Worker {
         security,
         engine,
         threads,
+        ncclLibrary,
         logger,
         report: (message) => this.#attachment?.send(message),
       });

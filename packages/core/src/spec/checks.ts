@@ -203,6 +203,12 @@ function checkTraining(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void
 
 function checkSync(spec: JobSpec, refuse: Refuse): void {
   const { sync, batch, checkpoints } = spec;
+  refuse(
+    sync.transport === "nccl" && sync.wire === "bf16",
+    "sync.wire",
+    "must be f32 with sync.transport nccl, but is bf16",
+    "sync.transport",
+  );
   if (sync.mode !== "diloco") return;
   const { replicas, innerSteps } = sync;
   refuse(
@@ -266,6 +272,10 @@ function warningsFor(spec: JobSpec): string[] {
     if (condition) warnings.push(sentence);
   };
   const { sync } = spec;
+  warn(
+    sync.transport === "nccl" && spec.train.engine !== "cuda",
+    "sync.transport nccl is for workers with a GPU each; set train.engine to cuda so that only those take the job.",
+  );
   warn(
     sync.wire === "bf16",
     "sync.wire bf16 rounds what workers exchange: the weights then depend on how many workers there are and which shards they hold.",

@@ -1,5 +1,6 @@
 import type { ReductionNode } from "@segue/core";
 import type { AdamWStep, EngineDescription, EngineOptions, SegmentRules } from "@segue/engine";
+import type { Collection } from "./collect.js";
 import type { OuterSettings } from "./outer-step.js";
 
 /** What `auto` and the named engines come to on this machine. */
@@ -67,6 +68,21 @@ export interface ComputeCalls {
   };
   /** Adds the parts, the same slice of several nodes that make up `node`, in tree order; `into` becomes their sum. */
   join: { request: JoinParts & { readonly epoch: number }; response: null };
+  /** Fills `into`, 128 bytes, with the id of a new NCCL communicator. */
+  ncclId: { request: { readonly library?: string | undefined; readonly into: Float32Array }; response: null };
+  /** Meets the other ranks; replaces an earlier communicator. */
+  ncclOpen: {
+    request: {
+      readonly epoch: number;
+      readonly library?: string | undefined;
+      readonly id: Float32Array;
+      readonly ranks: number;
+      readonly rank: number;
+    };
+    response: null;
+  };
+  /** Adds up all members' nodes. @returns bytes received */
+  ncclCollect: { request: Collection & { readonly epoch: number }; response: { readonly bytes: number } };
   /** Rounds to bfloat16, in place; `into` gets the bits. */
   round: { request: { readonly epoch: number; readonly floats: Float32Array; readonly into: Uint16Array }; response: null };
   /** Each `into` becomes the floats that the bfloat16 of `from` stand for. */

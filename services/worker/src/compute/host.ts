@@ -9,9 +9,16 @@ import {
   type JoinParts,
   type ShardBatch,
 } from "./calls.js";
+import { Communicator } from "../nccl/communicator.js";
+import { loadNccl } from "../nccl/nccl-library.js";
 import { roundToBf16, widenBf16 } from "./bf16.js";
+import { collect } from "./collect.js";
 import { OuterStep } from "./outer-step.js";
+import { bytesOf } from "./shared.js";
 import { TreeSum } from "./tree-sum.js";
+
+/** The engine's too: a worker has one GPU, CUDA_VISIBLE_DEVICES says which. */
+const GPU = 0;
 
 /** Where engines come from; `@segue/engine` in the product. */
 export interface EngineFactory {
@@ -32,6 +39,7 @@ export class ComputeHost implements Handlers {
   readonly #fence: Int32Array;
   #engine: Engine | undefined;
   #outer: OuterStep | undefined;
+  #communicator: Communicator | undefined;
   #lanesPerShard = 0;
   readonly #statesOfShard = new Map<number, LaneStates>();
   #gradients = new TreeSum();
@@ -66,6 +74,9 @@ export class ComputeHost implements Handlers {
 
   load({ model, states }: ComputeCalls["load"]["request"]): null {
     const engine = this.#open;
+    // Its generation is over.
+    this.#communicator?.close();
+    this.#communicator = undefined;
     const { weights, first, second, outerMomentum } = modelParts(model, engine.layout.size);
     engine.writeParameters(weights);
     engine.writeMoments(first, second);
@@ -118,6 +129,33 @@ export class ComputeHost implements Handlers {
     if (parts) this.#join({ ...parts, into: gradientSum });
     const gradientNorm = this.#open.applyAdamW(gradientSum, adamw);
     return { gradientNorm, computeMs: performance.now() - startedMs };
+  }
+
+  ncclId({ library, into }: ComputeCalls["ncclId"]["request"]): null {
+    bytesOf(into).set(loadNccl(library).uniqueId());
+    return null;
+  }
+
+  ncclOpen({ epoch, id, ...ranks }: ComputeCalls["ncclOpen"]["request"]): null {
+    this.#refuseVoid(epoch);
+    this.#communicator?.close();
+    this.#communicator = undefined;
+    const check = (): void => this.#refuseVoid(epoch);
+    this.#communicator = new Communicator({ ...ranks, uniqueId: bytesOf(id), device: GPU, check });
+    return null;
+  }
+
+  ncclCollect({ epoch, ...collection }: ComputeCalls["ncclCollect"]["request"]): { bytes: number } {
+    this.#refuseVoid(epoch);
+    const communicator = required(this.#communicator, "communicator");
+    try {
+      return { bytes: collect(communicator, collection, (parts) => this.#join(parts)) };
+    } catch (error) {
+      // Nobody may wait for a rank that has given up.
+      communicator.close();
+      this.#communicator = undefined;
+      throw error;
+    }
   }
 
   round({ epoch, floats, into }: ComputeCalls["round"]["request"]): null {

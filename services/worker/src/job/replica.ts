@@ -10,6 +10,7 @@ import { SoleExchange, type Exchange, type PullCounts } from "./exchange.js";
 import { GrpcExchange } from "./grpc-exchange.js";
 import { digestOf } from "./digest.js";
 import { groupMembership, membershipOf, type Membership } from "./membership.js";
+import { NcclExchange } from "./nccl-exchange.js";
 import { PeerFailure } from "./peer-failure.js";
 import { refs } from "./refs.js";
 import { ReplicaSteps } from "./replica-steps.js";
@@ -27,6 +28,8 @@ export interface ReplicaHost {
   /** The operator's choice; "auto" leaves it to the job. */
   readonly engine: EngineChoice;
   readonly threads: number;
+  /** Path of NCCL's library, if the loader does not find it. */
+  readonly ncclLibrary?: string | undefined;
   readonly logger: Logger;
   readonly report: (message: AttachMessage) => void;
 }
@@ -51,6 +54,12 @@ interface Attempt {
   /** Optimizer steps the engine has applied, at the last round boundary. */
   step: number;
   work?: { readonly exchange: Exchange; readonly steps: RoundRunner };
+}
+
+interface ExchangeParts {
+  readonly compute: ComputeThread;
+  readonly membership: Membership;
+  readonly vectorFloats: number;
 }
 
 interface FinishedRound {
@@ -170,20 +179,12 @@ export class JobReplica {
     peers.retain([...membership.peers.map(({ address }) => address), join.weightsAddress, join.statesAddress]);
     await syncToStep({ join, seed: spec.seed, parameters, membership, compute, snapshots, peers, signal: abort.signal });
     const { signal } = abort;
-    const { epoch, segments, step: firstStep } = attempt;
-    const { registry } = this.#host;
+    const { epoch, segments } = attempt;
     const isDiloco = spec.sync.mode === "diloco";
     // Under diloco the exchange is over replicas and counts outer steps; weights and moments travel.
     const group = isDiloco ? groupMembership(membership, shardsPerPlacement(spec)) : membership;
     const vectorFloats = isDiloco ? 3 * parameters : parameters;
-    const { wire } = spec.sync;
-    const exchange =
-      membership.peers.length === 0
-        ? new SoleExchange(vectorFloats)
-        : new GrpcExchange(
-            { jobId: this.#jobId, membership: group, vectorFloats, wire, compute, epoch, registry, peers, signal },
-            isDiloco ? firstStep / spec.sync.innerSteps : firstStep,
-          );
+    const exchange = await this.#openExchange(attempt, { compute, membership: group, vectorFloats });
     const onStep = (step: number): void => void (this.#computingStep = step);
     const common = { spec, membership: group, compute, exchange, epoch, segments, signal, onStep };
     const steps = isDiloco ? new ReplicaSteps({ ...common, parameters }) : new StepRunner(common);
@@ -194,6 +195,17 @@ export class JobReplica {
       case: "ready",
       value: { jobId: this.#jobId, generation, step, parameters: BigInt(parameters), engine: detail },
     });
+  }
+
+  async #openExchange(attempt: Attempt, parts: ExchangeParts): Promise<Exchange> {
+    const { vectorFloats, membership } = parts;
+    if (membership.peers.length === 0) return new SoleExchange(vectorFloats);
+    const { spec, epoch, step, abort } = attempt;
+    const { mode, innerSteps, transport, wire } = spec.sync;
+    const { registry, ncclLibrary: library } = this.#host;
+    const common = { ...parts, jobId: this.#jobId, epoch, registry, peers: this.#peers, signal: abort.signal };
+    if (transport === "nccl") return NcclExchange.open({ ...common, library });
+    return new GrpcExchange({ ...common, wire }, mode === "diloco" ? step / innerSteps : step);
   }
 
   async #runRound(attempt: Attempt, { firstStep, steps }: RunRound): Promise<void> {
