@@ -3,7 +3,8 @@
  *
  *     npm run bench:scale -- [--workers 10,100,1000] [--shards 1000] [--seconds 60] [--rate 6000] [--processes 2] [--verbose]
  *
- * A simulated step takes as long as makes `rate` assignments a second in all, 0: no time; an assignment is one segment of one shard; each is received, checked and answered for. Needs `npm run build` and Linux (/proc).
+ * An assignment is one segment of one shard: sent, received, checked and answered for. `rate` is how many a second the workers would do
+ * if the coordinator cost no time; 0: as many as it gives them. Needs `npm run build` and Linux (/proc).
  */
 import { parseArgs } from "node:util";
 import { runScale, type ScaleResult } from "./scale/scale-run.js";
