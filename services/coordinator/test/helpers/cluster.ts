@@ -28,14 +28,15 @@ export interface TestClusterOptions extends Pick<CoordinatorOptions, "redis" | "
 export class TestCluster {
   readonly #closers: (() => Promise<unknown>)[] = [];
   readonly store: string;
-  readonly #options: TestClusterOptions;
+  /** Of the coordinator, from its next start on. */
+  options: TestClusterOptions;
   #names = 0;
   #coordinator: Coordinator | undefined;
   #client: ReturnType<typeof connectClient<typeof Jobs>> | undefined;
 
   private constructor(store: string, options: TestClusterOptions) {
     this.store = store;
-    this.#options = options;
+    this.options = options;
   }
 
   static async start(options: TestClusterOptions = {}): Promise<TestCluster> {
@@ -60,7 +61,7 @@ export class TestCluster {
       store: this.store,
       heartbeatMs: 100,
       data: fakeData,
-      ...this.#options,
+      ...this.options,
       security: {},
       logger: createLogger("coordinator", process.env["TEST_LOG"] ?? "silent"),
       onStoreLost: (error) => {

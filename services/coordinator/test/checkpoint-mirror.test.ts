@@ -1,0 +1,237 @@
+import assert from "node:assert/strict";
+import { createHash, randomBytes } from "node:crypto";
+import { mkdtemp, readdir, readFile, rename, rm, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { JobPhase, pullTensor, Tensors } from "@segue/protocol";
+import { connectClient } from "@segue/runtime";
+import { openObjectStore } from "../src/checkpoints/object-store.js";
+import { S3Objects } from "../src/checkpoints/s3-objects.js";
+import { TestCluster } from "./helpers/cluster.js";
+
+interface Place {
+  readonly url: string;
+  readonly s3Endpoint?: string;
+}
+
+const SLOW = { stepMs: 15 };
+
+/** The same promises, wherever the copies are. */
+function keepsItsPromises(placeOf: () => Place): void {
+  let place: Place;
+  const clusters: TestCluster[] = [];
+  const start = async (): Promise<TestCluster> => {
+    const cluster = await TestCluster.start({ checkpoints: place.url, s3Endpoint: place.s3Endpoint });
+    clusters.push(cluster);
+    return cluster;
+  };
+  const close = async (cluster: TestCluster): Promise<void> => {
+    clusters.splice(clusters.indexOf(cluster), 1);
+    await cluster.close();
+  };
+  const keys = async (): Promise<string[]> => {
+    const objects = await openObjectStore(place.url, { s3Endpoint: place.s3Endpoint });
+    try {
+      return await objects.list();
+    } finally {
+      objects.close();
+    }
+  };
+  const manifests = async (): Promise<string[]> => (await keys()).filter((key) => key.endsWith("/manifest.json")).sort();
+
+  beforeEach(() => {
+    place = placeOf();
+  });
+  afterEach(async () => {
+    for (const cluster of clusters.splice(0)) await cluster.close();
+  });
+
+  it("has whole copies of the checkpoints that are kept, and of no others", async () => {
+    const cluster = await start();
+    await cluster.worker();
+    const jobId = await cluster.submit();
+    await cluster.digest(jobId);
+    await cluster.stopCoordinator();
+    assert.deepEqual(
+      await manifests(),
+      [18, 24].map((step) => `${jobId}/step-000000${step}/manifest.json`),
+    );
+    const local = await readdir(join(cluster.store, "jobs", jobId, "checkpoints", "step-00000024"));
+    const copied = (await keys()).filter((key) => key.includes("step-00000024")).map((key) => key.split("/")[2]);
+    assert.deepEqual(copied.sort(), local.sort());
+  });
+
+  it("lets a new machine find a job, resume it, and end in the same bits", async () => {
+    const first = await start();
+    const worker = await first.worker(SLOW);
+    const jobId = await first.submit();
+    await first.until(jobId, ({ step }) => step >= 14);
+    await worker.kill();
+    await close(first);
+
+    const second = await start();
+    const { job: found } = await second.jobs.getJob({ jobId });
+    assert.equal(found?.phase, JobPhase.PAUSED);
+    assert.match(found.reason, /found in .* at step 12; resume it/);
+    assert.equal(found.checkpointStep, 12);
+    assert.equal((await second.jobs.listCheckpoints({ jobId })).checkpoints.length, 2);
+    await second.jobs.resumeJob({ jobId });
+    await second.worker();
+    const resumed = await second.digest(jobId);
+
+    const undisturbed = await second.digest(await second.submit());
+    assert.equal(resumed, undisturbed);
+  });
+
+  it("brings files back that only it has, for whoever asks", async () => {
+    const first = await start();
+    await first.worker();
+    const jobId = await first.submit();
+    await first.digest(jobId);
+    await close(first);
+
+    const second = await start();
+    const tensors = connectClient(Tensors, second.address);
+    try {
+      const { data } = await pullTensor(tensors, `job/${jobId}/checkpoint/18/manifest.json`);
+      assert.equal((JSON.parse(Buffer.from(data).toString()) as { step: number }).step, 18);
+      await assert.rejects(pullTensor(tensors, `job/${jobId}/checkpoint/12/manifest.json`), /no tensor/);
+    } finally {
+      tensors.close();
+    }
+  });
+
+  it("takes the place of a damaged local checkpoint", async () => {
+    const cluster = await start();
+    const worker = await cluster.worker(SLOW);
+    const jobId = await cluster.submit();
+    await cluster.until(jobId, ({ step }) => step >= 14);
+    await worker.kill();
+    await cluster.stopCoordinator();
+    const parent = join(cluster.store, "jobs", jobId, "checkpoints");
+    const newest = (await readdir(parent)).sort().at(-1)!;
+    const model = join(parent, newest, "model.safetensors");
+    const whole = await readFile(model);
+    await truncate(model, 100);
+    await cluster.startCoordinator();
+    await cluster.worker();
+    const job = await cluster.until(jobId, ({ phase }) => phase === JobPhase.RUNNING);
+    assert.ok(job.step >= Number(newest.slice(5)), `went back to ${job.step}`);
+    assert.deepEqual(await readFile(model), whole);
+  });
+
+  it("gets what was written while it did not hear of it", async () => {
+    const alone = await TestCluster.start();
+    clusters.push(alone);
+    await alone.worker();
+    const jobId = await alone.submit();
+    await alone.digest(jobId);
+    await alone.stopCoordinator();
+    alone.options = { checkpoints: place.url, s3Endpoint: place.s3Endpoint };
+    await alone.startCoordinator();
+    await alone.stopCoordinator();
+    assert.equal((await manifests()).length, 2);
+  });
+}
+
+describe("copies of checkpoints in a folder", () => {
+  let folder: string;
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), "segue-mirror-"));
+  });
+  keepsItsPromises(() => ({ url: join(folder, "copies") }));
+  // After the coordinators are closed.
+  afterEach(() => rm(folder, { recursive: true }));
+
+  it("that cannot be written to: training goes on, the job says so, and the copies are made later", async () => {
+    const url = join(folder, "copies");
+    const cluster = await TestCluster.start({ checkpoints: url });
+    try {
+      await rename(url, `${url}.away`);
+      await writeFile(url, "no folder");
+      await cluster.worker(SLOW);
+      const jobId = await cluster.submit();
+      const trouble = await cluster.until(jobId, ({ notDurable }) => notDurable !== "");
+      assert.match(trouble.notDurable, /step \d+ could not be copied to .*copies/);
+      await cluster.digest(jobId);
+      await rm(url);
+      await rename(`${url}.away`, url);
+      for (let copied = 0; copied < 2;) {
+        const names = await readdir(url, { recursive: true });
+        copied = names.filter((name) => name.endsWith("manifest.json")).length;
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+      assert.equal((await cluster.jobs.getJob({ jobId })).job?.notDurable, "");
+    } finally {
+      await cluster.close();
+    }
+  });
+});
+
+/**
+ * Needs an S3-compatible server and a bucket: TEST_S3_ENDPOINT=http://... TEST_S3_BUCKET=name and credentials in AWS_ACCESS_KEY_ID and
+ * AWS_SECRET_ACCESS_KEY.
+ */
+describe("copies of checkpoints in S3", () => {
+  const endpoint = process.env["TEST_S3_ENDPOINT"];
+  const bucket = process.env["TEST_S3_BUCKET"] ?? "";
+  let prefix: string;
+
+  before(function () {
+    if (endpoint !== undefined && bucket !== "") return;
+    console.log("      skipped: set TEST_S3_ENDPOINT and TEST_S3_BUCKET to run these against an S3-compatible server");
+    this.skip();
+  });
+  beforeEach(() => {
+    prefix = `test-${randomBytes(6).toString("hex")}`;
+  });
+
+  keepsItsPromises(() => ({ url: `s3://${bucket}/${prefix}`, ...(endpoint === undefined ? {} : { s3Endpoint: endpoint }) }));
+
+  afterEach(async () => {
+    const objects = new S3Objects(bucket, prefix, endpoint);
+    await objects.remove(await objects.list());
+    objects.close();
+  });
+
+  it("goes up in parts when it is big, comes back the same, and not at all when its digest is wrong", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "segue-s3-"));
+    const objects = new S3Objects(bucket, prefix, endpoint);
+    const { signal } = new AbortController();
+    try {
+      const bytes = randomBytes(70 * 2 ** 20 + 123);
+      const sha256 = createHash("sha256").update(bytes).digest("hex");
+      await writeFile(join(folder, "big"), bytes);
+      const record = { bytes: bytes.byteLength, sha256 };
+      await assert.rejects(objects.upload("a/big", join(folder, "big"), { ...record, sha256: "0".repeat(64) }, signal), {
+        code: "CHECKPOINT_DAMAGED",
+      });
+      assert.deepEqual(await objects.list(), []);
+      await objects.upload("a/big", join(folder, "big"), record, signal);
+      await objects.download("a/big", join(folder, "back"));
+      assert.ok(bytes.equals(await readFile(join(folder, "back"))));
+      assert.deepEqual(await objects.list(), ["a/big"]);
+      assert.equal(await objects.read("a/none"), undefined);
+    } finally {
+      objects.close();
+      await rm(folder, { recursive: true });
+    }
+  });
+
+  it("a bucket that is not there stops the start with an error that says so", async () => {
+    const start = TestCluster.start({ checkpoints: "s3://segue-no-such-bucket/x", s3Endpoint: endpoint });
+    await assert.rejects(start, { code: "CHECKPOINTS_REFUSED", message: /segue-no-such-bucket/ });
+  });
+
+  it("a service that does not answer is warned of, and training goes on", async () => {
+    const cluster = await TestCluster.start({ checkpoints: `s3://${bucket}/${prefix}`, s3Endpoint: "http://127.0.0.1:9" });
+    try {
+      await cluster.worker(SLOW);
+      const jobId = await cluster.submit();
+      await cluster.until(jobId, ({ notDurable }) => /could not be copied/.test(notDurable));
+      await cluster.digest(jobId);
+    } finally {
+      await cluster.close();
+    }
+  });
+});
