@@ -100,17 +100,21 @@ export function loadNccl(path?: string): Nccl {
   };
 }
 
-/** ncclConfig_t as of 2.17, which later versions take for what it is by its size. */
+/** The version that the configuration is written for; later libraries give what was added since its default. */
+const CONFIG_VERSION = 21700;
+
+/** ncclConfig_t as of 2.17. */
 function nonBlocking(version: number): Uint8Array {
   const bytes = new ArrayBuffer(48);
   const view = new DataView(bytes);
   const isLittleEndian = true;
   view.setBigUint64(0, BigInt(bytes.byteLength), isLittleEndian);
   view.setUint32(8, CONFIG_MAGIC, isLittleEndian);
-  view.setUint32(12, version, isLittleEndian);
+  view.setUint32(12, Math.min(version, CONFIG_VERSION), isLittleEndian);
   view.setInt32(16, 0, isLittleEndian); // blocking
   for (const offset of [20, 24, 28]) view.setInt32(offset, CONFIG_UNDEFINED, isLittleEndian); // cgaClusterSize, minCTAs, maxCTAs
-  view.setInt32(40, CONFIG_UNDEFINED, isLittleEndian); // splitShare, after the pointer netName
+  // After the pointer netName: splitShare, and what was padding before it became trafficClass.
+  for (const offset of [40, 44]) view.setInt32(offset, CONFIG_UNDEFINED, isLittleEndian);
   return new Uint8Array(bytes);
 }
 
