@@ -7,6 +7,7 @@ import { addEditCommand } from "./commands/edit.js";
 import { addEvaluateCommand } from "./commands/evaluate.js";
 import { addExportCommand } from "./commands/export.js";
 import { addJobCommands } from "./commands/jobs.js";
+import { addReplayCommand } from "./commands/replay.js";
 import { addSubmitCommand } from "./commands/submit.js";
 import { addVerifyCommand } from "./commands/verify.js";
 import { addWatchCommand } from "./commands/watch.js";
@@ -49,6 +50,7 @@ export function createProgram(runtime: CliRuntime): Command {
   addClusterCommand(program, runtime);
   addCertsCommand(program, runtime);
   addVerifyCommand(program, runtime);
+  addReplayCommand(program, runtime);
   addChaosCommand(program, runtime);
   return program;
 }

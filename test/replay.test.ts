@@ -1,0 +1,55 @@
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { Scratch, runSegue, segueJson, tinySpec } from "./helpers/clusters.js";
+import { submitSpec, waitForJob, waitForSuccess } from "./helpers/jobs.js";
+
+interface ReplayResult {
+  readonly equal: boolean;
+  readonly events: { readonly events: number; readonly problems: readonly unknown[]; readonly missing: readonly unknown[] };
+  readonly weights?: {
+    readonly start: number;
+    readonly end: number;
+    readonly compared: number;
+    readonly difference?: { readonly step: number };
+  };
+}
+
+describe("segue replay", () => {
+  const scratch = new Scratch();
+  after(() => scratch.close());
+
+  it("computes a disturbed job again from its store, and names the step that differs", async () => {
+    const cluster = await scratch.cluster({ workers: 2, threads: 1 });
+    const jobId = await submitSpec(scratch, cluster, tinySpec({ steps: 120, everySteps: 40 }));
+    await waitForJob(cluster, jobId, ({ step }) => step >= 20);
+    await cluster.kill("worker-1");
+    await waitForJob(cluster, jobId, ({ step }) => step >= 50);
+    await cluster.kill("coordinator");
+    await cluster.restart("coordinator");
+    await waitForSuccess(cluster, jobId);
+    const { storeDir } = cluster;
+    const replay = (...args: string[]): Promise<ReplayResult> =>
+      segueJson(cluster, "replay", jobId, "--store", storeDir, "--threads", "1", ...args);
+
+    const whole = await replay("--from", "1");
+    assert.ok(whole.equal && whole.events.events > 50);
+    assert.deepEqual([whole.events.problems, whole.events.missing], [[], []]);
+    assert.deepEqual([whole.weights?.start, whole.weights?.end], [0, 120]);
+    assert.ok((whole.weights?.compared ?? 0) >= 30);
+    assert.deepEqual((await replay()).weights?.start, 80);
+
+    const file = join(storeDir, "jobs", jobId, "events");
+    const newest = join(file, readdirSync(file).sort().at(-1)!);
+    const text = readFileSync(newest, "utf8");
+    const digests = [...text.matchAll(/"step":(\d+),[^{}]*"weightsDigest":"([0-9a-f]{64})"/g)].filter(
+      ([, step]) => Number(step) > 90,
+    );
+    const [, step = "", digest = ""] = digests[0] ?? [];
+    writeFileSync(newest, text.replaceAll(digest, "f".repeat(64)));
+    const { status, stdout } = await runSegue(cluster, "replay", jobId, "--store", storeDir, "--threads", "1");
+    assert.equal(status, 1);
+    assert.match(stdout, new RegExp(`DIFFERS   step ${step}: recorded f{64}, now ${digest}`));
+    assert.ok((await replay("--events-only")).equal, "the events alone still add up");
+  });
+});
