@@ -127,7 +127,10 @@ SEGUE_API void SEGUE_NAME(add_norm_backward)(Context* ctx, int rows, int width, 
   sum_blocks(partial, kBlocks, width, d_weight);
 }
 
-// Logits exist for one slice of rows at a time. With gradients wanted, the slice is used up at once, so nothing is computed twice.
+// Logits exist for one slice of rows at a time: at most 32 MiB of them, or 64 rows of a vocabulary beyond 131,072. Slices of the
+// vocabulary would bound memory as well, but a softmax needs the whole row first: every logit would be computed twice, a third more
+// arithmetic. Slices of rows use theirs up at once; they pay with one more pass over d_table for each. Their length depends on the
+// vocabulary alone, so the order of all sums is fixed.
 SEGUE_API void SEGUE_NAME(head_loss)(Context* ctx, int rows, int width, int vocab, const float* hidden, const float* table,
                                      const int* labels, float* losses, const float* weights, float* d_hidden, float* d_table) {
   using namespace SEGUE_VARIANT;
