@@ -57,11 +57,15 @@ const COPIES_MS = 3_000;
  */
 export async function startCoordinator(options: CoordinatorOptions): Promise<Coordinator> {
   const { store, logger, security, redis } = options;
-  const lock = await lockStore(store, options.onStoreLost);
+  let isStoreLost = false;
+  const lock = await lockStore(store, (error) => {
+    isStoreLost = true;
+    options.onStoreLost(error);
+  });
   const writer = redis && new MetricsWriter(redis, logger);
   const evaluations = redis && new EvaluationQueue(redis, logger);
   const metrics = new JobMetrics(writer);
-  const jobs = new JobStore(store, logger);
+  const jobs = new JobStore(store, lock, logger);
   const book = new JobBook(jobs, (view) => metrics.job(view));
   const registry = new TensorRegistry();
   let mirror: CheckpointMirror | undefined;
@@ -80,6 +84,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     dependenciesOf: (jobId) => ({
       checkpoints: checkpointsOf(jobId),
       events: eventsOf(jobId),
+      fence: lock,
       registry,
       data: options.data,
       metrics,
@@ -149,7 +154,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
 
     let closing: Promise<void> | undefined;
     const close = async (): Promise<void> => {
-      await withDeadline(scheduler.stop(ROUND_MS), JOBS_MS, () =>
+      // Whoever has the store now runs the jobs; waiting for rounds that cannot be kept would only hold up the workers.
+      await withDeadline(scheduler.stop(isStoreLost ? 0 : ROUND_MS), JOBS_MS, () =>
         logger.warn({ event: "jobsCutOff" }, "jobs did not stop in time"),
       );
       pool.close();

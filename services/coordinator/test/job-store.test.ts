@@ -12,7 +12,7 @@ describe("JobStore", () => {
   let store: JobStore;
   beforeEach(() => {
     folder = mkdtempSync(join(tmpdir(), "segue-jobs-"));
-    store = new JobStore(folder, createLogger("test", "silent"));
+    store = new JobStore(folder, { verify: async () => undefined }, createLogger("test", "silent"));
   });
   afterEach(() => {
     store.close();

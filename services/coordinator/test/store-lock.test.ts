@@ -1,8 +1,21 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { SegueError } from "@segue/core";
 import { lockStore } from "../src/store/store-lock.js";
+import { SPEC, TestCluster } from "./helpers/cluster.js";
+
+/** Size and time of change of every file below a folder. */
+async function contents(folder: string): Promise<Record<string, string>> {
+  const names = await readdir(folder, { recursive: true });
+  const entries = names.sort().map(async (name): Promise<[string, string]> => {
+    const { size, mtimeMs } = await stat(join(folder, name));
+    return [name, `${size} ${mtimeMs}`];
+  });
+  return Object.fromEntries(await Promise.all(entries));
+}
 
 describe("store lock", () => {
   let store: string;
@@ -40,6 +53,27 @@ describe("store lock", () => {
     await (await lock()).release();
     await writeFile(join(store, "lock"), '{"tok');
     await (await lock()).release();
+  });
+
+  it("makes a coordinator whose lease was taken end without another write", async () => {
+    let lost: (error: Error) => void = () => undefined;
+    const theft = new Promise<Error>((resolve) => (lost = resolve));
+    const cluster = await TestCluster.start({ onStoreLost: (error) => lost(error) });
+    try {
+      await cluster.worker({ stepMs: 15 });
+      const jobId = await cluster.submit(SPEC.replace("steps: 24", "steps: 2000"));
+      await cluster.until(jobId, ({ step }) => step >= 8);
+      const lease = { token: "thief", host: "elsewhere", pid: 1, processToken: "p", renewedAtMs: Date.now() };
+      await writeFile(join(cluster.store, "lock"), JSON.stringify(lease));
+      // What was being written when the lease was taken.
+      await sleep(200);
+      const before = await contents(cluster.store);
+      assert.equal(((await theft) as SegueError).code, "STORE_LOCKED");
+      await cluster.stopCoordinator();
+      assert.deepEqual(await contents(cluster.store), before);
+    } finally {
+      await cluster.close();
+    }
   });
 
   it("lets only one of several take a stale lease", async () => {

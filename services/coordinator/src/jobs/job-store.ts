@@ -4,12 +4,14 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { validateJobSpec } from "@segue/core";
 import type { Logger } from "@segue/runtime";
 import { writeFileAtomically } from "../store/atomic-file.js";
+import type { StoreFence } from "../store/fence.js";
 import { freeBytes, isOutOfSpace, retryDelayMs, storeFull } from "../store/storage-trouble.js";
 import type { JobRecord } from "./job-record.js";
 
 /** The job records on disk. */
 export class JobStore {
   readonly #root: string;
+  readonly #fence: StoreFence;
   readonly #logger: Logger;
   readonly #writes = new Map<string, Promise<void>>();
   /** Records that are not on disk yet. */
@@ -17,7 +19,8 @@ export class JobStore {
   readonly #closing = new AbortController();
   #isRetrying = false;
 
-  constructor(store: string, logger: Logger) {
+  constructor(store: string, fence: StoreFence, logger: Logger) {
+    this.#fence = fence;
     this.#root = join(store, "jobs");
     this.#logger = logger;
   }
@@ -44,7 +47,7 @@ export class JobStore {
 
   /**
    * Durable when it resolves; writes of one job happen in the order of the calls.
-   * @throws SegueError STORE_FULL; errors of the file system
+   * @throws SegueError STORE_FULL, STORE_LOCKED; errors of the file system
    */
   save(record: JobRecord): Promise<void> {
     const path = join(this.folder(record.jobId), "job.json");
@@ -54,6 +57,7 @@ export class JobStore {
       .catch(() => undefined)
       .then(async () => {
         try {
+          await this.#fence.verify();
           await writeFileAtomically(path, text);
         } catch (error) {
           throw isOutOfSpace(error) ? storeFull(path, await freeBytes(this.#root), error) : error;

@@ -8,6 +8,7 @@ import type { CheckpointInput } from "../checkpoints/write-checkpoint.js";
 import { planEvaluations } from "../evaluations/plan.js";
 import type { JobBook } from "../jobs/job-book.js";
 import type { JobMetrics } from "../metrics/job-metrics.js";
+import type { StoreFence } from "../store/fence.js";
 import { freeBytes, isOutOfSpace, retryDelayMs } from "../store/storage-trouble.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 import { modelRef } from "./lane-states.js";
@@ -24,6 +25,7 @@ export interface CheckpointKeeperOptions {
   readonly spec: JobSpec;
   readonly book: JobBook;
   readonly checkpoints: CheckpointStore;
+  readonly fence: StoreFence;
   readonly metrics: JobMetrics;
   readonly enqueue: Enqueue;
   readonly logger: Logger;
@@ -106,9 +108,10 @@ export class CheckpointKeeper {
   }
 
   async #write(ledger: Ledger, cursor: CheckpointCursor, committed: Committed): Promise<boolean> {
-    const { jobId, book, metrics, logger } = this.#options;
+    const { jobId, book, metrics, logger, fence } = this.#options;
     const startedAtMs = performance.now();
     try {
+      await fence.verify();
       await faultPoint("coordinator.checkpointBegins", cursor.step);
       const checkpoint = await this.#writeMakingRoom(ledger, cursor, committed);
       this.#newest = checkpoint;

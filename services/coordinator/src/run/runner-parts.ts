@@ -5,6 +5,7 @@ import type { CheckpointStore } from "../checkpoints/checkpoint-store.js";
 import type { DataSource } from "../feed/step-cutter.js";
 import type { JobBook } from "../jobs/job-book.js";
 import type { JobMetrics } from "../metrics/job-metrics.js";
+import type { StoreFence } from "../store/fence.js";
 import type { Demand } from "../workers/allocate.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 import type { Enqueue } from "./checkpoint-keeper.js";
@@ -23,6 +24,7 @@ export interface RunnerDependencies {
   /** Where this coordinator's Tensors service answers, as workers reach it. */
   readonly address: string;
   readonly events: EventLog;
+  readonly fence: StoreFence;
   /** Why a job with this demand has too few workers, in a sentence. */
   readonly shortage: (demand: Demand) => string;
   /** The job could use other workers than it has. */

@@ -20,6 +20,8 @@ checkpoints: { everySteps: 6, keepLast: 2 }
 `;
 
 export interface TestClusterOptions extends Pick<CoordinatorOptions, "redis" | "checkpoints" | "s3Endpoint"> {
+  /** @default fails the test */
+  readonly onStoreLost?: (error: Error) => void;
   /** Folder in which the store's own is made. */
   readonly parent?: string;
 }
@@ -61,12 +63,12 @@ export class TestCluster {
       store: this.store,
       heartbeatMs: 100,
       data: fakeData,
-      ...this.options,
       security: {},
       logger: createLogger("coordinator", process.env["TEST_LOG"] ?? "silent"),
       onStoreLost: (error) => {
         throw error;
       },
+      ...this.options,
     });
   }
 
