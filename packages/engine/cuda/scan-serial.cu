@@ -69,7 +69,7 @@ struct Matrix {
   }
 };
 
-// y, and the final state. One block per [head, lane].
+// y, and the final state; `initial` receives the one before (null: neither is wanted). One block per [head, lane].
 extern "C" __global__ void scan_serial(int tokens, int heads, int groups, const int* resets, const Act* xbc, const float* dt,
                                        const float* a_log, const float* skip, float* state, i64 state_stride, float* initial,
                                        i64 initial_stride, Act* y) {
@@ -79,7 +79,9 @@ extern "C" __global__ void scan_serial(int tokens, int heads, int groups, const 
   float* own = state + blockIdx.y * state_stride + (i64)at.head * P * N;
   float* before = initial + blockIdx.y * initial_stride + (i64)at.head * P * N;
   for (int i = 0; i < h.kOwn; i++) {
-    if (h.holds(i)) before[h.r * N + h.column(i)] = h.h[i] = own[h.r * N + h.column(i)];
+    if (!h.holds(i)) continue;
+    h.h[i] = own[h.r * N + h.column(i)];
+    if (initial) before[h.r * N + h.column(i)] = h.h[i];
   }
   for (int t = 0; t < tokens; t++) {
     const Act *b = at.b(t), *c = at.c(t);
@@ -88,8 +90,9 @@ extern "C" __global__ void scan_serial(int tokens, int heads, int groups, const 
         at.decay(t), at.dt(t) * x, [=](int n) { return to_float(b[n]); }, [=](int n) { return to_float(c[n]); });
     if (h.r < P && h.q == 0) store_float(y + (at.row + t) * heads * P + at.head * P + h.r, sum + skip[at.head] * x);
   }
+  // Nothing is changed where only the output is wanted.
   for (int i = 0; i < h.kOwn; i++) {
-    if (h.holds(i)) own[h.r * N + h.column(i)] = h.h[i];
+    if (initial && h.holds(i)) own[h.r * N + h.column(i)] = h.h[i];
   }
 }
 

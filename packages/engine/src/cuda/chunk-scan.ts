@@ -69,7 +69,8 @@ export class ChunkScan {
     const { chunks, decays, starts, states, defines } = prepared;
     const laneFloats = heads * headDim * dState;
     const first = [state.data.f32, state.stride];
-    this.#passStates(args, prepared, 0, [...first, ...first, chunkStates_BKHPN.f32, laneFloats, states]);
+    const kept = args.keepState ? [0, 0, 0, 0] : [...first, chunkStates_BKHPN.f32, laneFloats];
+    this.#passStates(args, prepared, 0, [...first, ...kept, states]);
     o.launch(
       "scan_outputs",
       { grid: [chunks, lanes, groups], block: [128], sharedBytes: sharedBytes.outputs(headDim, dState), defines },
@@ -88,7 +89,7 @@ export class ChunkScan {
     const partial = this.#scratch.take("partial", 4 * 2 * sums);
     const gradient = stateGradient ? [stateGradient.data.f32, stateGradient.stride] : [0, 0];
     // The states before every chunk once more: keeping them would take more memory than all else.
-    this.#passStates(args, prepared, 0, [chunkStates_BKHPN.f32, laneFloats, 0, 0, 0, 0, states]);
+    if (!args.followsScan) this.#passStates(args, prepared, 0, [chunkStates_BKHPN.f32, laneFloats, 0, 0, 0, 0, states]);
     this.#passStates(args, prepared, args.dY_RI.bf16, [...gradient, ...gradient, 0, 0, dStates]);
     o.launch(
       "scan_gradients",

@@ -20,14 +20,14 @@ export function openCudaDevice(precision: Element, ordinal = 0, env: NodeJS.Proc
   const runtime = new CudaRuntime(ordinal, env);
   try {
     const blas = new CublasLt(runtime.allocate(WORKSPACE_BYTES), env);
-    return deviceOn(runtime, blas, precision);
+    return deviceOn(runtime, blas, precision, env.SEGUE_CUDA_RECOMPUTE === "layers");
   } catch (failure) {
     runtime.close();
     throw failure;
   }
 }
 
-function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element): CudaDevice {
+function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element, isSmall: boolean): CudaDevice {
   const scratch = new Scratch(runtime);
   const operations = new CudaOperations(runtime, blas, scratch, precision);
   const chunked = new ChunkScan(operations, scratch);
@@ -35,6 +35,7 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element): Cud
   const optimizer = new Optimizer(operations, scratch);
   const { gpu, compiler } = runtime;
   const rounds = precision === "bf16";
+  let recomputesLayers = isSmall;
 
   const bufferFloats = cudaBufferFloats(precision);
   const bufferAt = (address: number, length: number, kind: BufferKind): CudaFloats => {
@@ -47,6 +48,15 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element): Cud
     runtime,
     detail: `cuda (${gpu.name}, ${precision}, NVRTC ${compiler.version})`,
     recomputes: true,
+    get recomputesLayers() {
+      return recomputesLayers;
+    },
+    economise: () => {
+      const isNew = !recomputesLayers;
+      recomputesLayers = true;
+      return isNew;
+    },
+    freeBytes: () => runtime.freeBytes(),
     bufferFloats,
     buffer: (memory, offset, length, kind) => bufferAt(memory.f32 + 4 * offset, length, kind),
     floats: (length, kind = "float") => bufferAt(runtime.allocate(4 * bufferFloats(length, kind)), length, kind),

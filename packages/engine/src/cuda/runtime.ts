@@ -296,13 +296,23 @@ export class CudaRuntime {
     this.#generation++;
   }
 
-  #outOfMemory(bytes: number): SegueError {
+  /** What is left of the GPU's memory. */
+  freeBytes(): number {
+    return this.#freeAndTotal().free;
+  }
+
+  #freeAndTotal(): { free: number; total: number } {
     const [free, total] = [new BigUint64Array(1), new BigUint64Array(1)];
     this.driver.call("cuMemGetInfo_v2", free, total);
+    return { free: Number(free[0]), total: Number(total[0]) };
+  }
+
+  #outOfMemory(bytes: number): SegueError {
+    const { free, total } = this.#freeAndTotal();
     const mib = (n: number): string => `${Math.ceil(n / MEGABYTE)} MiB`;
     return new SegueError(
       "DEVICE_OUT_OF_MEMORY",
-      `${this.gpu.name} has ${mib(Number(free[0]))} of ${mib(Number(total[0]))} left and ${mib(bytes)} more are needed; this engine holds ${mib(this.#bytes)}`,
+      `${this.gpu.name} has ${mib(free)} of ${mib(total)} left and ${mib(bytes)} more are needed; this engine holds ${mib(this.#bytes)}`,
       { status: "RESOURCE_EXHAUSTED" },
     );
   }

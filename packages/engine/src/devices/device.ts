@@ -150,6 +150,8 @@ export interface ScanArgs<F, I> extends Segment<I>, ScanShape {
   readonly skip_H: F;
   /** [H, P, N] per lane; enters as the initial state, leaves as the final one. */
   readonly state: LaneParts<F>;
+  /** Leaves the state as it is, and `chunkStates`: the output is wanted once more. Only where {@link Device.recomputesLayers}. */
+  readonly keepState?: boolean | undefined;
   /** Receives the state before each chunk for {@link Device.scanBackward}, or before the first; scratch in inference. */
   readonly chunkStates_BKHPN: F;
   readonly y_RI: F;
@@ -166,6 +168,8 @@ export interface ScanBackwardArgs<F, I> extends Segment<I>, ScanShape {
   readonly dDt_RH: F;
   readonly dALog_H: F;
   readonly dSkip_H: F;
+  /** The scan of the same arguments was the last one. */
+  readonly followsScan?: boolean | undefined;
   /** Scratch. */
   readonly dChunkStates_BKHPN: F;
   /** Enters as the gradient of the final state, leaves as that of the initial one; absent: zero, and not wanted. */
@@ -262,6 +266,12 @@ export interface Device<F, I> {
 
   /** Whether the backward pass runs the convolution again, and the scan keeps one state per lane only, to save memory. */
   readonly recomputes?: boolean;
+  /** Whether it runs all of each layer again, from the residual stream on: less memory still, for more time. The bits are the same. */
+  readonly recomputesLayers?: boolean;
+  /** Switches {@link recomputesLayers} on for want of memory. @returns false if it was on */
+  economise?(): boolean;
+  /** What is left of the device's memory; absent: it is the machine's. */
+  freeBytes?(): number;
 
   /** New zeroed storage. */
   floats(length: number, kind?: BufferKind): F;

@@ -48,10 +48,11 @@ export class Arena<F, I> {
     if (known !== undefined) return known;
     const floats = arenaFloats((take) => carve(take as unknown as Take<F>), this.#device);
     if (floats > this.#floats) {
+      this.#views.clear();
       this.#device.free?.(this.#memory);
+      this.#floats = 0;
       this.#memory = this.#device.floats(floats);
       this.#floats = floats;
-      this.#views.clear();
     } else if (this.#views.size === REMEMBERED_SHAPES) {
       this.#views.clear();
     }

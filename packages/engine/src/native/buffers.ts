@@ -1,5 +1,5 @@
 import { modelWidths, type ModelSpec } from "@segue/core";
-import type { BufferKind } from "../devices/device.js";
+import type { BufferKind, Device } from "../devices/device.js";
 
 /** What one layer's forward pass leaves for its backward pass; the rest is recomputed. */
 export interface LayerBuffers<F> {
@@ -37,12 +37,16 @@ export interface BackwardBuffers<F> {
   readonly dChunkStates_BKHPN: F;
 }
 
+/** What the backward pass computes again. */
+export type Recomputes = Pick<Device<never, never>, "recomputes" | "recomputesLayers">;
+
 /** Takes the next buffer of `length` elements from an arena; of floats unless it says otherwise. */
 export type Take<F> = (length: number, kind?: BufferKind) => F;
 
 /**
  * Buffers of a forward pass. Only training keeps every layer's own; otherwise all layers share one set.
- * @param recomputes whether layers share the convolution's outputs even so, and keep only the first of the chunk states
+ * @param recomputes whether layers share the convolution's outputs even so, and keep only the first of the chunk states; `layers`:
+ * whether they keep nothing but the residual stream and the states
  */
 export function takeForward<F>(
   model: ModelSpec,
@@ -50,21 +54,28 @@ export function takeForward<F>(
   tokens: number,
   training: boolean,
   take: Take<F>,
-  recomputes = false,
+  recomputes: Recomputes = {},
 ): ForwardBuffers<F> {
   const { dInner, heads, convDim, dInProj } = modelWidths(model);
   const rows = lanes * tokens;
-  const newXBC = (): F => take(rows * convDim, "activation");
-  const sharedXBC = recomputes ? newXBC() : undefined;
+  const keptOr = (isShared: boolean | undefined, length: number, kind?: BufferKind): (() => F) => {
+    const one = isShared ? take(length, kind) : undefined;
+    return () => one ?? take(length, kind);
+  };
+  const { recomputes: sharesConvolution, recomputesLayers: sharesAll } = recomputes;
+  const newProjected = keptOr(sharesAll, rows * dInProj, "activation");
+  const newXBC = keptOr(sharesConvolution, rows * convDim, "activation");
+  const newDt = keptOr(sharesAll, rows * heads);
+  const newY = keptOr(sharesAll, rows * dInner, "activation");
   const layer = (): LayerBuffers<F> => ({
     sum_RD: take(rows * model.dModel),
     inverseRms_R: take(rows),
-    projected_RJ: take(rows * dInProj, "activation"),
+    projected_RJ: newProjected(),
     taps_BWC: take(lanes * (model.dConv - 1) * convDim),
-    xBC_RC: sharedXBC ?? newXBC(),
-    dt_RH: take(rows * heads),
-    chunkStates_BKHPN: take(recomputes ? lanes * dInner * model.dState : stateFloatsOfChunks(model, lanes, tokens)),
-    y_RI: take(rows * dInner, "activation"),
+    xBC_RC: newXBC(),
+    dt_RH: newDt(),
+    chunkStates_BKHPN: take(sharesConvolution ? lanes * dInner * model.dState : stateFloatsOfChunks(model, lanes, tokens)),
+    y_RI: newY(),
     gateInverseRms_R: take(rows),
   });
   const shared = training ? undefined : layer();
@@ -85,7 +96,7 @@ export function takeBackward<F>(
   lanes: number,
   tokens: number,
   take: Take<F>,
-  recomputes = false,
+  { recomputes = false }: Recomputes = {},
 ): BackwardBuffers<F> {
   const { dInner, heads, convDim, dInProj } = modelWidths(model);
   const rows = lanes * tokens;

@@ -2,6 +2,7 @@ import {
   laneStateFloats,
   modelWidths,
   parameterLayout,
+  SegueError,
   splitPoint,
   type ModelSpec,
   type ParameterLayout,
@@ -21,7 +22,7 @@ import type {
 import { expectLane, expectLength, expectSegment } from "../input-checks.js";
 import { cutIntoSegments } from "../segments.js";
 import { Arena, arenaFloats } from "./arena.js";
-import { takeBackward, takeForward, type BackwardBuffers, type ForwardBuffers, type Take } from "./buffers.js";
+import { takeBackward, takeForward, type BackwardBuffers, type ForwardBuffers, type Recomputes, type Take } from "./buffers.js";
 import { backward, forward, type Mamba2, type TokenSegment } from "./mamba2.js";
 import { modelTensors, type ModelTensors } from "./parameters.js";
 import { fullPasses, takeChain, truncatedPasses, zeroStatePart, type ChainBuffers, type SegmentPasses } from "./tbptt.js";
@@ -43,7 +44,7 @@ interface TrainingShape {
 }
 
 /** The chain's buffers come first: a last segment that is shorter finds them where the others left them. */
-const carveTraining = <F>(shape: TrainingShape, take: Take<F>, recomputes: boolean | undefined): Training<F> => {
+const carveTraining = <F>(shape: TrainingShape, take: Take<F>, recomputes: Recomputes): Training<F> => {
   const { model, lanes, tokens, chained } = shape;
   return {
     chain: chained > 1 ? takeChain(model, lanes, chained, take) : undefined,
@@ -63,9 +64,9 @@ export function trainingArenaFloats(
   lanes: number,
   tokens: number,
   chained = 1,
-  device: Pick<Device<never, never>, "bufferFloats" | "recomputes"> = {},
+  device: Pick<Device<never, never>, "bufferFloats"> & Recomputes = {},
 ): number {
-  return arenaFloats((take) => carveTraining({ model, lanes, tokens, chained }, take, device.recomputes), device);
+  return arenaFloats((take) => carveTraining({ model, lanes, tokens, chained }, take, device), device);
 }
 
 /** A flat vector of gradients and its views. */
@@ -394,13 +395,28 @@ export class DeviceEngine<F, I> implements Engine {
   #replay(key: string, { lanes, tokens, tokens_R, resets_R }: TokenSegment<I>, memory: readonly F[], work: () => void): void {
     if (!this.#device.replay) return work();
     const ints = resets_R === undefined ? [tokens_R] : [tokens_R, resets_R];
-    this.#device.replay(`${key} ${lanes} ${tokens}`, [...memory, ...ints], work);
+    this.#device.replay(`${key} ${lanes} ${tokens} ${this.#device.recomputesLayers}`, [...memory, ...ints], work);
   }
 
+  /** @throws SegueError DEVICE_OUT_OF_MEMORY that says what would fit */
   #trainingBuffers({ lanes, tokens }: Pick<SegmentBatch, "lanes" | "tokens">, chained: number): Training<F> {
-    const key = `training ${lanes} ${tokens} ${chained}`;
     const shape = { model: this.model, lanes, tokens, chained };
-    return this.#arena.buffers(key, (take) => carveTraining(shape, take, this.#device.recomputes));
+    const key = `training ${lanes} ${tokens} ${chained} ${this.#device.recomputesLayers}`;
+    try {
+      return this.#arena.buffers(key, (take) => carveTraining(shape, take, this.#device));
+    } catch (failure) {
+      if (!(failure instanceof SegueError && failure.code === "DEVICE_OUT_OF_MEMORY")) throw failure;
+      if (this.#device.economise?.()) return this.#trainingBuffers(shape, chained);
+      const free = this.#device.freeBytes?.() ?? 0;
+      const fits = (count: number): boolean => 4 * trainingArenaFloats(this.model, count, tokens, chained, this.#device) <= free;
+      let most = lanes;
+      while (most > 0 && !fits(most)) most--;
+      const advice = most > 0 ? `about ${most} lanes a shard would fit` : "shorter segments or a smaller model would fit";
+      throw new SegueError(failure.code, `${lanes} lanes of ${tokens} tokens: ${failure.message}; ${advice}`, {
+        status: "RESOURCE_EXHAUSTED",
+        cause: failure,
+      });
+    }
   }
 
   #newGradients(): Gradients<F> {

@@ -222,6 +222,7 @@ export function backward<F, I>(
     const columns = projectionColumns(model, l.projected_RJ);
     const dColumns = projectionColumns(model, dProjected_RJ);
 
+    computeAgain(m, segment, saved, layer);
     device.matmul({ m: rows, n: dInner, k: model.dModel, a: dSum_RD, b: block.outProj_DI, out: dGated_RI });
     const dY_RI = dGated_RI;
     device.gatedNormBackward({
@@ -241,19 +242,6 @@ export function backward<F, I>(
     });
     device.matmul({ m: model.dModel, n: dInner, k: rows, a: dSum_RD, transposeA: true, b: gated_RI, out: dBlock.outProj_DI });
 
-    if (device.recomputes) {
-      device.conv({
-        ...segment,
-        channels: convDim,
-        taps: model.dConv,
-        raw: columns.xBC,
-        weight_CW: block.convWeight_CW,
-        bias_C: block.convBias_C,
-        state: { data: l.taps_BWC, stride: (model.dConv - 1) * convDim },
-        keepState: true,
-        out_RC: l.xBC_RC,
-      });
-    }
     device.scanBackward({
       ...segment,
       ...scanShape(model),
@@ -267,6 +255,7 @@ export function backward<F, I>(
       dDt_RH: buffers.dDt_RH,
       dALog_H: dBlock.aLog_H,
       dSkip_H: dBlock.skip_H,
+      followsScan: device.recomputesLayers,
       dChunkStates_BKHPN: buffers.dChunkStates_BKHPN,
       stateGradient: stateGradient("ssm", layer),
     });
@@ -328,5 +317,53 @@ export function backward<F, I>(
     table_VD: gradients.embedding_VD,
     ids_R: segment.tokens_R,
     rows_RD: dSum_RD,
+  });
+}
+
+/** What {@link forward} left in a layer's buffers, where layers share them. */
+function computeAgain<F, I>(m: Mamba2<F, I>, segment: TokenSegment<I>, saved: ForwardBuffers<F>, layer: number): void {
+  const { device, model, parameters } = m;
+  const { heads, convDim, dInProj, dInner } = modelWidths(model);
+  const rows = segment.lanes * segment.tokens;
+  const l = saved.layers[layer]!;
+  const block = parameters.blocks[layer]!;
+  const columns = projectionColumns(model, l.projected_RJ);
+  if (device.recomputesLayers) {
+    const normed_RD = saved.normed_RD;
+    device.addNorm({
+      ...{ rows, width: model.dModel, eps: model.rmsEps, residual_RD: l.sum_RD, weight_D: block.norm_D },
+      ...{ sum_RD: l.sum_RD, out_RD: normed_RD, inverseRms_R: l.inverseRms_R },
+    });
+    device.matmul({
+      ...{ m: rows, n: dInProj, k: model.dModel, a: normed_RD, b: block.inProj_JD, transposeB: true },
+      out: l.projected_RJ,
+    });
+  }
+  if (device.recomputes) {
+    device.conv({
+      ...segment,
+      channels: convDim,
+      taps: model.dConv,
+      raw: columns.xBC,
+      weight_CW: block.convWeight_CW,
+      bias_C: block.convBias_C,
+      state: { data: l.taps_BWC, stride: (model.dConv - 1) * convDim },
+      keepState: true,
+      out_RC: l.xBC_RC,
+    });
+  }
+  if (!device.recomputesLayers) return;
+  device.timeSteps({ rows, heads, ...DT_LIMITS, raw: columns.dt, bias_H: block.dtBias_H, dt_RH: l.dt_RH });
+  device.scan({
+    ...segment,
+    ...scanShape(model),
+    xBC_RC: l.xBC_RC,
+    dt_RH: l.dt_RH,
+    aLog_H: block.aLog_H,
+    skip_H: block.skip_H,
+    state: { data: l.chunkStates_BKHPN, stride: dInner * model.dState },
+    keepState: true,
+    chunkStates_BKHPN: l.chunkStates_BKHPN,
+    y_RI: l.y_RI,
   });
 }
