@@ -8,3 +8,5 @@ export { VERIFY_LIMITS, verifyEngine, type Measurement, type VerifyReport } from
 export type { GoldenValues } from "./verify/golden.js";
 export { readScanCases, type ScanCase, type ScanCaseShape } from "./verify/scan-case.js";
 export { verifyScan, type ScanMeasurement, type ScanReport } from "./verify/verify-scan.js";
+export { jobMemory, largestLanesPerShard, type JobMemory, type MemoryOptions, type ProcessMemory } from "./memory/job-memory.js";
+export type { MemoryPart } from "./memory/memory-part.js";

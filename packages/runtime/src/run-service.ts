@@ -4,6 +4,7 @@ import { SegueError } from "@segue/core";
 import { parseFaults } from "./faults/fault-plan.js";
 import { planFaults } from "./faults/fault-points.js";
 import { createLogger, type Logger } from "./logger.js";
+import { keepHeapsSmall } from "./small-heaps.js";
 
 export interface ServiceContext {
   /** Aborts at the first SIGTERM or SIGINT: finish what must be finished and return. */
@@ -23,6 +24,7 @@ export async function runService(
   main: (context: ServiceContext) => Promise<void>,
   options: { service?: string } = {},
 ): Promise<void> {
+  keepHeapsSmall();
   const logger = createLogger(options.service ?? "segue", process.env["SEGUE_LOG_LEVEL"] || "info");
   const stop = new AbortController();
   const onSignal = (name: NodeJS.Signals): void => {

@@ -1,0 +1,92 @@
+import { assignShards, mostWorkers, parameterLayout, shardsPerPlacement, type JobSpec } from "@segue/core";
+import type { EngineName } from "../create-engine.js";
+import { coordinatorParts } from "./coordinator-parts.js";
+import { engineParts } from "./engine-parts.js";
+import { bytesIn, hostPart, MIB, type MemoryPart } from "./memory-part.js";
+import { workerParts } from "./worker-parts.js";
+
+export interface MemoryOptions {
+  /** Workers that share the job. */
+  readonly workers: number;
+  readonly engine: EngineName;
+  /** CPU threads of each worker. */
+  readonly threads: number;
+}
+
+export interface ProcessMemory {
+  readonly parts: readonly MemoryPart[];
+  readonly hostBytes: number;
+  /** Of the GPU. */
+  readonly deviceBytes: number;
+}
+
+export interface JobMemory extends MemoryOptions {
+  readonly parameters: number;
+  /** The worker that needs the most; no less than what it takes to start one. */
+  readonly worker: ProcessMemory;
+  readonly coordinator: ProcessMemory;
+  /** What the figures leave out; empty where measured peaks agree with them. */
+  readonly caveat: string;
+}
+
+/** A worker takes this much for a moment when it starts and tries every engine, before it is given any job. */
+const START_BYTES = 130 * MIB;
+
+const CAVEATS: Readonly<Record<EngineName, string>> = {
+  cpu: "",
+  tfjs: "a lower bound: TensorFlow.js keeps every intermediate result of a segment, which is not predicted",
+  cuda: "a lower bound: the driver, cuBLASLt, recorded graphs and scratch on the GPU are not predicted",
+};
+
+/**
+ * What a job needs at its peak on a worker and on the coordinator: a function of the spec alone, so that it can be told before anything
+ * starts.
+ * @throws RangeError for more workers than the job can use
+ */
+export function jobMemory(spec: JobSpec, options: MemoryOptions): JobMemory {
+  const { workers, engine, threads } = options;
+  if (workers < 1 || workers > mostWorkers(spec)) throw new RangeError(`${workers} workers for a job of 1 to ${mostWorkers(spec)}`);
+  const members = assignShards(spec.batch.shards, workers, shardsPerPlacement(spec)).map(({ length }, member) =>
+    workerMemory([...engineParts({ spec, engine, threads, shards: length }), ...workerParts(spec, workers, member, threads)]),
+  );
+  const total = ({ hostBytes, deviceBytes }: ProcessMemory): number => hostBytes + deviceBytes;
+  return {
+    workers,
+    engine,
+    threads,
+    parameters: parameterLayout(spec.model).size,
+    worker: members.reduce((most, member) => (total(member) > total(most) ? member : most)),
+    coordinator: processMemory(coordinatorParts(spec, workers * threads)),
+    caveat: CAVEATS[engine],
+  };
+}
+
+/**
+ * The largest `batch.lanesPerShard` with which a worker stays within the limits; 0 when not even one lane fits.
+ * @param limits bytes of the machine and, for cuda, of its GPU
+ */
+export function largestLanesPerShard(
+  spec: JobSpec,
+  options: MemoryOptions,
+  limits: { readonly hostBytes: number; readonly deviceBytes?: number | undefined },
+): number {
+  const fits = (lanesPerShard: number): boolean => {
+    const { worker } = jobMemory({ ...spec, batch: { ...spec.batch, lanesPerShard } }, options);
+    return worker.hostBytes <= limits.hostBytes && worker.deviceBytes <= (limits.deviceBytes ?? Infinity);
+  };
+  if (!fits(1)) return 0;
+  let fitting = 1;
+  while (fits(2 * fitting)) fitting *= 2;
+  for (let step = fitting / 2; step >= 1; step /= 2) if (fits(fitting + step)) fitting += step;
+  return fitting;
+}
+
+function workerMemory(parts: readonly MemoryPart[]): ProcessMemory {
+  const missing = START_BYTES - bytesIn(parts, "host");
+  return processMemory(missing > 0 ? [...parts, hostPart("start", "trying every engine at the start takes more", missing)] : parts);
+}
+
+function processMemory(parts: readonly MemoryPart[]): ProcessMemory {
+  const largestFirst = [...parts].sort((a, b) => b.bytes - a.bytes);
+  return { parts: largestFirst, hostBytes: bytesIn(parts, "host"), deviceBytes: bytesIn(parts, "device") };
+}
