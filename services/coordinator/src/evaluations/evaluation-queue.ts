@@ -12,21 +12,27 @@ export interface EvaluationRequest {
   readonly evaluation: EvaluationSpec;
 }
 
-/** Puts evaluations into BullMQ: one parent per heat map, one child per length and depth, with ids that make repeats no-ops. */
+/**
+ * Puts evaluations into BullMQ: one parent per heat map, one child per length and depth, with ids that make repeats no-ops. One that
+ * failed is tried again when it is asked for again.
+ */
 export class EvaluationQueue {
   readonly #redis: Redis;
   readonly #flows: FlowProducer;
   readonly #heatmaps: Queue;
+  readonly #cells: Queue;
 
   /** Takes a connection of role "producer"; the caller closes it after this queue. */
   constructor(redis: Redis, logger: Logger) {
     this.#redis = redis;
     this.#flows = new FlowProducer({ connection: redis });
     this.#heatmaps = new Queue(queueNames.heatmaps, { connection: redis });
+    this.#cells = new Queue(queueNames.cells, { connection: redis });
     const report = (error: Error): void =>
       logger.debug({ event: "evaluationQueueError", err: error }, "the evaluation queue has trouble");
     this.#flows.on("error", report);
     this.#heatmaps.on("error", report);
+    this.#cells.on("error", report);
   }
 
   /** @throws SegueError EVALUATION_QUEUE_UNAVAILABLE when Redis is away */
@@ -52,7 +58,7 @@ export class EvaluationQueue {
   }
 
   async close(): Promise<void> {
-    await Promise.allSettled([this.#flows.close(), this.#heatmaps.close()]);
+    await Promise.allSettled([this.#flows.close(), this.#heatmaps.close(), this.#cells.close()]);
   }
 
   async #submit({ jobId, step, digest, evaluation }: EvaluationRequest): Promise<{ evaluationId: string; cells: number }> {
@@ -61,6 +67,8 @@ export class EvaluationQueue {
     const cells = lengths.flatMap((length) => depths.map((depth) => ({ length, depth })));
     const key = redisKeys.evaluation(id);
     const now = Date.now();
+    const cellIds = cells.map((cell) => cellJobId(id, cell));
+    if (await this.#removeFailed(id, cellIds)) await this.#redis.hdel(key, "status", "reason");
     await this.#redis
       .multi()
       .hset(key, {
@@ -99,6 +107,19 @@ export class EvaluationQueue {
       })),
     });
     return { evaluationId: id, cells: cells.length };
+  }
+
+  /** BullMQ adds no job whose id it knows, and it never forgets those that failed. @returns whether the heat map had failed */
+  async #removeFailed(id: string, cellIds: readonly string[]): Promise<boolean> {
+    const heatmap = await this.#heatmaps.getJob(id);
+    if (!heatmap || !(await heatmap.isFailed())) return false;
+    // Cells that are complete or still wait stay and become the new heat map's.
+    await heatmap.remove({ removeChildren: false });
+    for (const cellId of cellIds) {
+      const cell = await this.#cells.getJob(cellId);
+      if (cell && (await cell.isFailed())) await cell.remove();
+    }
+    return true;
   }
 }
 

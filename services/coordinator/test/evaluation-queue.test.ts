@@ -1,0 +1,89 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { validateJobSpec } from "@segue/core";
+import { connectRedis, createLogger, queueNames, redisKeys, startPrivateRedis, type PrivateRedis } from "@segue/runtime";
+import { UnrecoverableError, Worker } from "bullmq";
+import { EvaluationQueue } from "../src/evaluations/evaluation-queue.js";
+
+const logger = createLogger("test", "silent");
+const [evaluation] = validateJobSpec({
+  model: { layers: 1, dModel: 64 },
+  data: { passkey: {} },
+  train: { steps: 10 },
+  evaluations: [{ name: "again", passkey: { lengths: [512, 1024], depths: [0, 1], samples: 2 } }],
+}).spec.evaluations;
+
+describe("evaluation queue", () => {
+  let folder: string;
+  let server: PrivateRedis;
+  let producer: ReturnType<typeof connectRedis>;
+  let consumer: ReturnType<typeof connectRedis>;
+  let queue: EvaluationQueue;
+  const workers: Worker[] = [];
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), "segue-evaluations-"));
+    server = await startPrivateRedis({ dir: folder });
+    producer = connectRedis(server.url, { logger, role: "producer" });
+    consumer = connectRedis(server.url, { logger, role: "worker" });
+    await once(producer, "ready");
+    queue = new EvaluationQueue(producer, logger);
+  });
+  after(async () => {
+    await Promise.all(workers.map((worker) => worker.close(true)));
+    await queue.close();
+    producer.disconnect();
+    consumer.disconnect();
+    await server.close();
+    await rm(folder, { recursive: true });
+  });
+
+  it("tries an evaluation that failed again when it is asked for again, but not its complete cells", async () => {
+    let isBroken = true;
+    const computed: string[] = [];
+    const done: string[] = [];
+    const failed: string[] = [];
+    const cells = new Worker<{ length: number; depth: number }>(
+      queueNames.cells,
+      async ({ data: { length, depth } }) => {
+        if (isBroken && length === 1024 && depth === 1) throw new UnrecoverableError("broken");
+        computed.push(`${length}:${depth}`);
+      },
+      { connection: consumer },
+    );
+    // A parent whose child failed fails when somebody takes it, as evaluators do.
+    const heatmaps = new Worker(queueNames.heatmaps, async ({ id = "" }) => void done.push(id), { connection: consumer });
+    heatmaps.on("failed", (job) => failed.push(job?.id ?? ""));
+    workers.push(cells, heatmaps);
+
+    assert.ok(evaluation);
+    const request = { jobId: "j", step: 10, digest: "d".repeat(64), evaluation };
+    const { evaluationId } = await queue.submit(request);
+    await eventually(() => failed.length === 1 && computed.length === 3);
+    const key = redisKeys.evaluation(evaluationId);
+    // The evaluator writes this.
+    await producer.hset(key, { status: "failed", reason: "broken" });
+
+    isBroken = false;
+    assert.deepEqual(await queue.submit(request), { evaluationId, cells: 4 });
+    const { status, reason } = await producer.hgetall(key);
+    assert.deepEqual({ status, reason }, { status: "queued", reason: undefined });
+    await eventually(() => done.length === 1);
+    assert.deepEqual(computed.sort(), ["1024:0", "1024:1", "512:0", "512:1"]);
+
+    await queue.submit(request);
+    await sleep(300);
+    assert.equal(computed.length, 4, "one that is complete is not computed again");
+  });
+});
+
+async function eventually(condition: () => boolean): Promise<void> {
+  for (let waited = 0; !condition(); waited += 20) {
+    if (waited > 15_000) throw new Error("it never came to it");
+    await sleep(20);
+  }
+}
