@@ -2,6 +2,7 @@
  * Tokens per second of whole training steps on a GPU: forward, backward, clipping, AdamW, in bf16 with one graph per pass.
  *
  *     node --import=tsx --conditions=segue-source bench/gpu.ts [--rows 130M-16x4096,...] [--seconds 3] [--kernels] [--precision bf16|f32]
+ *                                                                 [--recompute auto|layers]
  *
  * Each row also gets the floor that its matrix products and its memory traffic set, from ceilings measured first: a large bf16 product
  * and a large copy. `--kernels` adds the milliseconds of a step by kernel, launched one by one. Without a GPU it says so and exits
@@ -63,6 +64,7 @@ const { values: options } = parseArgs({
     seconds: { type: "string", default: "3" },
     kernels: { type: "boolean", default: false },
     precision: { type: "string", default: "bf16" },
+    recompute: { type: "string", default: "auto" },
   },
 });
 
@@ -150,7 +152,8 @@ function bytesPerToken(model: ModelSpec): number {
 function measure(row: Row, ceilings: Ceilings, seconds: number): void {
   const model = MODELS[row.model];
   const { lanes, tokens } = row;
-  const device = openCudaDevice(options.precision === "f32" ? "f32" : "bf16");
+  const env = { ...process.env, SEGUE_CUDA_RECOMPUTE: options.recompute };
+  const device = openCudaDevice(options.precision === "f32" ? "f32" : "bf16", 0, env);
   const engine = new DeviceEngine("cuda", device, model);
   engine.writeParameters(someParameters(model));
   const ids = Int32Array.from({ length: lanes * tokens }, (_, i) => ((i * 2654435761) >>> 8) % model.vocab);

@@ -461,7 +461,8 @@ extern "C" __global__ void __launch_bounds__(384)
     if (i + 1 < per_group) ask(i + 1, slot ^ 1);
   };
 
-  // The branches meet at the same barriers; apart, each has the registers to itself.
+  // The branches meet at the same barriers; apart, each has the registers to itself. Loops that need not be unrolled are not: all
+  // teams' code together has to fit the instruction cache.
   if (team == 0) {
     // (C B^T)^T of the tokens from s on, and its gradient.
     float g[2 * kTimes][4], d_g[2 * kTimes][4];
@@ -635,7 +636,7 @@ extern "C" __global__ void __launch_bounds__(384)
       for (int n = 0; n < 2 * kHeads16; n++) {
         for (int j = 0; j < 4; j++) acc[n][j] = 0.f;
       }
-#pragma unroll
+#pragma unroll 2
       for (int k = 0; k < kStates16; k++) {
         u32 a[4];
         first_factor<kStrideN>(a, shared.b + warp * 16 * kStrideN + k * 16);
@@ -663,7 +664,7 @@ extern "C" __global__ void __launch_bounds__(384)
       }
       barrier_arrive(kByStateBarrier, 256);
       // B_s meets the gradient of the state after the chunk.
-#pragma unroll
+#pragma unroll 2
       for (int k = 0; k < kHeads16; k++) {
         u32 a[4];
         first_factor<kStrideP>(a, x + warp * 16 * kStrideP + k * 16);
@@ -679,7 +680,7 @@ extern "C" __global__ void __launch_bounds__(384)
     }
     // Through C B^T, all heads at once.
     __syncthreads();
-#pragma unroll
+#pragma unroll 1
     for (int k = 0; k < kTimes; k++) {
       u32 a[4];
       first_factor<kStrideT>(a, shared.d_g + warp * 16 * kStrideT + k * 16);
@@ -705,7 +706,7 @@ extern "C" __global__ void __launch_bounds__(384)
       const Decay d = {shared.decays[slot], shared.decays[slot] + kChunk, shared.starts};
       // C_t meets the state before the chunk.
       const float from0 = d.from_start(s0), from1 = d.from_start(s1);
-#pragma unroll
+#pragma unroll 2
       for (int k = 0; k < kHeads16; k++) {
         u32 a[4];
         first_factor<kStrideP>(a, shared.dy[slot] + warp * 16 * kStrideP + k * 16);
@@ -744,7 +745,7 @@ extern "C" __global__ void __launch_bounds__(384)
     }
     // Through C B^T, all heads at once.
     __syncthreads();
-#pragma unroll
+#pragma unroll 1
     for (int k = 0; k < kTimes; k++) {
       u32 a[4];
       first_factor_transposed<kStrideT>(a, shared.d_g + k * 16 * kStrideT + warp * 16);

@@ -245,7 +245,7 @@ export class CudaOperations {
       this.matmul({ m: live, n: vocab, k: width, a: part(hidden_RD), b: table_VD, transposeB: true, out: logits });
       this.launch(
         "softmax_rows",
-        { grid: [live], block: [Math.min(512, threadsOf(ceil(vocab, 4)))] },
+        { grid: [live], block: [Math.min(MAX_THREADS, threadsOf(ceil(vocab, 4)))] },
         ...[vocab, vectorOf(vocab, [logits]), this.act(logits), labels_R.address + 4 * first],
         ...[gradient ? gradient.weights_R.f32 + 4 * first : 0, losses_R.f32 + 4 * first],
       );
