@@ -1,0 +1,63 @@
+import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { Scratch, runSegue, tinySpec } from "./helpers/clusters.js";
+import { finalDigest, submitSpec, waitForJob, waitForSuccess } from "./helpers/jobs.js";
+
+describe("sync", () => {
+  const scratch = new Scratch();
+  afterEach(() => scratch.close());
+
+  const withSync = (spec: string, sync: string): string => `${spec.replace(/max: 4/, "max: 2")}sync: { ${sync} }\n`;
+
+  const trainWith = async (workers: number, spec: string): Promise<{ digest: string; loss: number }> => {
+    const cluster = await scratch.cluster({ workers, engine: "cpu", threads: 1 });
+    const jobId = await submitSpec(scratch, cluster, spec);
+    const { loss } = await waitForSuccess(cluster, jobId);
+    const digest = await finalDigest(cluster, jobId);
+    await scratch.close();
+    return { digest, loss };
+  };
+  const diloco = (minWorkers: number, steps: number): string =>
+    withSync(tinySpec({ steps, everySteps: 40, minWorkers }), "mode: diloco, replicas: 2, innerSteps: 10, outerLearningRate: 1");
+
+  it("diloco: one worker, two workers and a worker killed on the way end in the same bits, and the loss falls", async () => {
+    const start = await trainWith(1, diloco(1, 10));
+    const alone = await trainWith(1, diloco(1, 205));
+    assert.match(alone.digest, /^205 [0-9a-f]{64}$/);
+    assert.ok(alone.loss < start.loss - 0.5, `${start.loss} -> ${alone.loss}`);
+    assert.deepEqual(await trainWith(2, diloco(2, 205)), alone);
+
+    const cluster = await scratch.cluster({ workers: 3, engine: "cpu", threads: 1 });
+    const jobId = await submitSpec(scratch, cluster, diloco(2, 205));
+    await waitForJob(cluster, jobId, ({ step }) => step >= 40);
+    await cluster.kill("worker-1", "SIGKILL");
+    await waitForSuccess(cluster, jobId);
+    assert.equal(await finalDigest(cluster, jobId), alone.digest);
+  });
+
+  it("diloco: a job interrupted and resumed from its checkpoint ends as if undisturbed", async () => {
+    const undisturbed = await trainWith(1, diloco(1, 400));
+    const dir = scratch.folder();
+    const first = await scratch.cluster({ dir, workers: 1, engine: "cpu", threads: 1 });
+    const jobId = await submitSpec(scratch, first, diloco(1, 400));
+    await waitForJob(first, jobId, ({ step }) => step >= 40);
+    await Promise.all(first.names.map((name) => first.kill(name, "SIGTERM")));
+    await first.close();
+    const second = await scratch.cluster({ dir, workers: 1, engine: "cpu", threads: 1 });
+    await waitForSuccess(second, jobId);
+    assert.equal(await finalDigest(second, jobId), undisturbed.digest);
+  });
+
+  it("bf16 on the wire: warned of, the same bits for the same workers, other bits than one worker", async () => {
+    const spec = (minWorkers: number): string => withSync(tinySpec({ minWorkers }), "wire: bf16");
+    const pair = await trainWith(2, spec(2));
+    assert.deepEqual(await trainWith(2, spec(2)), pair);
+    assert.notEqual((await trainWith(1, spec(1))).digest, pair.digest);
+    const cluster = await scratch.cluster({ workers: 1, engine: "cpu", threads: 1 });
+    const file = join(scratch.folder(), "job.yaml");
+    writeFileSync(file, spec(1));
+    const { stdout, stderr } = await runSegue(cluster, "submit", file);
+    assert.match(stdout + stderr, /depend on how many workers/);
+  });
+});
