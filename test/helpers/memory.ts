@@ -90,7 +90,7 @@ export async function trainToEnd(cluster: LocalCluster, yaml: string, onStep?: (
       last = seen ?? last;
       onStep?.(Number(last?.step ?? 0));
     }
-    if (last?.phase !== JobPhase.SUCCEEDED) throw new Error(`the job ended in phase ${last?.phase}: ${last?.phaseReason}`);
+    if (last?.phase !== JobPhase.SUCCEEDED) throw new Error(`the job ended in phase ${last?.phase}: ${last?.reason}`);
   } finally {
     jobs.close();
   }

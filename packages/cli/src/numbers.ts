@@ -11,6 +11,14 @@ export function wholeNumber(min: number, max: number): (text: string) => number 
   };
 }
 
+/** Bytes as "8GiB", "512MiB" or a plain number, as a parser for commander. */
+export function byteCount(text: string): number {
+  const [, amount, unit = "B"] = /^(\d{1,15}(?:\.\d{1,6})?) ?(B|KiB|MiB|GiB|TiB)?$/i.exec(text.trim()) ?? [];
+  const bytes = Math.floor(Number(amount) * 1024 ** ["b", "kib", "mib", "gib", "tib"].indexOf(unit.toLowerCase()));
+  if (amount === undefined || bytes < 1) throw new InvalidArgumentError("It must be a number of bytes such as 8GiB or 512MiB.");
+  return bytes;
+}
+
 /** Token counts separated by commas; K is 1,024 and M is 1,048,576. */
 export function tokenCounts(text: string): number[] {
   return list(text, "token counts such as 1K,2K,4096", (item) => {
@@ -25,6 +33,13 @@ export function shares(text: string): number[] {
     const value = item === "" ? NaN : Number(item);
     return value >= 0 && value <= 1 ? value : undefined;
   });
+}
+
+/** A share between 0 and 1. */
+export function share(text: string): number {
+  const value = text.trim() === "" ? NaN : Number(text);
+  if (value >= 0 && value <= 1) return value;
+  throw new InvalidArgumentError("It must be a share between 0 and 1.");
 }
 
 function tokenCount(text: string): number | undefined {

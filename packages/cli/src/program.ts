@@ -7,6 +7,7 @@ import { addEditCommand } from "./commands/edit.js";
 import { addEvaluateCommand } from "./commands/evaluate.js";
 import { addExportCommand } from "./commands/export.js";
 import { addJobCommands } from "./commands/jobs.js";
+import { addMemoryCommand } from "./commands/memory.js";
 import { addReplayCommand } from "./commands/replay.js";
 import { addSubmitCommand } from "./commands/submit.js";
 import { addVerifyCommand } from "./commands/verify.js";
@@ -50,6 +51,7 @@ export function createProgram(runtime: CliRuntime): Command {
   addClusterCommand(program, runtime);
   addCertsCommand(program, runtime);
   addVerifyCommand(program, runtime);
+  addMemoryCommand(program, runtime);
   addReplayCommand(program, runtime);
   addChaosCommand(program, runtime);
   return program;

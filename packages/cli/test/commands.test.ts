@@ -40,7 +40,8 @@ describe("segue", () => {
     });
 
     it("only validates and prints the effective spec as YAML that can be submitted", async () => {
-      const { exitCode, stdout } = await run("submit", await writeSpec(SPEC), "--validate");
+      const { exitCode, stdout, stderr } = await run("submit", await writeSpec(SPEC), "--validate");
+      assert.match(stderr, /^memory: a worker needs \d+ MiB \(1 worker, engine cpu\), the coordinator \d+ MiB$/m);
       assert.equal(exitCode, 0);
       assert.match(stdout, /segmentTokens: 2048/);
       assert.equal((await run("submit", await writeSpec(stdout), "--validate")).stdout, stdout);

@@ -1,12 +1,14 @@
 import { randomUUID } from "node:crypto";
-import { readFile } from "node:fs/promises";
-import { text } from "node:stream/consumers";
 import type { Command } from "commander";
 import { jobSpecToYaml, SegueError, validateJobSpec } from "@segue/core";
+import { jobMemory } from "@segue/engine";
 import { addConnectionOptions, withConnection, type Connected, type ConnectionOptions } from "../connection.js";
+import { readSpec } from "../read-spec.js";
 import type { CliRuntime } from "../runtime.js";
 import { formatCount } from "../show/format.js";
 import { jobView, type JobView } from "../show/job-view.js";
+import { memoryLine } from "../show/memory-report.js";
+import { memoryOptions } from "./memory.js";
 import { watchJob } from "./watch.js";
 
 interface SubmitOptions extends ConnectionOptions {
@@ -41,22 +43,16 @@ async function submitFile(connected: Connected, file: string, options: SubmitOpt
   if (!job) throw new SegueError("INTERNAL", "The coordinator answered without a job.", { status: "INTERNAL" });
   for (const warning of warnings) output.note(`warning: ${warning}`);
   const view = jobView(job);
-  const watching = options.watch === true && !validateOnly;
-  output.result({ ...view, warnings }, () => (validateOnly ? specText(view) : submittedText(view, watching)));
-  if (watching) await watchJob(connected, view.jobId);
-}
-
-async function readSpec(file: string): Promise<string> {
-  try {
-    return file === "-" ? await text(process.stdin) : await readFile(file, "utf8");
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new SegueError("FILE_UNREADABLE", `Cannot read the job spec ${file}: ${reason}`, { cause });
+  if (validateOnly) {
+    const { spec } = validateJobSpec(view.spec);
+    const memory = jobMemory(spec, memoryOptions(spec));
+    output.result({ ...view, warnings, memory }, () => jobSpecToYaml(spec).trimEnd());
+    output.note(memoryLine(memory));
+    return;
   }
-}
-
-function specText(view: JobView): string {
-  return jobSpecToYaml(validateJobSpec(view.spec).spec).trimEnd();
+  const watching = options.watch === true;
+  output.result({ ...view, warnings }, () => submittedText(view, watching));
+  if (watching) await watchJob(connected, view.jobId);
 }
 
 function submittedText(view: JobView, watching: boolean): string {

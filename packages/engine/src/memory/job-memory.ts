@@ -1,4 +1,12 @@
-import { assignShards, mostWorkers, parameterLayout, shardsPerPlacement, type JobSpec } from "@segue/core";
+import {
+  assignShards,
+  laneTokensPerStep,
+  LIMITS,
+  mostWorkers,
+  parameterLayout,
+  shardsPerPlacement,
+  type JobSpec,
+} from "@segue/core";
 import type { EngineName } from "../create-engine.js";
 import { coordinatorParts } from "./coordinator-parts.js";
 import { engineParts } from "./engine-parts.js";
@@ -62,22 +70,26 @@ export function jobMemory(spec: JobSpec, options: MemoryOptions): JobMemory {
 }
 
 /**
- * The largest `batch.lanesPerShard` with which a worker stays within the limits; 0 when not even one lane fits.
+ * The largest `batch.lanesPerShard` that a job spec may have and with which a worker stays within the limits; 0 when not even one lane fits.
  * @param limits bytes of the machine and, for cuda, of its GPU
  */
 export function largestLanesPerShard(
   spec: JobSpec,
   options: MemoryOptions,
-  limits: { readonly hostBytes: number; readonly deviceBytes?: number | undefined },
+  limits: { readonly hostBytes?: number | undefined; readonly deviceBytes?: number | undefined },
 ): number {
+  const { hostBytes = Infinity, deviceBytes = Infinity } = limits;
   const fits = (lanesPerShard: number): boolean => {
     const { worker } = jobMemory({ ...spec, batch: { ...spec.batch, lanesPerShard } }, options);
-    return worker.hostBytes <= limits.hostBytes && worker.deviceBytes <= (limits.deviceBytes ?? Infinity);
+    return worker.hostBytes <= hostBytes && worker.deviceBytes <= deviceBytes;
   };
-  if (!fits(1)) return 0;
-  let fitting = 1;
-  while (fits(2 * fitting)) fitting *= 2;
-  for (let step = fitting / 2; step >= 1; step /= 2) if (fits(fitting + step)) fitting += step;
+  let fitting = 0;
+  let tooMany = Math.floor(LIMITS.tokensPerShard / laneTokensPerStep(spec.tbptt)) + 1;
+  while (tooMany - fitting > 1) {
+    const middle = Math.floor((fitting + tooMany) / 2);
+    if (fits(middle)) fitting = middle;
+    else tooMany = middle;
+  }
   return fitting;
 }
 

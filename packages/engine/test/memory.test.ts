@@ -1,0 +1,100 @@
+import assert from "node:assert/strict";
+import { parameterLayout, validateJobSpec, type JobSpec } from "@segue/core";
+import { jobMemory, largestLanesPerShard, type MemoryOptions } from "../src/memory/job-memory.js";
+import { openCpuDevice } from "../src/devices/cpu/cpu-device.js";
+import { DeviceEngine } from "../src/native/device-engine.js";
+
+const CPU: MemoryOptions = { workers: 1, engine: "cpu", threads: 1 };
+
+function specOf(changes: { model?: object; tbptt?: object; batch?: object; sync?: object } = {}): JobSpec {
+  return validateJobSpec({
+    model: { layers: 2, dModel: 64, dState: 32, headDim: 32, chunk: 32, ...changes.model },
+    data: { passkey: {} },
+    tbptt: { segmentTokens: 128, ...changes.tbptt },
+    batch: { shards: 4, lanesPerShard: 4, ...changes.batch },
+    train: { steps: 100_000 },
+    ...(changes.sync && { sync: changes.sync }),
+  }).spec;
+}
+
+function partBytes(spec: JobSpec, name: string, options: Partial<MemoryOptions> = {}): number {
+  const { parts } = jobMemory(spec, { ...CPU, ...options }).worker;
+  return parts.find((part) => part.name === name)?.bytes ?? 0;
+}
+
+describe("jobMemory", () => {
+  it("knows to the byte what the native engine allocates for activations, and nearly what its kernels do", async () => {
+    for (const gradient of ["truncated", "full"] as const) {
+      const spec = specOf({ model: { dModel: 256, dState: 64 }, tbptt: { segmentsPerStep: 3, gradient, segmentsPerChain: 0 } });
+      const { model, tbptt } = spec;
+      const device = await openCpuDevice(1);
+      const engine = new DeviceEngine("cpu", device, model);
+      try {
+        const lanes = spec.batch.lanesPerShard;
+        const tokens = 3 * tbptt.segmentTokens;
+        const ids = Int32Array.from({ length: lanes * tokens }, (_, i) => i % model.vocab);
+        const batch = { lanes, tokens, tokens_BT: ids, labels_BT: ids };
+        engine.forwardBackward(batch, engine.createStates(lanes), new Float32Array(engine.layout.size), tbptt);
+        assert.equal(partBytes(spec, "activations") + partBytes(spec, "start states"), engine.arenaBytes);
+        const scratch = partBytes(spec, "kernel scratch") / device.scratchBytes();
+        assert.ok(scratch > 0.8 && scratch < 1.5, `predicted ${scratch} of the kernels' scratch`);
+      } finally {
+        engine.close();
+      }
+    }
+  });
+
+  it("holds the states that segments start from only where gradients flow through them", () => {
+    const tbptt = { segmentsPerStep: 4, segmentsPerChain: 0 };
+    assert.equal(partBytes(specOf({ tbptt }), "start states"), 0);
+    assert.ok(partBytes(specOf({ tbptt: { ...tbptt, gradient: "full" } }), "start states") > 0);
+  });
+
+  it("does not depend on the length of documents or training", () => {
+    const spec = specOf();
+    const longer = { ...spec, train: { ...spec.train, steps: 1_000_000_000 } };
+    assert.equal(jobMemory(longer, CPU).worker.hostBytes, jobMemory(spec, CPU).worker.hostBytes);
+    assert.equal(jobMemory(longer, CPU).coordinator.hostBytes, jobMemory(spec, CPU).coordinator.hostBytes);
+  });
+
+  it("counts what workers exchange, whole or in slices", () => {
+    const small = specOf();
+    const vectorBytes = 4 * parameterLayout(small.model).size;
+    assert.equal(partBytes(small, "nodes of peers"), 0);
+    assert.equal(partBytes(small, "sum"), vectorBytes);
+    assert.equal(partBytes(small, "sums", { workers: 2 }), 4 * vectorBytes);
+    assert.equal(partBytes(small, "nodes of peers", { workers: 4 }), 6 * vectorBytes);
+    const large = specOf({ model: { dModel: 512 } });
+    const largeBytes = 4 * parameterLayout(large.model).size;
+    assert.equal(partBytes(large, "nodes of peers", { workers: 4 }), (6 * largeBytes) / 4);
+  });
+
+  it("counts replicas and the outer step of diloco", () => {
+    const spec = specOf({ sync: { mode: "diloco", replicas: 2, innerSteps: 10 } });
+    const vectorBytes = 4 * parameterLayout(spec.model).size;
+    assert.equal(partBytes(spec, "outer step"), 4 * vectorBytes);
+    assert.equal(partBytes(spec, "replicas here"), 6 * vectorBytes);
+    assert.equal(partBytes(spec, "replicas here", { workers: 2 }), 0);
+  });
+
+  it("puts a GPU's share on the GPU, in bf16 less of it", () => {
+    const spec = specOf();
+    const cuda = (precision: "f32" | "bf16"): number =>
+      jobMemory({ ...spec, train: { ...spec.train, precision } }, { ...CPU, engine: "cuda" }).worker.deviceBytes;
+    assert.ok(cuda("bf16") < cuda("f32"));
+    assert.equal(jobMemory(spec, CPU).worker.deviceBytes, 0);
+  });
+});
+
+describe("largestLanesPerShard", () => {
+  it("finds the last that fits, within the bounds of a job spec", () => {
+    const spec = specOf();
+    const hostBytes = 2 ** 30;
+    const largest = largestLanesPerShard(spec, CPU, { hostBytes });
+    const needs = (lanesPerShard: number): number =>
+      jobMemory({ ...spec, batch: { ...spec.batch, lanesPerShard } }, CPU).worker.hostBytes;
+    assert.ok(largest > 0 && needs(largest) <= hostBytes && needs(largest + 1) > hostBytes);
+    assert.equal(largestLanesPerShard(spec, CPU, { hostBytes: 1 }), 0);
+    assert.equal(largestLanesPerShard(spec, CPU, {}), 2 ** 20 / 128);
+  });
+});
