@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
+import { parseEvaluation } from "@segue/runtime";
 import { lastLines } from "../src/cluster/last-lines.js";
-import { parseEvaluation } from "../src/evaluation/read-evaluation.js";
+import { evaluationResult } from "../src/evaluation/read-evaluation.js";
 import { formatBytes, formatDuration, formatShort } from "../src/show/format.js";
 import { meanAccuracy, renderHeatMap } from "../src/show/heat-map.js";
 import { jobView } from "../src/show/job-view.js";
+import { passkeyText } from "../src/show/passkey-text.js";
 import { ProgressView } from "../src/show/progress.js";
 import { renderTable } from "../src/show/table.js";
 import { job } from "./support/scripted-coordinator.js";
@@ -51,13 +53,20 @@ describe("renderHeatMap", () => {
     assert.equal(coloured.replace(/\x1b\[[\d;]*m/g, ""), renderHeatMap(map, { colour: false }));
   });
 
+  it("shows intervals beside the accuracies where they are given", () => {
+    const text = renderHeatMap({ ...map, interval: () => ({ low: 0.701, high: 0.968 }) }, { colour: false });
+    assert.match(text, /100 % +70-97/);
+    const widths = text.split("\n").map((line) => line.trimEnd().length);
+    assert.equal(widths[0], widths[1]);
+  });
+
   it("averages what is known", () => {
     assert.equal(meanAccuracy(map), 0.625);
     assert.equal(meanAccuracy({ ...map, lengths: [500] }), undefined);
   });
 });
 
-describe("parseEvaluation", () => {
+describe("evaluationResult", () => {
   it("reads the hashes that the evaluator writes", () => {
     const fields = {
       jobId: "j",
@@ -69,10 +78,29 @@ describe("parseEvaluation", () => {
       depths: "[0,0.5]",
       carryState: "false",
     };
-    const result = parseEvaluation("j_20_p", fields, { "1024:0.5": '{"correct":3,"samples":4,"ms":1,"answers":[]}' });
+    const cells = { "1024:0.5": '{"correct":3,"samples":4,"ms":1,"answers":[]}' };
+    const result = evaluationResult(parseEvaluation("j_20_p", fields, cells));
     assert.deepEqual(result.cells, [{ length: 1024, depth: 0.5, correct: 3, samples: 4 }]);
     assert.equal(result.carryState, false);
     assert.equal(result.accuracy, 0.75);
+  });
+});
+
+describe("passkeyText", () => {
+  it("shows the heat map with Wilson intervals and the accuracy on keys near the end", () => {
+    const count = (length: number, depth: number, correct: number) => ({ length, depth, correct, samples: 20 });
+    const text = passkeyText(
+      {
+        ...{ evaluationId: "j_20_p", jobId: "j", step: 20, name: "p", digest: "d", status: "done", reason: "" },
+        ...{ lengths: [1024, 4096], depths: [0, 0.9], carryState: true, accuracy: 0.7 },
+        cells: [count(1024, 0, 20), count(1024, 0.9, 18), count(4096, 0, 0), count(4096, 0.9, 18)],
+      },
+      false,
+    );
+    assert.match(text, /mean 70\.0 %/);
+    assert.match(text, /0 % +100 % +84-100 +0 % +0-16/);
+    assert.match(text, /90 % +90 % +70-97 +90 % +70-97/);
+    assert.match(text, /keys in the last +1Ki +4Ki\n1Ki +95 % 83-99 +90 % 70-97/);
   });
 });
 

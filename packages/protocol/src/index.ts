@@ -175,6 +175,7 @@ export {
 export { MAX_WAIT_MS, TensorRegistry } from "./tensors/registry.js";
 export { tensorsHandlers } from "./tensors/serve.js";
 export { pullSeries, type SeriesItem, type SeriesOptions } from "./tensors/series.js";
+export { pullFile, type FileRecord } from "./tensors/pull-file.js";
 export { pullTensor, type PulledTensor, type PullOptions } from "./tensors/pull.js";
 export { readStatusDetails, statusDetailsMetadata, type StatusDetails } from "./status-details.js";
 export { create, type DescService, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";

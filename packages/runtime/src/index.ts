@@ -14,6 +14,8 @@ export type { RateLimit } from "./call-guards.js";
 export { startGrpcServer, type GrpcServer, type GrpcServerOptions, type ServiceRegistration } from "./grpc-server.js";
 export { connectClient } from "./grpc-client.js";
 export { cellJobId, evaluationId, queueNames, redisKeys, type CellIdentity } from "./redis-keys.js";
+export { parseEvaluation, type EvaluationCellRecord, type EvaluationRecord } from "./evaluation-record.js";
+export { numberList, numberOrNull, numberOrZero, objectOrEmpty, parsedJson, textOrEmpty } from "./redis-values.js";
 export { connectRedis, type RedisRole } from "./redis.js";
 export { startPrivateRedis, type PrivateRedis } from "./private-redis.js";
 export { MetricsWriter, type Fields, type MetricsWriterOptions } from "./metrics-writer.js";

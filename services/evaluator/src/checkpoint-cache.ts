@@ -1,8 +1,8 @@
-import { createHash } from "node:crypto";
-import { mkdir, open, readdir, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
+import { randomUUID } from "node:crypto";
+import { mkdir, readdir, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { SegueError } from "@segue/core";
-import { pullTensor, type Client, type Tensors } from "@segue/protocol";
+import { pullFile, pullTensor, type Client, type FileRecord, type Tensors } from "@segue/protocol";
 
 export interface CheckpointId {
   readonly jobId: string;
@@ -12,14 +12,12 @@ export interface CheckpointId {
 
 interface Manifest {
   readonly digest: string;
-  readonly files: Readonly<Record<string, { readonly bytes: number; readonly sha256: string } | undefined>>;
+  readonly files: Readonly<Record<string, FileRecord | undefined>>;
 }
 
 /** Files of a checkpoint that an evaluation needs; the last only exists for Hugging Face tokenizers. */
 const FILES = ["config.json", "model.safetensors", "tokenizer.json"] as const;
 const OPTIONAL: readonly string[] = ["tokenizer.json"];
-/** Pulled and written at a time, which bounds memory. */
-const RANGE_BYTES = 32 * 2 ** 20;
 
 /** Local copies of checkpoints, pulled from the coordinator once and checked against their manifest; the least recently used go. */
 export class CheckpointCache {
@@ -36,7 +34,7 @@ export class CheckpointCache {
   /**
    * The folder with the checkpoint's files.
    * @throws SegueError CHECKPOINT_CHANGED when the coordinator's checkpoint of that step is another one by now, CHECKPOINT_DAMAGED; a
-   * grpc ServiceError when the coordinator does not answer or no longer has it
+   * grpc ServiceError when the coordinator does not answer, no longer has it, or sends something else than its manifest says
    */
   async folderOf(checkpoint: CheckpointId, signal: AbortSignal): Promise<string> {
     const folder = join(this.#dir, checkpoint.digest);
@@ -56,35 +54,22 @@ export class CheckpointCache {
         status: "FAILED_PRECONDITION",
       });
     }
-    const scratch = `${folder}.${process.pid}.partial`;
+    const scratch = `${folder}.${randomUUID()}.partial`;
     await mkdir(scratch, { recursive: true });
     try {
       for (const file of FILES) {
         const record = manifest.files[file];
-        if (record) await this.#pullFile(refOf(file), join(scratch, file), record, signal);
-        else if (!OPTIONAL.includes(file)) throw damaged(`${file} is missing in the manifest of step ${step} of ${jobId}`);
+        if (record) await pullFile(this.#tensors, refOf(file), join(scratch, file), record, signal);
+        else if (!OPTIONAL.includes(file)) {
+          const message = `${file} is missing in the manifest of step ${step} of ${jobId}.`;
+          throw new SegueError("CHECKPOINT_DAMAGED", message, { status: "DATA_LOSS" });
+        }
       }
       await writeFile(join(scratch, "manifest.json"), data);
       await rename(scratch, folder);
     } finally {
       await rm(scratch, { recursive: true, force: true });
     }
-  }
-
-  async #pullFile(ref: string, path: string, record: { bytes: number; sha256: string }, signal: AbortSignal): Promise<void> {
-    const hash = createHash("sha256");
-    const file = await open(path, "w");
-    try {
-      for (let offset = 0; offset < record.bytes; offset += RANGE_BYTES) {
-        const length = Math.min(RANGE_BYTES, record.bytes - offset);
-        const { data } = await pullTensor(this.#tensors, ref, { offset, length, signal });
-        hash.update(data);
-        await file.writeFile(data);
-      }
-    } finally {
-      await file.close();
-    }
-    if (hash.digest("hex") !== record.sha256) throw damaged(`${ref} does not have the digest of the manifest`);
   }
 
   async #evict(): Promise<void> {
@@ -100,8 +85,4 @@ async function exists(path: string): Promise<boolean> {
     () => true,
     () => false,
   );
-}
-
-function damaged(message: string): SegueError {
-  return new SegueError("CHECKPOINT_DAMAGED", `${message}.`, { status: "DATA_LOSS" });
 }

@@ -184,7 +184,7 @@ describe("evaluator", function () {
     it("refuses a file that is not what the manifest says, and keeps nothing of it", async () => {
       const { dir, cache } = await newCache();
       const digest = await cluster.publishCheckpoint("job-g", 1, 1, { damage: true });
-      await assert.rejects(cache.folderOf({ jobId: "job-g", step: 1, digest }, signal), { code: "CHECKPOINT_DAMAGED" });
+      await assert.rejects(cache.folderOf({ jobId: "job-g", step: 1, digest }, signal), { reason: "CHECKPOINT_DAMAGED" });
       assert.deepEqual(await readdir(dir), []);
     });
   });

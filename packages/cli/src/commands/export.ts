@@ -1,9 +1,8 @@
-import { createHash } from "node:crypto";
-import { chmod, mkdir, mkdtemp, open, readdir, rename, rm, rmdir } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, rename, rm, rmdir } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import type { Command } from "commander";
 import { SegueError } from "@segue/core";
-import { pullTensor, type Checkpoint, type Client, type Tensors } from "@segue/protocol";
+import { pullFile, pullTensor, type Checkpoint, type FileRecord } from "@segue/protocol";
 import { addConnectionOptions, withConnection, type Connected, type ConnectionOptions } from "../connection.js";
 import { wholeNumber } from "../numbers.js";
 import type { CliRuntime } from "../runtime.js";
@@ -13,13 +12,6 @@ import { formatBytes, formatCount } from "../show/format.js";
 const EXPORTED = ["config.json", "model.safetensors"] as const;
 /** Jobs on a Hugging Face tokenizer have it in their checkpoints. */
 const EXPORTED_IF_PRESENT = ["tokenizer.json"] as const;
-/** Pulled and written at a time: bounds memory, whatever the model's size. */
-const RANGE_BYTES = 32 * 2 ** 20;
-
-interface FileRecord {
-  readonly bytes: number;
-  readonly sha256: string;
-}
 
 interface ExportOptions extends ConnectionOptions {
   readonly step?: number;
@@ -100,30 +92,6 @@ function manifestFiles(json: Uint8Array): Readonly<Record<string, FileRecord | u
   } catch (cause) {
     throw damaged("manifest.json cannot be read", cause);
   }
-}
-
-/** Streams one file to disk and compares it with the manifest. */
-async function pullFile(
-  tensors: Client<typeof Tensors>,
-  ref: string,
-  path: string,
-  { bytes, sha256 }: FileRecord,
-  signal: AbortSignal,
-): Promise<void> {
-  const hash = createHash("sha256");
-  const file = await open(path, "wx");
-  try {
-    for (let offset = 0; offset < bytes; offset += RANGE_BYTES) {
-      const length = Math.min(RANGE_BYTES, bytes - offset);
-      const { data } = await pullTensor(tensors, ref, { offset, length, signal });
-      hash.update(data);
-      await file.writeFile(data);
-    }
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  if (hash.digest("hex") !== sha256) throw damaged(`${ref} does not have the digest of the manifest`);
 }
 
 function damaged(message: string, cause?: unknown): SegueError {

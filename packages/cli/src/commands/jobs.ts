@@ -101,6 +101,8 @@ function jobText(job: JobView): string {
       "checkpoint",
       job.checkpointDigest === "" ? "none yet" : `step ${formatCount(job.checkpointStep)}, digest ${job.checkpointDigest}`,
     ],
+    ...(job.notDurable === "" ? [] : [["not durable", job.notDurable] as [string, string]]),
+    ...(job.checkpointWarning === "" ? [] : [["warning", job.checkpointWarning] as [string, string]]),
     ["submitted", formatTime(job.submittedAtMs)],
   ];
   const width = Math.max(...facts.map(([name]) => name.length));

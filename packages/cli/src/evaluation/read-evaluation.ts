@@ -1,33 +1,18 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { SegueError } from "@segue/core";
-import { redisKeys, type connectRedis } from "@segue/runtime";
+import { parseEvaluation, redisKeys, type connectRedis, type EvaluationCellRecord, type EvaluationRecord } from "@segue/runtime";
 import { meanAccuracy, type HeatMap } from "../show/heat-map.js";
 
 type Redis = ReturnType<typeof connectRedis>;
 
-export interface EvaluationCell {
-  readonly length: number;
-  readonly depth: number;
-  readonly correct: number;
-  readonly samples: number;
-}
+export type EvaluationCell = Pick<EvaluationCellRecord, "length" | "depth" | "correct" | "samples">;
 
-/** A heat map as far as it is known. */
-export interface EvaluationResult {
-  readonly evaluationId: string;
-  readonly jobId: string;
-  readonly step: number;
-  readonly name: string;
-  readonly digest: string;
-  readonly status: string;
-  /** Why it failed; empty otherwise. */
-  readonly reason: string;
-  readonly lengths: readonly number[];
-  readonly depths: readonly number[];
-  readonly carryState: boolean;
+/** A heat map as far as it is known; `accuracy` is the mean over the cells that are known. */
+export interface EvaluationResult extends Pick<
+  EvaluationRecord,
+  "evaluationId" | "jobId" | "step" | "name" | "digest" | "status" | "reason" | "lengths" | "depths" | "carryState" | "accuracy"
+> {
   readonly cells: readonly EvaluationCell[];
-  /** Mean over the cells that are known. */
-  readonly accuracy: number | null;
 }
 
 const POLL_MS = 500;
@@ -38,33 +23,14 @@ export async function readEvaluation(redis: Redis, evaluationId: string): Promis
     redis.hgetall(redisKeys.evaluation(evaluationId)),
     redis.hgetall(redisKeys.cells(evaluationId)),
   ]);
-  return fields["jobId"] === undefined ? undefined : parseEvaluation(evaluationId, fields, cellFields);
+  return fields["jobId"] === undefined ? undefined : evaluationResult(parseEvaluation(evaluationId, fields, cellFields));
 }
 
-/** docs/reference/redis.md describes both hashes. */
-export function parseEvaluation(
-  evaluationId: string,
-  fields: Readonly<Record<string, string>>,
-  cellFields: Readonly<Record<string, string>>,
-): EvaluationResult {
-  const result = {
-    evaluationId,
-    jobId: fields["jobId"] ?? "",
-    step: Number(fields["step"]),
-    name: fields["name"] ?? "",
-    digest: fields["digest"] ?? "",
-    status: fields["status"] ?? "",
-    reason: fields["reason"] ?? "",
-    lengths: JSON.parse(fields["lengths"] ?? "[]") as number[],
-    depths: JSON.parse(fields["depths"] ?? "[]") as number[],
-    carryState: fields["carryState"] !== "false",
-    cells: Object.entries(cellFields).map(([field, value]) => {
-      const [length, depth] = field.split(":").map(Number);
-      const { correct, samples } = JSON.parse(value) as { correct: number; samples: number };
-      return { length: length ?? NaN, depth: depth ?? NaN, correct, samples };
-    }),
-  };
-  return { ...result, accuracy: meanAccuracy(heatMapOf(result)) ?? null };
+export function evaluationResult(evaluation: EvaluationRecord): EvaluationResult {
+  const { evaluationId, jobId, step, name, digest, status, reason, lengths, depths, carryState } = evaluation;
+  const cells = evaluation.cells.map(({ length, depth, correct, samples }) => ({ length, depth, correct, samples }));
+  const accuracy = meanAccuracy(heatMapOf({ lengths, depths, cells })) ?? null;
+  return { evaluationId, jobId, step, name, digest, status, reason, lengths, depths, carryState, cells, accuracy };
 }
 
 export function heatMapOf({ lengths, depths, cells }: Pick<EvaluationResult, "lengths" | "depths" | "cells">): HeatMap {

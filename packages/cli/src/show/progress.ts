@@ -71,5 +71,8 @@ export function newsSince(before: JobView | undefined, job: JobView): string[] {
   if (job.checkpointDigest !== "" && job.checkpointDigest !== before?.checkpointDigest) {
     news.push(`checkpoint at step ${formatCount(job.checkpointStep)}, digest ${job.checkpointDigest.slice(0, 16)}`);
   }
+  if (job.notDurable !== "" && job.notDurable !== before?.notDurable) news.push(`not durable: ${job.notDurable}`);
+  if (job.notDurable === "" && (before?.notDurable ?? "") !== "") news.push("durable again");
+  if (job.checkpointWarning !== "" && job.checkpointWarning !== before?.checkpointWarning) news.push(job.checkpointWarning);
   return news;
 }
