@@ -58,15 +58,16 @@ export function takeForward<F>(
 ): ForwardBuffers<F> {
   const { dInner, heads, convDim, dInProj } = modelWidths(model);
   const rows = lanes * tokens;
-  const keptOr = (isShared: boolean | undefined, length: number, kind?: BufferKind): (() => F) => {
-    const one = isShared ? take(length, kind) : undefined;
-    return () => one ?? take(length, kind);
+  const perLayerUnless = (isShared: boolean | undefined, length: number, kind?: BufferKind): (() => F) => {
+    if (!isShared) return () => take(length, kind);
+    const one = take(length, kind);
+    return () => one;
   };
   const { recomputes: sharesConvolution, recomputesLayers: sharesAll } = recomputes;
-  const newProjected = keptOr(sharesAll, rows * dInProj, "activation");
-  const newXBC = keptOr(sharesConvolution, rows * convDim, "activation");
-  const newDt = keptOr(sharesAll, rows * heads);
-  const newY = keptOr(sharesAll, rows * dInner, "activation");
+  const newProjected = perLayerUnless(sharesAll, rows * dInProj, "activation");
+  const newXBC = perLayerUnless(sharesConvolution, rows * convDim, "activation");
+  const newDt = perLayerUnless(sharesAll, rows * heads);
+  const newY = perLayerUnless(sharesAll, rows * dInner, "activation");
   const layer = (): LayerBuffers<F> => ({
     sum_RD: take(rows * model.dModel),
     inverseRms_R: take(rows),
