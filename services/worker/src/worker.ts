@@ -1,5 +1,5 @@
 import { hostname } from "node:os";
-import { availableParallelism, totalmem } from "node:os";
+import { availableParallelism } from "node:os";
 import { SegueError } from "@segue/core";
 import { TensorRegistry, Tensors, tensorsHandlers, type AttachResponse } from "@segue/protocol";
 import { hostOf, startGrpcServer, type GrpcServer, type Logger, type Security } from "@segue/runtime";
@@ -8,6 +8,7 @@ import { Attachment } from "./attach/attachment.js";
 import type { EngineChoice, EngineOffer } from "./compute/calls.js";
 import { ComputeThread, defaultComputeModule } from "./compute/compute-thread.js";
 import { JobReplica } from "./job/replica.js";
+import { machineMemoryBytes } from "./machine-memory.js";
 import { PullCounter } from "./tensors/pull-counter.js";
 
 export interface WorkerOptions {
@@ -25,6 +26,8 @@ export interface WorkerOptions {
   /** Path of NCCL's library, if the loader does not find it. */
   readonly ncclLibrary?: string | undefined;
   readonly logger: Logger;
+  /** Memory that jobs must fit into. @default that of the machine or container */
+  readonly memoryBytes?: number | undefined;
   /** Module of the compute thread. @default the one with Segue's engines */
   readonly computeModule?: URL | undefined;
 }
@@ -59,6 +62,10 @@ export class Worker {
     const worker = new Worker(options, await usableEngines(options));
     await worker.#listen();
     return worker;
+  }
+
+  get #memoryBytes(): number {
+    return this.#options.memoryBytes ?? machineMemoryBytes();
   }
 
   /** host:port under which others reach its tensors. */
@@ -156,7 +163,9 @@ export class Worker {
         pulls: this.#pulls,
         security,
         engine,
+        bestEngine: this.#offers[0]?.name ?? "",
         threads,
+        memoryBytes: this.#memoryBytes,
         ncclLibrary,
         logger,
         report: (message) => this.#attachment?.send(message),
@@ -188,7 +197,7 @@ export class Worker {
         tensorsAddress: this.address,
         engines: this.#offers.map((offer) => offer.name),
         device: this.#offers[0]?.detail ?? "",
-        memoryBytes: BigInt(totalmem()),
+        memoryBytes: BigInt(this.#memoryBytes),
         threads: threads === 0 ? availableParallelism() : threads,
       },
     };

@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { laneStateFloats, modelVectors, shardsPerPlacement, SegueError, validateJobSpec, type JobSpec } from "@segue/core";
 import type { Join, RunRound, Segments, TensorRegistry, Withdraw } from "@segue/protocol";
 import { faultPoint, jobSpecInputFromProto, type Logger, type Security } from "@segue/runtime";
@@ -9,6 +10,7 @@ import type { PullCounter } from "../tensors/pull-counter.js";
 import { SoleExchange, type Exchange, type PullCounts } from "./exchange.js";
 import { GrpcExchange } from "./grpc-exchange.js";
 import { digestOf } from "./digest.js";
+import { judgeMemory, memoryInsufficient } from "./memory-check.js";
 import { groupMembership, membershipOf, type Membership } from "./membership.js";
 import { NcclExchange } from "./nccl-exchange.js";
 import { PeerFailure } from "./peer-failure.js";
@@ -27,7 +29,11 @@ export interface ReplicaHost {
   readonly security: Security;
   /** The operator's choice; "auto" leaves it to the job. */
   readonly engine: EngineChoice;
+  /** What "auto" comes to. */
+  readonly bestEngine: string;
   readonly threads: number;
+  /** Memory that the job must fit into. */
+  readonly memoryBytes: number;
   /** Path of NCCL's library, if the loader does not find it. */
   readonly ncclLibrary?: string | undefined;
   readonly logger: Logger;
@@ -173,6 +179,7 @@ export class JobReplica {
 
   async #bringToStep(attempt: Attempt, join: Join): Promise<void> {
     const { spec, membership, abort } = attempt;
+    if (!this.#engine) this.#refuseTooLarge(spec, membership.peers.length + 1);
     const engine = await this.#openEngine(spec);
     const { compute, snapshots, parameters, detail } = engine;
     const peers = this.#peers;
@@ -244,6 +251,17 @@ export class JobReplica {
     const pulled = { pulls: pulls - before.pulls, pulledBytes: bytes - before.bytes };
     this.#host.logger.debug({ jobId: this.#jobId, generation, firstStep, steps, ...costs, ...pulled }, "round_done");
     this.#report({ case: "roundDone", value: { jobId: this.#jobId, generation, ...round } });
+  }
+
+  /** Better said now than by the kernel, which would kill this process at the first step. @throws SegueError MEMORY_INSUFFICIENT */
+  #refuseTooLarge(spec: JobSpec, workers: number): void {
+    const { engine: operatorChoice, bestEngine, threads, memoryBytes, logger } = this.#host;
+    const chosen = [spec.train.engine, operatorChoice, bestEngine].find((name) => name !== "auto");
+    const engine = chosen === "cpu" || chosen === "cuda" ? chosen : "tfjs";
+    const options = { workers, engine, threads: threads === 0 ? availableParallelism() : threads } as const;
+    const need = judgeMemory(spec, options, memoryBytes);
+    if (need.verdict === "impossible") throw memoryInsufficient(spec, options, need);
+    if (need.verdict === "tight") logger.warn({ jobId: this.#jobId, ...need }, "the job may need more memory than there is");
   }
 
   async #openEngine(spec: JobSpec): Promise<OpenEngine> {
