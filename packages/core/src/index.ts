@@ -64,6 +64,8 @@ export { initialCursor, type DataCounters, type DataCursor, type LaneCursor } fr
 export { skipTokens, type DocumentChunk, type DocumentSource } from "./data/document-source.js";
 export { minimumPasskeyDocumentTokens, passkeyDocument, passkeySource } from "./passkey/document.js";
 export { minimumPasskeyPromptTokens, passkeyPrompt, type PasskeyPrompt, type PasskeyPromptOptions } from "./passkey/prompt.js";
+export { RECENT_TOKENS, recentAccuracy, type PasskeyCount, type RecentAccuracy } from "./passkey/recent.js";
+export { wilsonInterval, type Interval } from "./statistics/wilson.js";
 export { PASSKEY_TEMPLATES, type PasskeyTemplate } from "./passkey/text.js";
 export {
   byteTokenizer,

@@ -5,6 +5,8 @@ import {
   passkeyDocument,
   passkeyPrompt,
   passkeySource,
+  recentAccuracy,
+  wilsonInterval,
   type PasskeyDataSpec,
 } from "@segue/core";
 
@@ -17,8 +19,8 @@ function promptText(
   template: "paper" | "code",
   sample = 0,
 ): { text: string; answer: string } {
-  const { promptTokens, answer } = passkeyPrompt({ tokenizer, contextTokens, depth, digits: 5, seed: 1, sample, template });
-  return { text: tokenizer.decode(promptTokens), answer };
+  const { tokens, read, answer } = passkeyPrompt({ tokenizer, contextTokens, depth, digits: 5, seed: 1, sample, template });
+  return { text: tokenizer.decode([...read(0, tokens)]), answer };
 }
 
 describe("passkeyPrompt", () => {
@@ -66,6 +68,54 @@ describe("passkeyPrompt", () => {
       new Set([key(1, 1, 0.5, 1024), key(2, 1, 0.5, 1024), key(1, 2, 0.5, 1024), key(1, 1, 0.6, 1024), key(1, 1, 0.5, 512)]).size,
       5,
     );
+  });
+
+  it("shares everything before the needle with other keys and with longer contexts", () => {
+    const prompt = (contextTokens: number, depth: number, sample: number) =>
+      passkeyPrompt({ tokenizer, contextTokens, depth, digits: 5, seed: 1, sample, template: "paper" });
+    const [one, other, longer] = [prompt(2048, 0.5, 0), prompt(2048, 0.5, 1), prompt(8192, 0.9, 0)];
+    assert.ok(one.sharedTokens > 800 && one.sharedTokens < 1024);
+    assert.deepEqual(one.read(0, one.sharedTokens), other.read(0, one.sharedTokens));
+    assert.deepEqual(one.read(0, one.sharedTokens), longer.read(0, one.sharedTokens));
+    assert.match(tokenizer.decode([...one.read(one.sharedTokens, 20)]), /^ The passkey is \d+$/);
+    assert.equal(prompt(2048, 0, 0).sharedTokens, 0, "the first block is the needle");
+  });
+
+  it("reads the same tokens in pieces, at a million tokens too", () => {
+    const prompt = passkeyPrompt({
+      tokenizer,
+      contextTokens: 2 ** 20,
+      depth: 0.5,
+      digits: 5,
+      seed: 1,
+      sample: 0,
+      template: "code",
+    });
+    const tail = tokenizer.decode([...prompt.read(prompt.tokens - 60, 60)]);
+    assert.match(tail, /There and back again\.\n\nWhat is the pass key\? The passkey is$/);
+    assert.deepEqual([...prompt.read(500, 7), ...prompt.read(507, 300)], [...prompt.read(500, 307)]);
+    assert.throws(() => prompt.read(prompt.tokens - 1, 2), RangeError);
+  });
+
+  it("has the tokens of the whole text even where a tokenizer joins letters across blocks", () => {
+    // Two bytes a token, so that what a token holds depends on everything before it.
+    const pairs = {
+      vocab: 65_536,
+      eosId: 0,
+      encode: (text: string): number[] =>
+        (text.match(/[^]{1,2}/g) ?? []).map((pair) => pair.charCodeAt(0) * 256 + (pair.charCodeAt(1) || 0)),
+      decode: (ids: readonly number[]): string =>
+        ids
+          .map((id) => String.fromCharCode(id >> 8, id & 255))
+          .join("")
+          .replace(/\0$/, ""),
+    };
+    const options = { contextTokens: 1024, depth: 0.5, digits: 5, seed: 1, sample: 0, template: "paper" } as const;
+    const { tokens, read, sharedTokens } = passkeyPrompt({ ...options, tokenizer: pairs });
+    const text = pairs.decode([...read(0, tokens)]);
+    assert.deepEqual([...read(0, tokens)], pairs.encode(text));
+    assert.match(text, /^There is important.*Remember it\..*The passkey is$/s);
+    assert.equal(sharedTokens, 0);
   });
 
   it("refuses a context that holds no block, naming the least that does", () => {
@@ -138,5 +188,48 @@ describe("passkeyDocument", () => {
       assert.deepEqual(rest, tokens.slice(from));
       assert.deepEqual(restWeights, weights.slice(from));
     }
+  });
+});
+
+describe("wilsonInterval", () => {
+  it("gives the published values", () => {
+    // Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
+    const rounded = (hits: number, trials: number): number[] =>
+      Object.values(wilsonInterval(hits, trials)).map((bound: number) => Number(bound.toFixed(4)));
+    assert.deepEqual(rounded(81, 263), [0.2553, 0.3662]);
+    assert.deepEqual(rounded(15, 148), [0.0624, 0.1605]);
+    assert.deepEqual(rounded(0, 20), [0, 0.1611]);
+    assert.deepEqual(rounded(1, 29), [0.0061, 0.1718]);
+    assert.equal(wilsonInterval(20, 20).high, 1);
+  });
+
+  it("refuses what is no share", () => {
+    for (const [hits, trials] of [
+      [1, 0],
+      [3, 2],
+      [-1, 2],
+    ] as const) {
+      assert.throws(() => wilsonInterval(hits, trials), RangeError);
+    }
+  });
+});
+
+describe("recentAccuracy", () => {
+  const cells = [
+    { length: 1024, depth: 0, correct: 9, samples: 10 },
+    { length: 4096, depth: 0.5, correct: 1, samples: 10 },
+    { length: 4096, depth: 0.75, correct: 4, samples: 10 },
+    { length: 4096, depth: 0.9, correct: 8, samples: 10 },
+  ];
+
+  it("counts the keys within the last tokens, by length, and leaves out what holds every key", () => {
+    const recent = recentAccuracy(cells).map(({ lastTokens, length, correct, samples }) => [lastTokens, length, correct, samples]);
+    assert.deepEqual(recent, [
+      [1024, 1024, 9, 10],
+      [1024, 4096, 12, 20],
+      [2048, 1024, 9, 10],
+      [2048, 4096, 13, 30],
+    ]);
+    assert.deepEqual(recentAccuracy(cells.slice(0, 2), [1024])[0]!.interval, wilsonInterval(9, 10));
   });
 });

@@ -1,31 +1,26 @@
-import type { Engine, LaneStates, SegmentBatch } from "./engine.js";
+import type { Engine, LaneStates } from "./engine.js";
 
-export type Prompt = Pick<SegmentBatch, "lanes" | "tokens" | "tokens_BT">;
+/** Prompts of one length; read piece by piece, so that long ones need not lie in memory. */
+export interface Prompt {
+  readonly lanes: number;
+  readonly tokens: number;
+  /** `count` tokens of a lane from number `from` on. */
+  readonly read: (lane: number, from: number, count: number) => ArrayLike<number>;
+}
 
 /**
  * Feeds prompts of any length, at most `segmentTokens` at a time, so that memory does not grow with the prompt.
- * @param betweenSegments called at every boundary inside the prompt, for example to zero the states as a control experiment
  * @returns logits after the last token, [lanes, vocab]
  */
-export function prefillPrompt(
-  engine: Engine,
-  states: LaneStates,
-  prompt: Prompt,
-  segmentTokens: number,
-  betweenSegments?: () => void,
-): Float32Array {
-  const { lanes, tokens, tokens_BT } = prompt;
+export function prefillPrompt(engine: Engine, states: LaneStates, prompt: Prompt, segmentTokens: number): Float32Array {
+  const { lanes, tokens, read } = prompt;
   if (tokens < 1 || segmentTokens < 1) throw new RangeError("a prompt and its segments have at least one token");
   for (let start = 0; ; start += segmentTokens) {
     const length = Math.min(segmentTokens, tokens - start);
     const segment_BT = new Int32Array(lanes * length);
-    for (let lane = 0; lane < lanes; lane++) {
-      const first = lane * tokens + start;
-      segment_BT.set(tokens_BT.subarray(first, first + length), lane * length);
-    }
+    for (let lane = 0; lane < lanes; lane++) segment_BT.set(read(lane, start, length), lane * length);
     const logits_BV = engine.prefill({ lanes, tokens: length, tokens_BT: segment_BT }, states);
     if (start + length === tokens) return logits_BV;
-    betweenSegments?.();
   }
 }
 

@@ -203,7 +203,9 @@ describe("tfjs engine", () => {
     const losses = engine.score(batch, scored);
     close([losses.reduce((total, value) => total + value, 0)], [loss]);
     const logits = engine.prefill(batch, prefilled);
-    const steps = prefillPrompt(engine, decoded, batch, 1);
+    const readTokens = (lane: number, from: number, count: number) =>
+      batch.tokens_BT.subarray(lane * TOKENS + from).subarray(0, count);
+    const steps = prefillPrompt(engine, decoded, { ...batch, read: readTokens }, 1);
     close(steps, logits);
     for (const other of [scored, prefilled, decoded]) close(read(other), read(trained));
     // The label's cross-entropy follows from the logits.
@@ -216,13 +218,17 @@ describe("tfjs engine", () => {
   });
 
   it("decodes what repeated prefills of the whole text would", () => {
-    const prompt = { lanes: 1, tokens: 11, tokens_BT: randomTokens("prompt", 11, MODEL.vocab) };
-    let boundaries = 0;
+    const prompt = randomTokens("prompt", 11, MODEL.vocab);
+    const pieces: number[] = [];
+    const read = (_lane: number, from: number, count: number): Int32Array => {
+      pieces.push(count);
+      return prompt.subarray(from, from + count);
+    };
     const own = zeroStates(1);
-    const logits = prefillPrompt(engine, own, prompt, 4, () => boundaries++);
-    assert.equal(boundaries, 2);
+    const logits = prefillPrompt(engine, own, { lanes: 1, tokens: 11, read }, 4);
+    assert.deepEqual(pieces, [4, 4, 3]);
     const decoded = greedyDecode(engine, own, logits, 5);
-    const text = [...prompt.tokens_BT];
+    const text = [...prompt];
     for (const token of decoded) {
       const whole = engine.prefill({ lanes: 1, tokens: text.length, tokens_BT: Int32Array.from(text) }, zeroStates(1));
       assert.equal(token, whole.indexOf(Math.max(...whole)));

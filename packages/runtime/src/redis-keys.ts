@@ -30,6 +30,7 @@ export interface CellIdentity {
   readonly samples: number;
   readonly digits: number;
   readonly carryState: boolean;
+  readonly stopWidth: number;
 }
 
 export function evaluationId(jobId: string, step: number, name: string): string {
@@ -46,5 +47,6 @@ export function cellJobId(evaluationId: string, { length, depth }: Pick<CellIden
 
 function cellText(cell: CellIdentity): string {
   const work = `len-${cell.length}_depth-${cell.depth}_seed-${cell.seed}_${cell.template}_${cell.samples}x${cell.digits}`;
-  return `${cell.digest}_passkey_${work}_${cell.carryState ? "carry" : "reset"}`;
+  const stop = cell.stopWidth > 0 ? `_stop-${cell.stopWidth}` : "";
+  return `${cell.digest}_passkey_${work}_${cell.carryState ? "carry" : "reset"}${stop}`;
 }

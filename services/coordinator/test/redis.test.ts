@@ -63,7 +63,16 @@ describe("coordinator with Redis", () => {
     assert.equal(registered["lengths"], "[512,1024]");
 
     const cells = new Queue(queueNames.cells, { connection: redis });
-    const cell = { length: 1024, depth: 0.25, samples: 3, digits: 2, seed: 0, template: "paper" as const, carryState: true };
+    const cell = {
+      length: 1024,
+      depth: 0.25,
+      samples: 3,
+      digits: 2,
+      seed: 0,
+      template: "paper" as const,
+      carryState: true,
+      stopWidth: 0,
+    };
     const queued = await cells.getJob(cellJobId(evaluationId(jobId, 24, "short"), cell));
     assert.deepEqual(queued?.data, { jobId, step: 24, digest, evaluationId: evaluationId(jobId, 24, "short"), ...cell });
     assert.equal(await cells.getWaitingCount(), 8);
@@ -92,5 +101,20 @@ describe("coordinator with Redis", () => {
       workers.map(({ state, engine }) => ({ state, engine })),
       [{ state: "idle", engine: "cpu" }],
     );
+  });
+
+  it("keeps a checkpoint that an evaluation asked for later still needs, whatever its name", async () => {
+    const worker = await cluster.worker({ stepMs: 20 });
+    const jobId = await cluster.submit(SPEC.replace("steps: 24", "steps: 60"));
+    await cluster.until(jobId, ({ checkpointStep }) => checkpointStep >= 6);
+    const passkey = { lengths: [512], depths: [0.5], samples: 1, digits: 2, seed: 0, template: "paper", carryState: true };
+    const { step } = await cluster.jobs.submitEvaluation({ jobId, step: 6, evaluation: { name: "by-hand", passkey } });
+    await cluster.digest(jobId);
+    const { checkpoints } = await cluster.jobs.listCheckpoints({ jobId });
+    assert.deepEqual(
+      checkpoints.map((checkpoint) => checkpoint.step),
+      [60, 54, step],
+    );
+    await worker.kill();
   });
 });

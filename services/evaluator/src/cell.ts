@@ -1,4 +1,4 @@
-import { SegueError } from "@segue/core";
+import { SegueError, type Interval } from "@segue/core";
 import { z } from "zod";
 
 /** What the coordinator puts into the queue for one cell of a heat map (docs/reference/redis.md). */
@@ -14,6 +14,8 @@ const cellSchema = z.object({
   seed: z.number().int().min(0),
   template: z.enum(["paper", "code"]),
   carryState: z.boolean(),
+  /** Absent from coordinators that know no early stop. */
+  stopWidth: z.number().min(0).max(1).default(0),
 });
 
 export type PasskeyCell = z.output<typeof cellSchema>;
@@ -22,8 +24,13 @@ export interface PasskeyCellResult {
   readonly length: number;
   readonly depth: number;
   readonly correct: number;
+  /** Prompts answered: fewer than the cell's when it stopped early. */
   readonly samples: number;
+  /** 95 % interval of the accuracy. */
+  readonly interval: Interval;
   readonly ms: number;
+  /** That the model was run on, of all lanes. Like the time it depends on what was evaluated before. */
+  readonly tokens: number;
   /** What was expected and what was decoded, of the first prompts. */
   readonly answers: readonly { readonly expected: string; readonly decoded: string }[];
 }

@@ -9,6 +9,7 @@ import { createEngine, readModelFolder } from "@segue/engine";
 import type { PasskeyCell } from "./cell.js";
 import type { ModelReply, ModelRequest } from "./model-messages.js";
 import { evaluatePasskeyCell, type PasskeySubject } from "./passkey.js";
+import { PrefixStates } from "./prefix-states.js";
 
 let loaded: { readonly folder: string; readonly subject: PasskeySubject } | undefined;
 
@@ -28,7 +29,12 @@ async function subjectOf({ folder, engine: choice, threads }: ModelRequest): Pro
   engine.writeParameters(parameters);
   loaded = {
     folder,
-    subject: { engine, tokenizer: createTokenizer(spec.tokenizer, tokenizerJson), segmentTokens: spec.tbptt.segmentTokens },
+    subject: {
+      engine,
+      tokenizer: createTokenizer(spec.tokenizer, tokenizerJson),
+      segmentTokens: spec.tbptt.segmentTokens,
+      prefixes: new PrefixStates(engine),
+    },
   };
   return loaded.subject;
 }

@@ -11,6 +11,7 @@ import { CheckpointCache } from "../src/checkpoint-cache.js";
 import { Evaluator } from "../src/evaluator.js";
 import { ModelProcess } from "../src/model-process.js";
 import { evaluatePasskeyCell } from "../src/passkey.js";
+import { PrefixStates } from "../src/prefix-states.js";
 import { EvaluationResults } from "../src/results.js";
 import { logger, spec, TestCluster, until } from "./cluster.js";
 
@@ -78,8 +79,10 @@ describe("evaluator", function () {
       seed: 1,
       template: "paper",
       carryState: true,
+      stopWidth: 0,
     } as const;
-    const here = evaluatePasskeyCell({ engine, tokenizer: byteTokenizer(), segmentTokens: 64 }, { ...work, ...cells[0]! });
+    const subject = { engine, tokenizer: byteTokenizer(), segmentTokens: 64, prefixes: new PrefixStates(engine) };
+    const here = evaluatePasskeyCell(subject, { ...work, ...cells[0]! });
     engine.close();
     const { correct, samples, answers } = done.cells["400:0.5"]!;
     assert.deepEqual({ correct, samples, answers }, { correct: here.correct, samples: 3, answers: here.answers });
@@ -152,9 +155,11 @@ describe("evaluator", function () {
 
   it("leaves a closed heat map closed when one of its cells runs twice", async () => {
     const results = new EvaluationResults(cluster.redis);
-    const result = { length: 400, depth: 0.5, correct: 1, samples: 2, ms: 5, answers: [] };
+    const interval = { low: 0.1, high: 0.9 };
+    const result = { length: 400, depth: 0.5, correct: 1, samples: 2, interval, ms: 5, tokens: 900, answers: [] };
     const ids = { jobId: "j", step: 1, digest: "0".repeat(64), evaluationId: "e" };
-    const cell = { ...ids, length: 400, depth: 0.5, samples: 2, digits: 5, seed: 0, template: "paper", carryState: true } as const;
+    const settings = { samples: 2, digits: 5, seed: 0, template: "paper", carryState: true, stopWidth: 0 } as const;
+    const cell = { ...ids, ...settings, length: 400, depth: 0.5 };
     await results.cell(cell, result);
     assert.equal((await cluster.evaluation("e")).status, "running");
     assert.equal(await results.done("e", "j", [result]), 0.5);

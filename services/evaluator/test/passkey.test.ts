@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
-import { byteTokenizer, validateJobSpec } from "@segue/core";
+import { byteTokenizer, validateJobSpec, wilsonInterval } from "@segue/core";
 import type { PasskeyCell } from "../src/cell.js";
 import { evaluatePasskeyCell } from "../src/passkey.js";
+import { PrefixStates } from "../src/prefix-states.js";
 import { RememberingEngine } from "./remembering-engine.js";
 
 const { spec } = validateJobSpec({
@@ -21,13 +22,15 @@ const cell: PasskeyCell = {
   seed: 7,
   template: "paper",
   carryState: true,
+  stopWidth: 0,
 };
 
 describe("evaluatePasskeyCell", () => {
   const evaluate = (changes: Partial<PasskeyCell>, segmentTokens = 256) => {
     const engine = new RememberingEngine(spec.model);
-    const subject = { engine, tokenizer: byteTokenizer(), segmentTokens };
-    const result = evaluatePasskeyCell(subject, { ...cell, ...changes });
+    const prefixes = new PrefixStates(engine);
+    const result = evaluatePasskeyCell({ engine, tokenizer: byteTokenizer(), segmentTokens, prefixes }, { ...cell, ...changes });
+    prefixes.clear();
     return { engine, result };
   };
 
@@ -41,6 +44,22 @@ describe("evaluatePasskeyCell", () => {
     assert.ok(Math.max(...engine.segments.map(({ tokens }) => tokens)) <= 1_024);
     assert.ok(Math.max(...engine.segments.map(({ lanes }) => lanes)) <= 16);
     assert.equal(engine.liveStates, 0);
+  });
+
+  it("runs what comes before the needle once, however many prompts there are", () => {
+    const { engine, result } = evaluate({});
+    const tokens = engine.segments.reduce((sum, segment) => sum + segment.lanes * segment.tokens, 0);
+    assert.equal(result.tokens, tokens);
+    const share = tokens / (20 * cell.length);
+    assert.ok(share > 0.7 && share < 0.82, `${share}: a quarter of the context is shared by 20 prompts`);
+  });
+
+  it("ends early when the interval is narrow, at the same prompt each time", () => {
+    const { result } = evaluate({ samples: 100, stopWidth: 0.2 });
+    assert.deepEqual([result.samples, result.correct], [16, 16]);
+    assert.deepEqual(result.interval, wilsonInterval(16, 16));
+    assert.equal(evaluate({ samples: 100, stopWidth: 0.1 }).result.samples, 48);
+    assert.equal(evaluate({ samples: 40, stopWidth: 0.01 }).result.samples, 40);
   });
 
   it("finds the control, whose state ends at the job's segment boundaries, wrong unless needle and question share a segment", () => {
@@ -65,7 +84,9 @@ describe("evaluatePasskeyCell", () => {
     engine.prefill = () => {
       throw new Error("out of memory");
     };
-    assert.throws(() => evaluatePasskeyCell({ engine, tokenizer: byteTokenizer(), segmentTokens: 256 }, cell), /out of memory/);
+    const subject = { engine, tokenizer: byteTokenizer(), segmentTokens: 256, prefixes: new PrefixStates(engine) };
+    assert.throws(() => evaluatePasskeyCell(subject, cell), /out of memory/);
+    assert.throws(() => evaluatePasskeyCell(subject, { ...cell, carryState: false }), /out of memory/);
     assert.equal(engine.liveStates, 0);
   });
 });

@@ -1,13 +1,12 @@
 import { createHash } from "node:crypto";
 import type { Command } from "commander";
-import { DEFAULT_EVALUATION, SegueError, type PasskeyEvaluationSpec } from "@segue/core";
+import { DEFAULT_EVALUATION, recentAccuracy, SegueError, type PasskeyEvaluationSpec } from "@segue/core";
 import { connectRedis, createLogger } from "@segue/runtime";
 import { addConnectionOptions, withConnection, type Connected, type ConnectionOptions } from "../connection.js";
-import { heatMapOf, waitForEvaluation, type EvaluationResult } from "../evaluation/read-evaluation.js";
-import { shares, tokenCounts, wholeNumber } from "../numbers.js";
+import { waitForEvaluation, type EvaluationResult } from "../evaluation/read-evaluation.js";
+import { share, shares, tokenCounts, wholeNumber } from "../numbers.js";
 import type { CliRuntime } from "../runtime.js";
-import { formatCount } from "../show/format.js";
-import { renderHeatMap } from "../show/heat-map.js";
+import { passkeyText } from "../show/passkey-text.js";
 
 const MAX_STEP = 2 ** 32 - 1;
 
@@ -21,6 +20,7 @@ interface EvaluateOptions extends ConnectionOptions {
   readonly seed: number;
   readonly template: string;
   readonly carry: boolean;
+  readonly stopWidth: number;
   readonly watch?: boolean;
 }
 
@@ -37,6 +37,12 @@ export function addEvaluateCommand(program: Command, runtime: CliRuntime): void 
     .option("--seed <seed>", "seed of the keys", wholeNumber(0, MAX_STEP), defaults.seed)
     .option("--template <name>", "wording of the prompt: paper or code", defaults.template)
     .option("--no-carry", "zero the recurrent state at every segment boundary, as a control")
+    .option(
+      "--stop-width <share>",
+      "end a cell when the 95 % interval of its accuracy is narrower than this; 0: never",
+      share,
+      defaults.stopWidth,
+    )
     .option(
       "--watch",
       "wait for the result and draw it; needs REDIS_URL, where the evaluator writes it (cluster up --json prints it)",
@@ -59,15 +65,15 @@ async function evaluate(connected: Connected, jobId: string, options: EvaluateOp
       "Results are read from Redis: set REDIS_URL to the coordinator's, or leave out --watch.",
     );
   }
-  const { step, lengths, depths, samples, digits, seed, template, carry: carryState } = options;
-  const passkey = { lengths, depths, samples, digits, seed, template, carryState };
+  const { step, lengths, depths, samples, digits, seed, template, carry: carryState, stopWidth } = options;
+  const passkey = { lengths, depths, samples, digits, seed, template, carryState, stopWidth };
   const name = options.name ?? evaluationName(passkey);
   const queued = await connection.jobs.submitEvaluation({ jobId, step, evaluation: { name, everyCheckpoints: 1, passkey } });
   const { evaluationId, cells } = queued;
   if (options.watch === true && connection.redisUrl !== undefined) {
     output.note(`${evaluationId}: ${cells} cells queued`);
     const result = await watchEvaluation(connected, connection.redisUrl, evaluationId);
-    output.result(result, () => evaluationText(result, output.colour));
+    output.result({ ...result, recent: recentAccuracy(result.cells) }, () => passkeyText(result, output.colour));
   } else {
     output.result({ evaluationId, step: queued.step, cells }, () => `queued ${evaluationId}: ${cells} cells`);
   }
@@ -75,7 +81,10 @@ async function evaluate(connected: Connected, jobId: string, options: EvaluateOp
 
 /** Equal settings have equal names: asking twice is asking once. */
 function evaluationName(passkey: Omit<PasskeyEvaluationSpec, "template"> & { template: string }): string {
-  const digest = createHash("sha256").update(JSON.stringify(passkey)).digest("hex");
+  const { stopWidth, ...always } = passkey;
+  // Names from before there was an early stop stay.
+  const settings = stopWidth > 0 ? passkey : always;
+  const digest = createHash("sha256").update(JSON.stringify(settings)).digest("hex");
   return `passkey-${digest.slice(0, 8)}`;
 }
 
@@ -89,11 +98,4 @@ async function watchEvaluation({ output, signal }: Connected, redisUrl: string, 
   } finally {
     redis.disconnect();
   }
-}
-
-/** A title and the heat map. */
-export function evaluationText(result: EvaluationResult, colour: boolean): string {
-  const state = result.carryState ? "state carried" : "state zeroed at every segment boundary";
-  const mean = result.accuracy === null ? "" : `, mean ${(100 * result.accuracy).toFixed(1)} %`;
-  return `passkey accuracy of step ${formatCount(result.step)}, ${state}${mean}\n${renderHeatMap(heatMapOf(result), { colour })}`;
 }

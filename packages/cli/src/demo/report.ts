@@ -1,7 +1,7 @@
-import { evaluationText } from "../commands/evaluate.js";
 import type { EvaluationResult } from "../evaluation/read-evaluation.js";
 import { formatCount, formatDuration, formatShort } from "../show/format.js";
 import type { JobView } from "../show/job-view.js";
+import { passkeyText } from "../show/passkey-text.js";
 import { renderTable } from "../show/table.js";
 import { farAccuracy } from "./accuracy.js";
 import type { MeasuredSpeed } from "./measure-speed.js";
@@ -85,7 +85,7 @@ function jobText(title: string, job: DemoJob, engine: string): string {
 
 function lastMap({ evaluations }: DemoJob, colour: boolean): string[] {
   const last = evaluations.at(-1);
-  return last ? [evaluationText(last, colour)] : [];
+  return last ? [passkeyText(last, colour)] : [];
 }
 
 function farTable({ carried, control, segmentTokens }: DemoResult): string {

@@ -1,3 +1,4 @@
+import type { Interval } from "@segue/core";
 import { formatShort } from "./format.js";
 
 export interface HeatMap {
@@ -7,9 +8,12 @@ export interface HeatMap {
   readonly depths: readonly number[];
   /** Share of right answers in a cell, undefined while it is not known. */
   readonly accuracy: (length: number, depth: number) => number | undefined;
+  /** Within which the true accuracies of the cells lie; shown after the accuracy where given. */
+  readonly interval?: (length: number, depth: number) => Interval | undefined;
 }
 
 const CELL_WIDTH = 8;
+const INTERVAL_WIDTH = 7;
 const MARGIN = 8;
 /** 256-colour backgrounds from none right to all right. */
 const COLOURS = [52, 88, 124, 166, 178, 142, 106, 70, 34, 28] as const;
@@ -17,11 +21,17 @@ const COLOURS = [52, 88, 124, 166, 178, 142, 106, 70, 34, 28] as const;
 /**
  * Accuracy by length (columns) and depth (rows) in percent. The numbers are always there; colours are an aid for terminals.
  */
-export function renderHeatMap({ lengths, depths, accuracy }: HeatMap, options: { readonly colour: boolean }): string {
-  const header = "depth".padStart(MARGIN - 2) + "  " + lengths.map((length) => lengthLabel(length).padStart(CELL_WIDTH)).join("");
+export function renderHeatMap(map: HeatMap, options: { readonly colour: boolean }): string {
+  const { lengths, depths, accuracy, interval } = map;
+  const width = CELL_WIDTH + (interval ? INTERVAL_WIDTH : 0);
+  const header = "depth".padStart(MARGIN - 2) + "  " + lengths.map((length) => `${lengthLabel(length)} `.padStart(width)).join("");
   const rows = depths.map((depth) => {
     const label = `${Number((100 * depth).toFixed(1))} %`.padStart(MARGIN - 2);
-    return `${label}  ${lengths.map((length) => cell(accuracy(length, depth), options.colour)).join("")}`;
+    const cells = lengths.map((length) => {
+      const bounds = interval && intervalText(interval(length, depth)).padStart(INTERVAL_WIDTH);
+      return cell(accuracy(length, depth), bounds ?? "", options.colour);
+    });
+    return `${label}  ${cells.join("")}`;
   });
   return [header, ...rows].join("\n");
 }
@@ -32,14 +42,19 @@ export function meanAccuracy({ lengths, depths, accuracy }: HeatMap): number | u
   return known.length === 0 ? undefined : known.reduce((sum, share) => sum + share, 0) / known.length;
 }
 
-function cell(share: number | undefined, colour: boolean): string {
+/** The bounds in percent: "70-97". */
+export function intervalText(interval: Interval | undefined): string {
+  return interval === undefined ? "" : `${Math.round(100 * interval.low)}-${Math.round(100 * interval.high)}`;
+}
+
+function cell(share: number | undefined, bounds: string, colour: boolean): string {
   const text = share === undefined ? "-" : `${Math.round(100 * share)} %`;
-  const padded = text.padStart(CELL_WIDTH - 1) + " ";
+  const padded = `${text.padStart(CELL_WIDTH - 1)}${bounds} `;
   if (!colour || share === undefined) return padded;
   const index = Math.min(COLOURS.length - 1, Math.floor(share * COLOURS.length));
   return `\x1b[48;5;${COLOURS[index]};97m${padded}\x1b[0m`;
 }
 
-function lengthLabel(tokens: number): string {
-  return `${tokens % 1024 === 0 ? `${tokens / 1024}Ki` : tokens < 10_000 ? tokens : formatShort(tokens)} `;
+export function lengthLabel(tokens: number): string {
+  return tokens % 1024 === 0 ? `${tokens / 1024}Ki` : tokens < 10_000 ? String(tokens) : formatShort(tokens);
 }

@@ -3,6 +3,7 @@ import { randomStream } from "../random.js";
 import type { PasskeyEvaluationSpec } from "../spec/job-spec.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { drawKey, PASSKEY_TEMPLATES } from "./text.js";
+import { countTokens, readTokens, type TokenRun } from "./token-runs.js";
 
 export interface PasskeyPromptOptions {
   readonly tokenizer: Tokenizer;
@@ -17,8 +18,13 @@ export interface PasskeyPromptOptions {
   readonly template: PasskeyEvaluationSpec["template"];
 }
 
+/** Takes the same memory at any length: its tokens are read piece by piece. */
 export interface PasskeyPrompt {
-  readonly promptTokens: number[];
+  readonly tokens: number;
+  /** Tokens before the needle's block: those of any prompt with this template and that many blocks before the needle, whatever the key. */
+  readonly sharedTokens: number;
+  /** `count` tokens from number `from` on. */
+  readonly read: (from: number, count: number) => Int32Array;
   /** The key; an answer is right when it occurs in the text decoded after the prompt. */
   readonly answer: string;
   /** How many tokens to decode: the paper's five, or what the answer needs. */
@@ -27,7 +33,8 @@ export interface PasskeyPrompt {
 
 /**
  * A passkey prompt as the paper's generator builds it (paper.md section 4.2): as many noise blocks as fit between prefix and question,
- * the block number floor(depth * (blocks - 1)) replaced by the needle. A function of its arguments alone.
+ * the block number floor(depth * (blocks - 1)) replaced by the needle. A function of its arguments alone. Blocks are encoded one by one
+ * where that gives the tokens of the whole text, as it does for bytes and for tokenizers that part words before the space.
  * @throws SegueError PASSKEY_TOO_SHORT when not even one block fits
  */
 export function passkeyPrompt(options: PasskeyPromptOptions): PasskeyPrompt {
@@ -41,12 +48,46 @@ export function passkeyPrompt(options: PasskeyPromptOptions): PasskeyPrompt {
   }
   const answer = drawKey(randomStream(seed, "passkey-prompt", contextTokens, depth, sample), digits);
   const needleAt = Math.floor(depth * (blocks - 1));
-  const body = Array.from({ length: blocks }, (_, index) => (index === needleAt ? needle(answer) : noise) + separator);
+  const key = needle(answer);
+  const first: Piece = { text: prefix + (needleAt === 0 ? key : noise), times: 1 };
+  const before: Piece[] = needleAt === 0 ? [] : [first, { text: separator + noise, times: needleAt - 1 }];
+  const after: Piece[] = [
+    needleAt === 0 ? first : { text: separator + key, times: 1 },
+    { text: separator + noise, times: blocks - 1 - needleAt },
+    { text: separator + question, times: 1 },
+  ];
+  const piecewise = partsCleanly(tokenizer, [...before, ...after]);
+  const runs = piecewise
+    ? [...before, ...after].map((piece) => encodePiece(tokenizer, piece))
+    : [wholeText(tokenizer, [...before, ...after])];
   return {
-    promptTokens: tokenizer.encode(prefix + body.join("") + question),
+    tokens: countTokens(runs),
+    sharedTokens: piecewise ? countTokens(runs.slice(0, before.length)) : 0,
+    read: (from, count) => readTokens(runs, from, count),
     answer,
     answerTokens: Math.max(5, tokenizer.encode(` ${answer}`).length),
   };
+}
+
+interface Piece {
+  readonly text: string;
+  readonly times: number;
+}
+
+function encodePiece(tokenizer: Tokenizer, { text, times }: Piece): TokenRun {
+  return { tokens: tokenizer.encode(text), times };
+}
+
+function wholeText(tokenizer: Tokenizer, pieces: readonly Piece[]): TokenRun {
+  return encodePiece(tokenizer, { text: pieces.map(({ text, times }) => text.repeat(times)).join(""), times: 1 });
+}
+
+/** Whether the tokens of the pieces, one after the other, are those of their text; every junction of two pieces is tried once. */
+function partsCleanly(tokenizer: Tokenizer, pieces: readonly Piece[]): boolean {
+  const junctions = pieces.map(({ text, times }) => ({ text, times: Math.min(2, times) }));
+  const whole = wholeText(tokenizer, junctions).tokens;
+  const parts = junctions.map((piece) => encodePiece(tokenizer, piece));
+  return whole.length === countTokens(parts) && readTokens(parts, 0, whole.length).every((token, at) => token === whole[at]);
 }
 
 /** The shortest context for which a prompt can be built. */

@@ -78,6 +78,7 @@ export const DEFAULT_EVALUATION: EvaluationSpec = {
     seed: 0,
     template: "paper",
     carryState: true,
+    stopWidth: 0,
   },
 };
 

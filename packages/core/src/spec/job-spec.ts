@@ -153,6 +153,8 @@ export interface PasskeyEvaluationSpec {
   readonly template: "paper" | "code";
   /** false: the recurrent state is zeroed at every segment boundary (the control experiment). */
   readonly carryState: boolean;
+  /** A cell ends before `samples` when its accuracy's 95 % interval is narrower than this; 0: never. */
+  readonly stopWidth: number;
 }
 
 export interface WorkersSpec {

@@ -146,6 +146,7 @@ export const jobSpecInputSchema = section({
         seed: integer(0, uint32),
         template: choice("paper", "code"),
         carryState: flag(),
+        stopWidth: number(0, 1),
       }).optional(),
     }),
     0,
