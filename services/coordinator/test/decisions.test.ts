@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import { validateJobSpec } from "@segue/core";
 import { planEvaluations } from "../src/evaluations/plan.js";
 import { roundSteps } from "../src/run/round-steps.js";
+import { isStraggler, updatedPaces, type WorkerPace } from "../src/run/stragglers.js";
 import { allocate, type Demand } from "../src/workers/allocate.js";
+import { shortage, type PoolWorker } from "../src/workers/shortage.js";
 
 const worker = (workerId: string, ...engines: string[]) => ({ workerId, engines });
 const demand = (jobId: string, more: Partial<Demand> = {}): Demand => ({ jobId, has: 0, min: 1, max: 2, engine: "auto", ...more });
@@ -27,6 +29,71 @@ describe("allocation of workers", () => {
     assert.deepEqual(allocate(mixed, [demand("best")]), [{ jobId: "best", workerIds: ["b"] }]);
     assert.deepEqual(allocate(mixed, [demand("grows", { has: 1, engineInUse: "cpu" })]), [{ jobId: "grows", workerIds: ["a"] }]);
     assert.deepEqual(allocate(mixed, [demand("asks", { engine: "cpu", max: 3 })]), [{ jobId: "asks", workerIds: ["a", "b", "c"] }]);
+  });
+});
+
+describe("replacing stragglers", () => {
+  const members = ["a", "b", "c"].map((workerId, index) => ({ workerId, shards: index === 0 ? [0, 1] : [index + 1] }));
+  const round = (computeMs: Record<string, number>) => ({
+    firstStep: 0,
+    steps: 1,
+    reports: Object.entries(computeMs).map(([workerId, ms]) => {
+      const result = { step: 0, shardLossSums: [], gradientNorm: 1, learningRate: 1, computeMs: ms };
+      return { workerId, weightsDigest: "x", results: [result] };
+    }),
+  });
+
+  it("takes three slow rounds in a row, measured by the shard", () => {
+    let paces: ReadonlyMap<string, WorkerPace> = new Map();
+    const after = (computeMs: Record<string, number>, factor = 2): boolean[] => {
+      paces = updatedPaces(paces, members, round(computeMs), factor);
+      return members.map(({ workerId }) => isStraggler(paces.get(workerId)));
+    };
+    const slow = { a: 20, b: 10, c: 25 };
+    assert.deepEqual([after(slow), after(slow)].flat(), Array(6).fill(false));
+    after({ a: 20, b: 10, c: 15 });
+    after(slow);
+    after(slow);
+    assert.deepEqual(after(slow), [false, false, true]);
+    for (let i = 0; i < 4; i++) after(slow, 0);
+    assert.deepEqual(after(slow, 0), [false, false, false]);
+  });
+
+  it("gives a full job as many quick workers as it has stragglers, and takes slow ones last elsewhere", () => {
+    const free = [{ ...worker("slow", "cpu"), straggler: true }, worker("quick", "cpu")];
+    const full = { has: 2, max: 2, engineInUse: "cpu" };
+    assert.deepEqual(allocate(free, [demand("j", { ...full, toReplace: 1 })]), [{ jobId: "j", workerIds: ["quick"] }]);
+    assert.deepEqual(allocate(free.slice(0, 1), [demand("j", { ...full, toReplace: 1 })]), []);
+    assert.deepEqual(allocate(free, [demand("j", full)]), []);
+    assert.deepEqual(allocate(free, [demand("j", { max: 1 }), demand("k")]), [
+      { jobId: "j", workerIds: ["quick"] },
+      { jobId: "k", workerIds: ["slow"] },
+    ]);
+  });
+});
+
+describe("what a job waits for", () => {
+  const pool = (more: Partial<PoolWorker>): PoolWorker => ({
+    engines: ["cpu"],
+    jobId: undefined,
+    draining: false,
+    expelled: false,
+    ...more,
+  });
+
+  it("is said with what the pool has", () => {
+    assert.equal(shortage(demand("j", { min: 2 }), []), "waiting for workers: 0 of at least 2; none is attached");
+    const workers = [
+      pool({}),
+      pool({ jobId: "k" }),
+      pool({ draining: true }),
+      pool({ expelled: true }),
+      pool({ engines: ["tfjs"] }),
+    ];
+    assert.equal(
+      shortage(demand("j", { min: 3, has: 1, engine: "cpu" }), [...workers, pool({ jobId: "j" })]),
+      "waiting for workers: 1 of at least 3; 1 free, which is too few to start, 1 busy with other jobs, 1 without the engine cpu, 1 leaving, 1 expelled",
+    );
   });
 });
 

@@ -130,7 +130,8 @@ export class JobRunner {
     const { generation } = message.value;
     switch (message.case) {
       case "ready":
-        book.setLive(this.jobId, { engine: message.value.engine });
+        // All say the same, and every change of a live status is told to all who watch.
+        if (book.get(this.jobId).live.engine !== message.value.engine) book.setLive(this.jobId, { engine: message.value.engine });
         ledger.apply({ type: "memberReady", generation, workerId, step: message.value.step });
         break;
       case "roundDone": {
