@@ -129,20 +129,19 @@ extern "C" __global__ void add_norm_backward(int rows, int width, int vector, co
     add_norm_backward_rows<1>(rows, width, sum, weight, inverse_rms, d_out, d_sum, d_sum_bf16, accumulate, partial, out);
 }
 
-// out [columns] = sum of the rows of partial [count, stride], in a fixed order. Blocks of 32 x 8 threads, 32 columns each.
+// out [columns] = sum of the rows of partial [count, stride], in a fixed order. Blocks of 32 x 32 threads, 32 columns each.
 extern "C" __global__ void column_sums(int count, int columns, int stride, const float* partial, float* out) {
-  __shared__ float parts[8][33];
+  __shared__ float parts[32][33];
   const int column = blockIdx.x * 32 + threadIdx.x;
   float sum = 0.f;
   if (column < columns) {
-    for (int row = threadIdx.y; row < count; row += 8) sum += partial[(i64)row * stride + column];
+    for (int row = threadIdx.y; row < count; row += 32) sum += partial[(i64)row * stride + column];
   }
   parts[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
-  if (threadIdx.y != 0 || column >= columns) return;
-  sum = 0.f;
-  for (int i = 0; i < 8; i++) sum += parts[i][threadIdx.x];
-  out[column] = sum;
+  sum = warp_sum(parts[threadIdx.x][threadIdx.y]);
+  const int own = blockIdx.x * 32 + threadIdx.y;
+  if (threadIdx.x == 0 && own < columns) out[own] = sum;
 }
 
 // The largest element and the sum of exponentials below it, joined in a fixed order.

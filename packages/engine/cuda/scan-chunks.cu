@@ -400,15 +400,19 @@ extern "C" __global__ void __launch_bounds__(128)
 
 // ---- Gradients ----
 
+// Of one head in one chunk, by token: what leads to cs_t; x_t . (what reaches dt_t x_t), within the chunk and by the state after it.
+struct Sums {
+  float columns[4][kChunk], rows[kChunk], inserted[kChunk], within[kChunk], direct[kChunk], through_start[kChunk];
+  float products[4], diagonals[4];
+};
+
 struct GradientsShared {
   bf16 b[kChunk * kStrideN], c[kChunk * kStrideN];
   bf16 x[2][kChunk * kStrideP], dy[2][kChunk * kStrideP];
   bf16 states[2][P * kStrideN], d_states[2][P * kStrideN];
   float decays[2][2 * kChunk];
   int starts[kChunk];
-  // By token: what leads to cs_t; x_t . (what reaches dt_t x_t), within the chunk and by the state after it.
-  float columns[4][kChunk], rows[kChunk], inserted[kChunk], within[kChunk], direct[kChunk], through_start[kChunk];
-  float products[4], diagonals[4];
+  Sums sums[2];
   // What reaches x_s by the state after the chunk.
   float by_state[kChunk * kStrideF];
   bf16 d_g[kChunk * kStrideT];
@@ -482,9 +486,50 @@ extern "C" __global__ void __launch_bounds__(384)
         multiply(g[2 * n], g[2 * n + 1], a, b);
       }
     }
+    // What is left to do for a head once all teams are through with it, by the warp with the fewest tokens after its own; two tokens a
+    // lane, t = 2 * thread and + 1. It happens beside the next head's work.
+    float step0 = 0.f, step1 = 0.f, whole = 0.f;
+    auto finish = [&](int i) {
+      if (warp != 3) return;
+      const Sums& sums = shared.sums[i & 1];
+      const int head = group * per_group + i;
+      float d_cs[2], ends = 0.f;
+      for (int j = 0; j < 2; j++) {
+        const int t = 2 * thread + j;
+        float columns = 0.f;
+        for (int w = 0; w < 4; w++) columns += sums.columns[w][t];
+        d_cs[j] = columns - sums.rows[t] - sums.inserted[t] + sums.through_start[t];
+        ends += sums.inserted[t];
+      }
+      ends = warp_sum(ends);
+      float product = 0.f, diagonal = 0.f;
+      for (int w = 0; w < 4; w++) product += sums.products[w], diagonal += sums.diagonals[w];
+      if (thread == 31) d_cs[1] += ends + whole * product;
+      // Sums from t on; nothing passes a document's start, where the sum is zero but for rounding.
+      float later = d_cs[0] + d_cs[1];
+      for (int step = 1; step < 32; step <<= 1) {
+        const float other = __shfl_down_sync(kAllLanes, later, step);
+        if (thread + step < 32) later += other;
+      }
+      const float a = -expf(a_log[head]);
+      const float from[2] = {later, later - d_cs[0]};
+      float d_a = 0.f;
+      for (int j = 0; j < 2; j++) {
+        const int t = 2 * thread + j;
+        const float sum = shared.starts[t] == t ? 0.f : from[j];
+        if (t < live) d_dt[(row + t) * heads + head] = sums.within[t] + sums.direct[t] + sum * a;
+        d_a += sum * (j == 0 ? step0 : step1);
+      }
+      d_a = warp_sum(d_a);
+      if (thread == 0) {
+        const i64 unit = s.unit(lane, chunk, head);
+        d_a_parts[unit] = d_a * a, d_skip_parts[unit] = diagonal;
+      }
+    };
     for (int i = 0; i < per_group; i++) {
       const int slot = i & 1, head = group * per_group + i;
       arrive(i, slot);
+      if (i > 0) finish(i - 1);
       const Decay d = {shared.decays[slot], shared.decays[slot] + kChunk, shared.starts};
       const bf16 *x = shared.x[slot], *dys = shared.dy[slot];
       const float dt0 = d.dt[s0], dt1 = d.dt[s1];
@@ -503,7 +548,7 @@ extern "C" __global__ void __launch_bounds__(384)
         if (n < warp) {
           if (upper == 0) {
             for (int half = 0; half < 2; half++) {
-              for (int j = 0; j < 2; j++) shared.columns[warp][n * 16 + half * 8 + pair + j] = 0.f;
+              for (int j = 0; j < 2; j++) shared.sums[slot].columns[warp][n * 16 + half * 8 + pair + j] = 0.f;
             }
           }
           continue;
@@ -554,15 +599,15 @@ extern "C" __global__ void __launch_bounds__(384)
         float column = is_second ? keep1 : keep0;
         column += __shfl_xor_sync(kAllLanes, is_second ? keep0 : keep1, 8);
         column += __shfl_xor_sync(kAllLanes, column, 16);
-        if (upper < 4) shared.columns[warp][n * 16 + is_odd * 8 + pair + is_second] = column;
+        if (upper < 4) shared.sums[slot].columns[warp][n * 16 + is_odd * 8 + pair + is_second] = column;
       }
       row0 = row_sum(row0), row1 = row_sum(row1);
       diagonal = warp_sum(diagonal);
       if (pair == 0) {
-        shared.within[s0] = row0, shared.within[s1] = row1;
-        shared.rows[s0] = row0 * dt0, shared.rows[s1] = row1 * dt1;
+        shared.sums[slot].within[s0] = row0, shared.sums[slot].within[s1] = row1;
+        shared.sums[slot].rows[s0] = row0 * dt0, shared.sums[slot].rows[s1] = row1 * dt1;
       }
-      if (thread == 0) shared.diagonals[warp] = diagonal;
+      if (thread == 0) shared.sums[slot].diagonals[warp] = diagonal;
 
       barrier(kByStateBarrier, 256);
 #pragma unroll
@@ -572,43 +617,7 @@ extern "C" __global__ void __launch_bounds__(384)
         acc[n][0] += w0.x, acc[n][1] += w0.y, acc[n][2] += w1.x, acc[n][3] += w1.y;
       }
       put_rows(d_xbc + (row + s0) * s.channels() + head * P, (i64)8 * s.channels(), acc, s0 < live, s1 < live);
-      __syncthreads();
-
-      // The warp with the fewest tokens after its own; two tokens a lane, t = 2 * thread and + 1.
-      if (warp == 3) {
-        float d_cs[2], ends = 0.f;
-        for (int j = 0; j < 2; j++) {
-          const int t = 2 * thread + j;
-          float columns = 0.f;
-          for (int w = 0; w < 4; w++) columns += shared.columns[w][t];
-          d_cs[j] = columns - shared.rows[t] - shared.inserted[t] + shared.through_start[t];
-          ends += shared.inserted[t];
-        }
-        ends = warp_sum(ends);
-        float product = 0.f, diagonal = 0.f;
-        for (int w = 0; w < 4; w++) product += shared.products[w], diagonal += shared.diagonals[w];
-        if (thread == 31) d_cs[1] += ends + d.whole() * product;
-        // Sums from t on; nothing passes a document's start, where the sum is zero but for rounding.
-        float later = d_cs[0] + d_cs[1];
-        for (int step = 1; step < 32; step <<= 1) {
-          const float other = __shfl_down_sync(kAllLanes, later, step);
-          if (thread + step < 32) later += other;
-        }
-        const float a = -expf(a_log[head]);
-        const float from[2] = {later, later - d_cs[0]};
-        float d_a = 0.f;
-        for (int j = 0; j < 2; j++) {
-          const int t = 2 * thread + j;
-          const float sum = d.start[t] == t ? 0.f : from[j];
-          if (t < live) d_dt[(row + t) * heads + head] = shared.within[t] + shared.direct[t] + sum * a;
-          d_a += sum * d.dt[t];
-        }
-        d_a = warp_sum(d_a);
-        if (thread == 0) {
-          const i64 unit = s.unit(lane, chunk, head);
-          d_a_parts[unit] = d_a * a, d_skip_parts[unit] = diagonal;
-        }
-      }
+      step0 = d.dt[2 * thread], step1 = d.dt[2 * thread + 1], whole = d.whole();
     }
 #pragma unroll
     for (int n = 0; n < 2 * kTimes; n++) {
@@ -616,6 +625,7 @@ extern "C" __global__ void __launch_bounds__(384)
       put_pair(shared.d_g + s1 * kStrideT + n * 8 + pair, d_g[n][2], d_g[n][3]);
     }
     __syncthreads();
+    finish(per_group - 1);
   } else if (team == 1) {
     // The gradient of B (rows s).
     float d_b[2 * kStates16][4];
@@ -659,8 +669,8 @@ extern "C" __global__ void __launch_bounds__(384)
       }
       inserted0 = row_sum(inserted0), inserted1 = row_sum(inserted1);
       if (pair == 0) {
-        shared.direct[s0] = inserted0, shared.direct[s1] = inserted1;
-        shared.inserted[s0] = inserted0 * dt0, shared.inserted[s1] = inserted1 * dt1;
+        shared.sums[slot].direct[s0] = inserted0, shared.sums[slot].direct[s1] = inserted1;
+        shared.sums[slot].inserted[s0] = inserted0 * dt0, shared.sums[slot].inserted[s1] = inserted1 * dt1;
       }
       barrier_arrive(kByStateBarrier, 256);
       // B_s meets the gradient of the state after the chunk.
@@ -676,7 +686,6 @@ extern "C" __global__ void __launch_bounds__(384)
           multiply(d_b[2 * n], d_b[2 * n + 1], a, b);
         }
       }
-      __syncthreads();
     }
     // Through C B^T, all heads at once.
     __syncthreads();
@@ -727,7 +736,7 @@ extern "C" __global__ void __launch_bounds__(384)
         sum1 += d_c[n][2] * low_half(c1) + d_c[n][3] * high_half(c1);
       }
       sum0 = row_sum(sum0), sum1 = row_sum(sum1);
-      if (pair == 0) shared.through_start[s0] = sum0 - through0, shared.through_start[s1] = sum1 - through1;
+      if (pair == 0) shared.sums[slot].through_start[s0] = sum0 - through0, shared.sums[slot].through_start[s1] = sum1 - through1;
       through0 = sum0, through1 = sum1;
       // The state before and the gradient of the state after.
       float product = 0.f;
@@ -740,8 +749,7 @@ extern "C" __global__ void __launch_bounds__(384)
                    low_half(a.w) * low_half(b.w) + high_half(a.w) * high_half(b.w);
       }
       product = warp_sum(product);
-      if (thread == 0) shared.products[warp] = product;
-      __syncthreads();
+      if (thread == 0) shared.sums[slot].products[warp] = product;
     }
     // Through C B^T, all heads at once.
     __syncthreads();

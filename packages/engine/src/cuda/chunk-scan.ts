@@ -28,7 +28,7 @@ const sharedBytes = {
   },
   gradients: (p: number, n: number): number => {
     const halves = 2 * CHUNK * (n + PADDING) + 4 * (CHUNK * (p + PADDING) + p * (n + PADDING)) + CHUNK * (CHUNK + PADDING);
-    return halves * BF16_BYTES + 4 * ((4 + 1 + 9 + p + FLOAT_PADDING) * CHUNK + 8);
+    return halves * BF16_BYTES + 4 * ((4 + 1 + 2 * 9 + p + FLOAT_PADDING) * CHUNK + 2 * 8);
   },
 };
 

@@ -148,7 +148,7 @@ export class CudaOperations {
   }
 
   columnSums(rows: number, columns: number, stride: number, partial: Address, out: Address): void {
-    this.launch("column_sums", { grid: [ceil(columns, 32)], block: [32, 8] }, rows, columns, stride, partial, out);
+    this.launch("column_sums", { grid: [ceil(columns, 32)], block: [32, 32] }, rows, columns, stride, partial, out);
   }
 
   conv(args: ConvArgs<F, I>): void {
