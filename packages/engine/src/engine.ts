@@ -93,6 +93,8 @@ export interface Engine {
    */
   applyAdamW(gradientSum: Float32Array, step: AdamWStep): number;
 
+  /** Whether moving gradients off the device costs more than it is worth where nobody else needs them: see {@link trainStep}. */
+  readonly prefersWholeSteps?: boolean;
   /**
    * {@link forwardBackward} of each part, the sum of the gradients in the order of the reduction tree, and {@link applyAdamW}: the same
    * bits, but nothing leaves the device between them.

@@ -1,4 +1,14 @@
-export type { AdamWStep, Engine, EngineDescription, EngineOptions, LaneStates, SegmentBatch, SegmentRules } from "./engine.js";
+export type {
+  AdamWStep,
+  Engine,
+  EngineDescription,
+  EngineOptions,
+  LaneStates,
+  SegmentBatch,
+  SegmentRules,
+  TrainingPart,
+  TrainingResult,
+} from "./engine.js";
 export { availableEngines, createEngine, type EngineName, type EngineOffer } from "./create-engine.js";
 export { initialParameters } from "./initial-parameters.js";
 export { readModelFolder, writeModelFolder, type ModelFolder } from "./checkpoint-folder.js";

@@ -102,6 +102,11 @@ export class DeviceEngine<F, I> implements Engine {
   #losses_R = new Float32Array(0);
   #weights_R = new Float32Array(0);
 
+  /** Of devices with memory of their own. */
+  get prefersWholeSteps(): boolean {
+    return this.#device.downloadLater !== undefined;
+  }
+
   constructor(name: EngineDescription["name"], device: Device<F, I>, model: ModelSpec) {
     this.description = { name, detail: device.detail };
     this.model = model;

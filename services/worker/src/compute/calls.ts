@@ -100,6 +100,14 @@ export interface ComputeCalls {
     };
     response: { readonly gradientNorm: number; readonly computeMs: number };
   };
+  /**
+   * `gradient` of all shards and `apply` in one, for the only member: an engine on a device of its own keeps the gradients there. `into`,
+   * f32 [P], is room for the others.
+   */
+  wholeStep: {
+    request: ComputeCalls["gradient"]["request"] & { readonly adamw: AdamWStep };
+    response: ComputeCalls["gradient"]["response"] & { readonly gradientNorm: number };
+  };
   /** Before the inner steps of a replica: the engine's weights and moments are kept (first replica) or go back to what was kept. */
   replicaBegin: { request: { readonly epoch: number; readonly isFirst: boolean }; response: null };
   /** After the inner steps of a replica: `into`, f32 [3, P], becomes how far its weights have gone, and its moments. */

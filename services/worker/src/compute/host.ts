@@ -1,5 +1,5 @@
 import { SegueError, type ReductionNode } from "@segue/core";
-import type { Engine, EngineOptions, LaneStates } from "@segue/engine";
+import type { Engine, EngineOptions, LaneStates, TrainingPart } from "@segue/engine";
 import {
   VOID,
   type CallName,
@@ -131,6 +131,21 @@ export class ComputeHost implements Handlers {
     return { gradientNorm, computeMs: performance.now() - startedMs };
   }
 
+  wholeStep({ adamw, ...request }: ComputeCalls["wholeStep"]["request"]): ComputeCalls["wholeStep"]["response"] {
+    const engine = this.#open;
+    if (!engine.prefersWholeSteps || !engine.trainStep) {
+      const { lossSums, computeMs } = this.gradient(request);
+      const applied = this.apply({ epoch: request.epoch, gradientSum: request.into, adamw });
+      return { lossSums, gradientNorm: applied.gradientNorm, computeMs: computeMs + applied.computeMs };
+    }
+    this.#refuseVoid(request.epoch);
+    const startedMs = performance.now();
+    const { lo, hi } = request.node;
+    const parts = Array.from({ length: hi - lo }, (_, i) => this.#shardPart(request, lo + i));
+    const result = engine.trainStep(parts, adamw, request.rules)();
+    return { ...result, computeMs: performance.now() - startedMs };
+  }
+
   ncclId({ library, into }: ComputeCalls["ncclId"]["request"]): null {
     bytesOf(into).set(loadNccl(library).uniqueId());
     return null;
@@ -211,13 +226,16 @@ export class ComputeHost implements Handlers {
 
   #shardGradient(request: ComputeCalls["gradient"]["request"], shard: number, into: Float32Array): number {
     this.#refuseVoid(request.epoch);
-    const engine = this.#open;
-    const states = this.#laneStates(shard);
+    const { batch, states } = this.#shardPart(request, shard);
+    return this.#open.forwardBackward(batch, states, into, request.rules);
+  }
+
+  #shardPart({ batches }: Pick<ComputeCalls["gradient"]["request"], "batches">, shard: number): TrainingPart {
     const batch = required(
-      request.batches.find((candidate) => candidate.shard === shard),
+      batches.find((candidate) => candidate.shard === shard),
       `segments of shard ${shard}`,
     );
-    return engine.forwardBackward(segmentBatch(batch, this.#lanesPerShard), states, into, request.rules);
+    return { batch: segmentBatch(batch, this.#lanesPerShard), states: this.#laneStates(shard) };
   }
 
   #refuseVoid(epoch: number): void {

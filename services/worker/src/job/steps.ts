@@ -1,5 +1,7 @@
 import { learningRateAt, SegueError, type JobSpec } from "@segue/core";
 import { faultPoint } from "@segue/runtime";
+import type { AdamWStep } from "@segue/engine";
+import type { ComputeCalls } from "../compute/calls.js";
 import type { ComputeThread } from "../compute/compute-thread.js";
 import type { Exchange, PartsToAdd } from "./exchange.js";
 import type { Membership } from "./membership.js";
@@ -111,9 +113,11 @@ export class StepRunner implements RoundRunner {
     return { queued, outcome: queued.then(({ outcome }) => outcome) };
   }
 
-  #soleStep(step: number, work: StepSegments): Promise<StepOutcome> {
-    const computed = this.#gradient(step, 0, work).then((node) => [node]);
-    return this.#apply(step, work, computed, undefined, 0);
+  async #soleStep(step: number, work: StepSegments): Promise<StepOutcome> {
+    const { compute } = this.#options;
+    const adamw = this.#adamw(step, work);
+    const { lossSums, gradientNorm, computeMs } = await compute.call("wholeStep", { ...this.#gradientOf(step, 0, work), adamw });
+    return { step, shardLossSums: [...lossSums], gradientNorm, learningRate: adamw.learningRate, computeMs, exchangeMs: 0 };
   }
 
   /** A step with peers: their nodes come while own ones are still computed. */
@@ -123,7 +127,7 @@ export class StepRunner implements RoundRunner {
     exchange.begin(step);
     const computed: Computed[] = [];
     for (const index of membership.self.nodes.keys()) {
-      const computing = this.#gradient(step, index, work);
+      const computing = this.#options.compute.call("gradient", this.#gradientOf(step, index, work));
       await faultPoint("worker.computing", step);
       computed.push(await computing);
       signal.throwIfAborted();
@@ -139,12 +143,17 @@ export class StepRunner implements RoundRunner {
     return { outcome };
   }
 
-  #gradient(step: number, index: number, work: StepSegments): Promise<Computed> {
-    const { compute, epoch, exchange, membership, spec } = this.#options;
+  #gradientOf(step: number, index: number, work: StepSegments): ComputeCalls["gradient"]["request"] {
+    const { epoch, exchange, membership, spec } = this.#options;
     const node = membership.self.nodes[index];
     if (!node) throw new RangeError(`this member has no node ${index}`);
     const batches = work.batches.filter(({ shard }) => shard >= node.lo && shard < node.hi);
-    return compute.call("gradient", { epoch, node, batches, rules: spec.tbptt, into: exchange.node(step, index) });
+    return { epoch, node, batches, rules: spec.tbptt, into: exchange.node(step, index) };
+  }
+
+  #adamw(step: number, { totalWeight }: StepSegments): AdamWStep {
+    const { optimizer, schedule, train } = this.#options.spec;
+    return { optimizer, learningRate: learningRateAt(step, train.steps, optimizer, schedule), step: step + 1, totalWeight };
   }
 
   async #apply(
@@ -154,17 +163,15 @@ export class StepRunner implements RoundRunner {
     parts: PartsToAdd | undefined,
     exchangeMs: number,
   ): Promise<StepOutcome> {
-    const { compute, epoch, exchange, spec } = this.#options;
-    const { optimizer, schedule, train } = spec;
-    const learningRate = learningRateAt(step, train.steps, optimizer, schedule);
-    const adamw = { optimizer, learningRate, step: step + 1, totalWeight: work.totalWeight };
+    const { compute, epoch, exchange } = this.#options;
+    const adamw = this.#adamw(step, work);
     const applied = compute.call("apply", { epoch, gradientSum: exchange.total(step), parts, adamw });
     const [nodes, { gradientNorm, computeMs }] = await Promise.all([computed, applied]);
     return {
       step,
       shardLossSums: nodes.flatMap(({ lossSums }) => lossSums),
       gradientNorm,
-      learningRate,
+      learningRate: adamw.learningRate,
       computeMs: nodes.reduce((sum, node) => sum + node.computeMs, computeMs),
       exchangeMs,
     };
