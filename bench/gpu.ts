@@ -5,7 +5,8 @@
  *                                                                 [--recompute auto|layers]
  *
  * Each row also gets the floor that its matrix products and its memory traffic set, from ceilings measured first: a large bf16 product
- * and a large copy. `--kernels` adds the milliseconds of a step by kernel, launched one by one. Without a GPU it says so and exits
+ * and a large copy. `--kernels` adds the milliseconds of a step by kernel, launched one by one. `--prefill` measures instead how the 130M model reads a million tokens in
+ * segments, in the memory of one, and then writes. Without a GPU it says so and exits
  * with code 3.
  */
 import { parseArgs } from "node:util";
@@ -65,6 +66,7 @@ const { values: options } = parseArgs({
     kernels: { type: "boolean", default: false },
     precision: { type: "string", default: "bf16" },
     recompute: { type: "string", default: "auto" },
+    prefill: { type: "boolean", default: false },
   },
 });
 
@@ -208,9 +210,45 @@ function measure(row: Row, ceilings: Ceilings, seconds: number): void {
   engine.close();
 }
 
+const READ = { tokens: 2 ** 20, segment: 8192, lanes: [1, 8], written: 200 } as const;
+
+/** Reading in segments and writing token by token, each lane its own text. */
+function measureReading(lanes: number): void {
+  const model = MODELS["130M"];
+  const device = openCudaDevice("bf16");
+  const engine = new DeviceEngine("cuda", device, model);
+  engine.writeParameters(someParameters(model));
+  const states = engine.createStates(lanes);
+  const batch = (tokens: number): { lanes: number; tokens: number; tokens_BT: Int32Array } => ({
+    ...{ lanes, tokens },
+    tokens_BT: Int32Array.from({ length: lanes * tokens }, (_, i) => ((i * 2654435761) >>> 8) % model.vocab),
+  });
+  const read = (): void => void engine.prefill(batch(READ.segment), states);
+  // The third time is the first that only replays.
+  for (let i = 0; i < 3; i++) read();
+  const { peakBytes } = device.runtime.memory;
+  const start = performance.now();
+  for (let done = 0; done < READ.tokens; done += lanes * READ.segment) read();
+  const readSeconds = (performance.now() - start) / 1000;
+  for (let i = 0; i < 3; i++) engine.prefill(batch(1), states);
+  const wrote = performance.now();
+  for (let i = 0; i < READ.written; i++) engine.prefill(batch(1), states);
+  const msPerToken = (performance.now() - wrote) / READ.written;
+  const { peakBytes: after } = device.runtime.memory;
+  console.log(
+    [
+      `130M, ${lanes} ${lanes === 1 ? "lane" : "lanes"}: read ${READ.tokens} tokens at ${(READ.tokens / readSeconds).toFixed(0)} tokens/s`,
+      `${(peakBytes / 2 ** 30).toFixed(2)} GiB after the first segments, ${(after / 2 ** 30).toFixed(2)} GiB at the end`,
+      `one more token for every lane: ${msPerToken.toFixed(2)} ms`,
+    ].join("; "),
+  );
+  engine.close();
+}
+
 try {
   const ceilings = measureCeilings();
-  for (const name of options.rows.split(",")) {
+  if (options.prefill) for (const lanes of READ.lanes) measureReading(lanes);
+  for (const name of options.prefill ? [] : options.rows.split(",")) {
     const row = ROWS.find((candidate) => nameOf(candidate) === name);
     if (!row) throw new Error(`no row ${name}; there are ${ROWS.map(nameOf).join(", ")}`);
     try {
