@@ -42,6 +42,13 @@ export function share(text: string): number {
   throw new InvalidArgumentError("It must be a share between 0 and 1.");
 }
 
+/** A number from 1 on. */
+export function factor(text: string): number {
+  const value = text.trim() === "" ? NaN : Number(text);
+  if (value >= 1 && value < Infinity) return value;
+  throw new InvalidArgumentError("It must be a number from 1 on.");
+}
+
 function tokenCount(text: string): number | undefined {
   const [, digits, unit] = /^(\d{1,12})([KM]?)$/i.exec(text.trim()) ?? [];
   if (digits === undefined) return undefined;

@@ -160,6 +160,15 @@ describe("segue", () => {
     assert.equal(request?.evaluation?.passkey?.carryState, false);
   });
 
+  it("queues evaluations of loss by position, and leaves defaults that depend on the job to the coordinator", async () => {
+    await json("eval", "job-1", "--loss-by-position", "--tokens", "64K", "--prompt", "random", "--prompts", "8");
+    const request = coordinator.evaluationRequests.at(-1);
+    const { tokens, prompt, prompts, bucketTokens, trainTokens } = request?.evaluation?.lossByPosition ?? {};
+    assert.deepEqual([tokens, prompt, prompts, bucketTokens, trainTokens], [65_536, "random", 8, undefined, undefined]);
+    assert.equal(request?.evaluation?.passkey, undefined);
+    assert.match(request?.evaluation?.name ?? "", /^loss-by-position-[0-9a-f]{8}$/);
+  });
+
   it("gives equal evaluations equal names and others another", async () => {
     const id = async (...args: string[]) => (await json("eval", "job-1", ...args))["evaluationId"];
     assert.equal(await id("--samples", "7"), await id("--samples", "7"));

@@ -21,7 +21,7 @@ describe("recipes", () => {
   it("passkey-demo asks for keys that lie beyond the segment of the question", () => {
     const { spec } = read("passkey-demo.yaml");
     const [evaluation] = spec.evaluations;
-    assert.ok(evaluation);
+    assert.ok(evaluation?.passkey);
     const { lengths, depths, digits } = evaluation.passkey;
     assert.equal(digits, spec.data.passkey?.digits);
     const cross = lengths.flatMap((length) => depths.filter((depth) => length * (1 - depth) >= spec.tbptt.segmentTokens));
@@ -60,7 +60,7 @@ describe("controlSpec", () => {
     const control = controlSpec(spec);
     assert.deepEqual([control.tbptt.carrySsm, control.tbptt.carryConv], [false, false]);
     assert.deepEqual(
-      control.evaluations.map(({ passkey }) => passkey.carryState),
+      control.evaluations.map(({ passkey }) => passkey?.carryState),
       [false],
     );
     const { name, tbptt, evaluations, workers } = spec;

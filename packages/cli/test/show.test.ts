@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { parseEvaluation } from "@segue/runtime";
+import { parseLoss } from "../src/evaluation/read-loss.js";
 import { lastLines } from "../src/cluster/last-lines.js";
 import { evaluationResult } from "../src/evaluation/read-evaluation.js";
 import { formatBytes, formatDuration, formatShort } from "../src/show/format.js";
 import { meanAccuracy, renderHeatMap } from "../src/show/heat-map.js";
 import { jobView } from "../src/show/job-view.js";
+import { lossText } from "../src/show/loss-text.js";
 import { passkeyText } from "../src/show/passkey-text.js";
 import { ProgressView } from "../src/show/progress.js";
 import { renderTable } from "../src/show/table.js";
@@ -101,6 +103,35 @@ describe("passkeyText", () => {
     assert.match(text, /0 % +100 % +84-100 +0 % +0-16/);
     assert.match(text, /90 % +90 % +70-97 +90 % +70-97/);
     assert.match(text, /keys in the last +1Ki +4Ki\n1Ki +95 % 83-99 +90 % 70-97/);
+  });
+});
+
+describe("lossText", () => {
+  const fields = {
+    ...{ jobId: "j", step: "20", name: "l", digest: "d", status: "done", prompt: "random", prompts: "128" },
+    ...{ bucketTokens: "512", trainTokens: "1024", collapseFactor: "2" },
+  };
+  const collapse = { collapsed: true, trainLoss: 3, worstRatio: 3, worstPosition: 1536, firstPosition: 1536 };
+
+  it("draws the curve, marks the training length and says where the state collapses", () => {
+    const hash = { ...fields, losses: "[3,2,2.5,9]", collapse: JSON.stringify(collapse) };
+    const lines = lossText(parseLoss("j_20_l", hash, 32)).split("\n");
+    assert.match(lines[0]!, /128 prompts of kind random .*1,024 tokens/);
+    assert.deepEqual(
+      lines.slice(2, 6).map((line) => line.replace(/ +/g, " ").trim()),
+      ["0 3.000 | #############", "512 2.000 | #########", "1,024 2.500 ###########", `1,536 9.000 ${"#".repeat(40)}`],
+    );
+    assert.match(lines[6]!, /^state collapse from position 1,536 on: .* 2 times the largest .* 3\.000$/);
+  });
+
+  it("puts neighbouring buckets together by their largest loss, and keeps what is no number", () => {
+    const losses = JSON.stringify(Array.from({ length: 100 }, (_, bucket) => (bucket === 99 ? null : bucket === 7 ? 5 : 1)));
+    const verdict = { ...collapse, collapsed: false, worstRatio: 1.25, firstPosition: null };
+    const text = lossText(parseLoss("j_20_l", { ...fields, losses, collapse: JSON.stringify(verdict) }, 32));
+    assert.equal(text.split("\n").length, 3 + 20);
+    assert.match(text, /2,560 +5\.000/);
+    assert.match(text, /none *\n/);
+    assert.match(text, /no state collapse: .* is 1\.25 times/);
   });
 });
 

@@ -11,7 +11,13 @@ export {
   type ParameterLayout,
 } from "./model/sizes.js";
 export { randomStream, type Random } from "./random.js";
-export { DEFAULT_EVALUATION, DEFAULT_PASSKEY_DATA, DEFAULT_SPEC, MODEL_PRESETS } from "./spec/defaults.js";
+export {
+  DEFAULT_EVALUATION,
+  DEFAULT_LOSS_BY_POSITION,
+  DEFAULT_PASSKEY_DATA,
+  DEFAULT_SPEC,
+  MODEL_PRESETS,
+} from "./spec/defaults.js";
 export { modelVectors, mostWorkers, shardsPerPlacement } from "./spec/placement.js";
 export { LIMITS, type JobSpecInput } from "./spec/schema.js";
 export { laneTokensPerStep, tokensPerStep } from "./spec/step-tokens.js";
@@ -64,6 +70,8 @@ export { initialCursor, type DataCounters, type DataCursor, type LaneCursor } fr
 export { skipTokens, type DocumentChunk, type DocumentSource } from "./data/document-source.js";
 export { minimumPasskeyDocumentTokens, passkeyDocument, passkeySource } from "./passkey/document.js";
 export { minimumPasskeyPromptTokens, passkeyPrompt, type PasskeyPrompt, type PasskeyPromptOptions } from "./passkey/prompt.js";
+export { judgeCollapse, meanCurve, type CollapseVerdict, type LossCurve } from "./position/collapse.js";
+export { positionPrompt, type PositionPrompt } from "./position/prompt.js";
 export { RECENT_TOKENS, recentAccuracy, type PasskeyCount, type RecentAccuracy } from "./passkey/recent.js";
 export { wilsonInterval, type Interval } from "./statistics/wilson.js";
 export { PASSKEY_TEMPLATES, type PasskeyTemplate } from "./passkey/text.js";

@@ -77,6 +77,7 @@ export {
   CheckpointsSpecSchema,
   EvaluationSpecSchema,
   PasskeyEvaluationSpecSchema,
+  LossByPositionSpecSchema,
   WorkersSpecSchema,
   type JobSpec,
   type ModelSpec,
@@ -93,6 +94,7 @@ export {
   type CheckpointsSpec,
   type EvaluationSpec,
   type PasskeyEvaluationSpec,
+  type LossByPositionSpec,
   type WorkersSpec,
 } from "./gen/segue/v1/spec_pb.js";
 export {

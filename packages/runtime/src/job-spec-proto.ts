@@ -8,7 +8,11 @@ export function jobSpecToProto(spec: JobSpec): JobSpecMessage {
     data: { ...spec.data, paths: [...spec.data.paths] },
     evaluations: spec.evaluations.map((evaluation) => ({
       ...evaluation,
-      passkey: { ...evaluation.passkey, lengths: [...evaluation.passkey.lengths], depths: [...evaluation.passkey.depths] },
+      passkey: evaluation.passkey && {
+        ...evaluation.passkey,
+        lengths: [...evaluation.passkey.lengths],
+        depths: [...evaluation.passkey.depths],
+      },
     })),
   });
 }

@@ -10,7 +10,10 @@ const PASSKEY_JOB = {
   data: { passkey: { documentTokens: 4096, askProbability: 0.25 } },
   tbptt: { segmentTokens: 256, segmentsPerStep: 2, gradient: "full", carryConv: false },
   train: { steps: 7 },
-  evaluations: [{ name: "heat", passkey: { lengths: [1024, 2048], depths: [0, 0.5, 1], carryState: false } }],
+  evaluations: [
+    { name: "heat", passkey: { lengths: [1024, 2048], depths: [0, 0.5, 1], carryState: false } },
+    { lossByPosition: { prompt: "random", prompts: 8, seed: 3 } },
+  ],
 };
 
 describe("job specs on the wire", () => {

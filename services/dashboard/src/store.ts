@@ -120,7 +120,11 @@ export class DashboardStore {
       this.#hashes(ids.map(redisKeys.evaluation)),
       this.#hashes(ids.map(redisKeys.cells)),
     ]);
-    return ids.map((id, index) => evaluationView(id, hashes[index] ?? {}, cells[index] ?? {}));
+    // Only heat maps have a view.
+    return ids.flatMap((id, index) => {
+      const hash = hashes[index] ?? {};
+      return hash["kind"] === "lossByPosition" ? [] : [evaluationView(id, hash, cells[index] ?? {})];
+    });
   }
 
   /** The training curve over all attempts in at most about `points` points. */

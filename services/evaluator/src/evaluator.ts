@@ -2,7 +2,8 @@ import { SegueError } from "@segue/core";
 import type { EngineName } from "@segue/engine";
 import { fromServiceError, queueNames, redisKeys, type connectRedis, type Logger } from "@segue/runtime";
 import { DelayedError, UnrecoverableError, Worker, type Job } from "bullmq";
-import { cellText, parseCell, type PasskeyCell, type PasskeyCellResult } from "./cell.js";
+import { cellSize, cellText, parseCell, type Cell, type CellResult } from "./cell.js";
+import { closeEvaluation, parseClosing } from "./closing.js";
 import type { CheckpointCache } from "./checkpoint-cache.js";
 import type { ModelProcess } from "./model-process.js";
 import type { EvaluationResults } from "./results.js";
@@ -27,7 +28,7 @@ const LOCK_MS = 60_000;
 const MAX_STARTS = 10;
 const STATUS_MS = 2_000;
 
-/** Takes cells from the queue one at a time and closes heat maps whose cells are complete. */
+/** Takes cells from the queue one at a time and closes evaluations whose cells are complete. */
 export class Evaluator {
   readonly #options: EvaluatorOptions;
   readonly #workers: readonly Worker[];
@@ -49,7 +50,7 @@ export class Evaluator {
     };
     this.#workers = [
       new Worker(queueNames.cells, (job, token) => this.#runCell(job, token), settings),
-      new Worker(queueNames.heatmaps, (job) => this.#closeHeatmap(job), settings),
+      new Worker(queueNames.heatmaps, (job) => this.#closeEvaluation(job), settings),
     ];
     for (const worker of this.#workers) {
       worker.on("error", (error) => options.logger.debug({ event: "queueError", err: error }, "the queue has trouble"));
@@ -73,7 +74,7 @@ export class Evaluator {
     await this.#options.redis.hdel(redisKeys.evaluators, this.#options.name).catch(() => undefined);
   }
 
-  async #runCell(job: Job, token: string | undefined): Promise<PasskeyCellResult> {
+  async #runCell(job: Job, token: string | undefined): Promise<CellResult> {
     const { checkpoints, model, results, engine, threads, logger } = this.#options;
     const cell = permanently(() => parseCell(job.data));
     this.#cell = cellText(cell);
@@ -88,11 +89,14 @@ export class Evaluator {
       const folder = await checkpoints.folderOf(cell, signal);
       const listener = {
         engine: (detail: string) => (this.#engine = detail),
-        progress: (done: number) => void job.updateProgress({ done, samples: cell.samples }).catch(() => undefined),
+        progress: (done: number) => void job.updateProgress({ done, of: cellSize(cell) }).catch(() => undefined),
       };
       const result = await model.evaluate({ folder, engine, threads, cell }, listener, signal);
       await results.cell(cell, result);
-      logger.info({ event: "cellDone", jobId: cell.jobId, step: cell.step, ...result, answers: undefined }, "evaluated a cell");
+      logger.info(
+        { event: "cellDone", jobId: cell.jobId, step: cell.step, ...result, answers: undefined, losses: undefined },
+        "evaluated a cell",
+      );
       return result;
     } catch (error) {
       if (signal.aborted) {
@@ -107,15 +111,15 @@ export class Evaluator {
     }
   }
 
-  async #closeHeatmap(job: Job): Promise<{ accuracy: number }> {
-    const { evaluationId, jobId } = job.data as Pick<PasskeyCell, "evaluationId" | "jobId">;
-    const cells = Object.values(await job.getChildrenValues<PasskeyCellResult>());
-    const accuracy = await this.#options.results.done(evaluationId, jobId, cells);
-    this.#options.logger.info(
-      { event: "evaluationDone", evaluationId, cells: cells.length, accuracy },
-      "an evaluation is complete",
-    );
-    return { accuracy };
+  async #closeEvaluation(job: Job): Promise<object> {
+    const { results, logger } = this.#options;
+    const closing = permanently(() => parseClosing(job.data));
+    const { evaluationId } = closing;
+    const cells = Object.values(await job.getChildrenValues<CellResult>());
+    const outcome = permanently(() => closeEvaluation(closing, cells));
+    await results.done(closing, cells, outcome);
+    logger.info({ event: "evaluationDone", evaluationId, cells: cells.length, ...outcome.summary }, "an evaluation is complete");
+    return outcome.summary;
   }
 
   async #afterFailure(job: Job | undefined, error: Error): Promise<void> {
@@ -125,7 +129,7 @@ export class Evaluator {
       "evaluation failed",
     );
     const isFinal = job !== undefined && (error instanceof UnrecoverableError || job.attemptsMade >= (job.opts.attempts ?? 1));
-    const { evaluationId, jobId } = (job?.data ?? {}) as Partial<PasskeyCell>;
+    const { evaluationId, jobId } = (job?.data ?? {}) as Partial<Cell>;
     if (isFinal && evaluationId && jobId) await results.failed(evaluationId, jobId, error.message).catch(() => undefined);
   }
 

@@ -6,10 +6,13 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createTokenizer, SegueError, validateJobSpec } from "@segue/core";
 import { createEngine, readModelFolder } from "@segue/engine";
-import type { PasskeyCell } from "./cell.js";
+import { isLossCell, type Cell } from "./cell.js";
+import { evaluateLossCell } from "./loss-by-position.js";
 import type { ModelReply, ModelRequest } from "./model-messages.js";
 import { evaluatePasskeyCell, type PasskeySubject } from "./passkey.js";
 import { PrefixStates } from "./prefix-states.js";
+
+const PROGRESS_MS = 500;
 
 let loaded: { readonly folder: string; readonly subject: PasskeySubject } | undefined;
 
@@ -43,11 +46,17 @@ function send(reply: ModelReply): void {
   process.send?.(reply);
 }
 
-async function answer(request: ModelRequest, cell: PasskeyCell): Promise<void> {
+async function answer(request: ModelRequest, cell: Cell): Promise<void> {
   try {
     const subject = await subjectOf(request);
     send({ id: request.id, kind: "engine", engine: subject.engine.description.detail });
-    const result = evaluatePasskeyCell(subject, cell, (done) => send({ id: request.id, kind: "progress", done }));
+    let sentAt = performance.now();
+    const progress = (done: number): void => {
+      if (performance.now() - sentAt < PROGRESS_MS) return;
+      sentAt = performance.now();
+      send({ id: request.id, kind: "progress", done });
+    };
+    const result = isLossCell(cell) ? evaluateLossCell(subject, cell, progress) : evaluatePasskeyCell(subject, cell, progress);
     send({ id: request.id, kind: "result", result });
   } catch (error) {
     const known = error instanceof SegueError;

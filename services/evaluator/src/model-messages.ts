@@ -1,5 +1,5 @@
 import type { EngineName } from "@segue/engine";
-import type { PasskeyCell, PasskeyCellResult } from "./cell.js";
+import type { Cell, CellResult } from "./cell.js";
 
 export interface ModelRequest {
   readonly id: number;
@@ -7,12 +7,12 @@ export interface ModelRequest {
   readonly folder: string;
   readonly engine: EngineName | "auto";
   readonly threads: number;
-  readonly cell: PasskeyCell;
+  readonly cell: Cell;
 }
 
 export type ModelReply =
   | { readonly id: number; readonly kind: "engine"; readonly engine: string }
-  /** Prompts answered so far. */
+  /** Of the cell's size so far. */
   | { readonly id: number; readonly kind: "progress"; readonly done: number }
-  | { readonly id: number; readonly kind: "result"; readonly result: PasskeyCellResult }
+  | { readonly id: number; readonly kind: "result"; readonly result: CellResult }
   | { readonly id: number; readonly kind: "error"; readonly code: string; readonly message: string };

@@ -2,7 +2,7 @@ import { fork, type ChildProcess } from "node:child_process";
 import { extname } from "node:path";
 import { fileURLToPath } from "node:url";
 import { SegueError } from "@segue/core";
-import type { PasskeyCellResult } from "./cell.js";
+import type { CellResult } from "./cell.js";
 import type { ModelReply, ModelRequest } from "./model-messages.js";
 
 export interface ModelListener {
@@ -24,7 +24,7 @@ export class ModelProcess {
    * @throws SegueError with the child's code, or MODEL_PROCESS_DIED (retryable) when it ends without an answer; the signal's reason when
    * it aborts, which ends the child: a forward pass cannot be interrupted otherwise
    */
-  evaluate(request: Omit<ModelRequest, "id">, listener: ModelListener, signal: AbortSignal): Promise<PasskeyCellResult> {
+  evaluate(request: Omit<ModelRequest, "id">, listener: ModelListener, signal: AbortSignal): Promise<CellResult> {
     const child = (this.#child ??= this.#start());
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {

@@ -18,7 +18,7 @@ import {
   type PrivateRedis,
 } from "@segue/runtime";
 import { FlowProducer, Queue } from "bullmq";
-import type { PasskeyCell, PasskeyCellResult } from "../src/cell.js";
+import type { LossCell, PasskeyCell, PasskeyCellResult } from "../src/cell.js";
 
 export const logger = createLogger("test", "silent");
 
@@ -119,6 +119,34 @@ export class TestCluster {
           backoff: { type: "exponential", delay: 50 },
           failParentOnFailure: true,
         },
+      })),
+    });
+    return evaluationId;
+  }
+
+  /** Queues an evaluation of loss by position as the coordinator does. @returns its id */
+  async enqueueLoss(options: {
+    jobId: string;
+    step: number;
+    digest: string;
+    settings: Pick<LossCell, "tokens" | "bucketTokens" | "prompt" | "seed">;
+    parts: Pick<LossCell, "firstPrompt" | "prompts">[];
+  }): Promise<string> {
+    const { jobId, step, digest, settings, parts } = options;
+    const evaluationId = `${jobId}_${step}_loss`;
+    const task = "lossByPosition";
+    const shared = { task, jobId, step, digest, evaluationId };
+    await this.redis.hset(redisKeys.evaluation(evaluationId), { ...shared, status: "queued" });
+    await this.flows.add({
+      name: "heatmap",
+      queueName: queueNames.heatmaps,
+      data: { ...shared, bucketTokens: settings.bucketTokens, trainTokens: 256, collapseFactor: 2 },
+      opts: { jobId: evaluationId },
+      children: parts.map((part) => ({
+        name: "cell",
+        queueName: queueNames.cells,
+        data: { ...shared, ...settings, ...part },
+        opts: { jobId: cellJobId(evaluationId, part), failParentOnFailure: true },
       })),
     });
     return evaluationId;

@@ -4,10 +4,11 @@ import { once } from "node:events";
 import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { byteTokenizer } from "@segue/core";
+import { byteTokenizer, type CollapseVerdict } from "@segue/core";
 import { createEngine, initialParameters } from "@segue/engine";
 import { redisKeys } from "@segue/runtime";
 import { CheckpointCache } from "../src/checkpoint-cache.js";
+import { closeEvaluation } from "../src/closing.js";
 import { Evaluator } from "../src/evaluator.js";
 import { ModelProcess } from "../src/model-process.js";
 import { evaluatePasskeyCell } from "../src/passkey.js";
@@ -104,6 +105,26 @@ describe("evaluator", function () {
     assert.deepEqual(again.cells, first.cells, "to the millisecond it took");
   });
 
+  it("scores prompts position by position and judges the collapse when all are there", async () => {
+    const digest = await cluster.publishCheckpoint("job-l", 10, 6);
+    const settings = { tokens: 4096, bucketTokens: 64, prompt: "random", seed: 2 } as const;
+    const parts = [
+      { firstPrompt: 0, prompts: 2 },
+      { firstPrompt: 2, prompts: 1 },
+    ];
+    const id = await cluster.enqueueLoss({ jobId: "job-l", step: 10, digest, settings, parts });
+    await start();
+    const { fields, cells } = await cluster.untilStatus(id, "done");
+    assert.deepEqual(Object.keys(cells).sort(), ["prompts:0:2", "prompts:2:1"]);
+    const losses = JSON.parse(fields["losses"] ?? "") as number[];
+    assert.equal(losses.length, 64);
+    assert.ok(
+      losses.every((loss) => loss > 4 && loss < 8),
+      "of bytes that nobody can predict",
+    );
+    assert.equal((JSON.parse(fields["collapse"] ?? "") as CollapseVerdict).collapsed, false);
+  });
+
   it("fails a cell that is no cell, or of a checkpoint that is gone, without another try", async () => {
     await start();
     const digest = await cluster.publishCheckpoint("job-c", 10, 3);
@@ -162,7 +183,9 @@ describe("evaluator", function () {
     const cell = { ...ids, ...settings, length: 400, depth: 0.5 };
     await results.cell(cell, result);
     assert.equal((await cluster.evaluation("e")).status, "running");
-    assert.equal(await results.done("e", "j", [result]), 0.5);
+    const closing = { evaluationId: "e", jobId: "j" };
+    await results.done(closing, [result], closeEvaluation(closing, [result]));
+    assert.equal((await cluster.evaluation("e")).fields["accuracy"], "0.5");
     await results.cell(cell, result);
     assert.equal((await cluster.evaluation("e")).status, "done");
   });

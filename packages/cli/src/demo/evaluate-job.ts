@@ -2,13 +2,14 @@ import type { JobSpec } from "@segue/core";
 import type { Connection } from "../connection.js";
 
 /**
- * Queues each evaluation of a spec for the job's newest checkpoint, and the same with the state treated the other way: zeroed at segment
+ * Queues each passkey evaluation of a spec for the job's newest checkpoint, and the same with the state treated the other way: zeroed at segment
  * boundaries where the job carries it, carried where the job does not.
  * @returns their ids
  */
 export async function evaluateBothWays({ jobs }: Connection, jobId: string, { evaluations }: JobSpec): Promise<string[]> {
   const ids: string[] = [];
   for (const { name, passkey } of evaluations) {
+    if (!passkey) continue;
     const queue = async (suffix: string, carryState: boolean): Promise<void> => {
       const cells = { ...passkey, lengths: [...passkey.lengths], depths: [...passkey.depths], carryState };
       const evaluation = { name: `${name}${suffix}`, everyCheckpoints: 1, passkey: cells };

@@ -1,4 +1,4 @@
-import { tokensPerStep, type JobSpec } from "@segue/core";
+import { tokensPerStep, type EvaluationSpec, type JobSpec, type PasskeyEvaluationSpec } from "@segue/core";
 
 /** What the time allows. */
 export interface DemoPlan {
@@ -24,7 +24,7 @@ const MIN_STEPS = 10;
 export function planDemo(recipe: JobSpec, tokensPerSecond: number, secondsLeft: number): DemoPlan {
   const affordable = Math.floor((tokensPerSecond * secondsLeft * TRAINING_SHARE) / (JOBS * tokensPerStep(recipe)));
   const steps = Math.max(MIN_STEPS, Math.min(recipe.train.steps, affordable));
-  const recipeSamples = recipe.evaluations[0]?.passkey.samples ?? 1;
+  const recipeSamples = recipe.evaluations[0]?.passkey?.samples ?? 1;
   const promptTokens = evaluationTokens(recipe) / recipeSamples;
   const samples = Math.floor((tokensPerSecond * secondsLeft * MAX_EVALUATION_SHARE) / promptTokens);
   return {
@@ -47,7 +47,7 @@ export function plannedSpec(recipe: JobSpec, plan: DemoPlan): JobSpec {
       decaySteps: Math.round(0.3 * steps),
     },
     checkpoints: { ...recipe.checkpoints, everySteps: checkpointEvery },
-    evaluations: recipe.evaluations.map((evaluation) => ({ ...evaluation, passkey: { ...evaluation.passkey, samples } })),
+    evaluations: withPasskey(recipe.evaluations, { samples }),
   };
 }
 
@@ -60,17 +60,22 @@ export function controlSpec(spec: JobSpec): JobSpec {
     ...spec,
     name: `${spec.name}-control`,
     tbptt: { ...spec.tbptt, carrySsm: false, carryConv: false },
-    evaluations: spec.evaluations.map((evaluation) => ({
-      ...evaluation,
-      passkey: { ...evaluation.passkey, carryState: false },
-    })),
+    evaluations: withPasskey(spec.evaluations, { carryState: false }),
     workers: { ...spec.workers, min: 1, max: 1 },
   };
 }
 
+function withPasskey(evaluations: readonly EvaluationSpec[], changes: Partial<PasskeyEvaluationSpec>): EvaluationSpec[] {
+  return evaluations.map((evaluation) => ({
+    ...evaluation,
+    passkey: evaluation.passkey && { ...evaluation.passkey, ...changes },
+  }));
+}
+
 function evaluationTokens(recipe: JobSpec): number {
   return recipe.evaluations.reduce(
-    (sum, { passkey }) => sum + passkey.lengths.reduce((a, b) => a + b, 0) * passkey.depths.length * passkey.samples,
+    (sum, { passkey }) =>
+      sum + (passkey ? passkey.lengths.reduce((a, b) => a + b, 0) * passkey.depths.length * passkey.samples : 0),
     0,
   );
 }

@@ -42,29 +42,49 @@ export function isComplete({ lengths, depths, cells }: EvaluationResult): boolea
   return cells.length >= lengths.length * depths.length;
 }
 
-/**
- * Waits until every cell is known.
- * @throws SegueError EVALUATION_FAILED when the evaluator gave up on it; the signal's reason when it aborts
- */
+/** Waits until every cell of a heat map is known; throws as {@link waitUntilComplete}. */
 export async function waitForEvaluation(
   redis: Redis,
   evaluationId: string,
   options: { readonly signal: AbortSignal; readonly onChange?: (result: EvaluationResult) => void },
 ): Promise<EvaluationResult> {
+  return waitUntilComplete(() => readEvaluation(redis, evaluationId), {
+    ...options,
+    cells: ({ cells }) => cells.length,
+    isComplete,
+  });
+}
+
+interface Waiting<T> {
+  readonly signal: AbortSignal;
+  /** How many cells are known. */
+  readonly cells: (result: T) => number;
+  readonly isComplete: (result: T) => boolean;
+  readonly onChange?: (result: T) => void;
+}
+
+/**
+ * Waits until an evaluation is complete.
+ * @throws SegueError EVALUATION_FAILED when the evaluator gave up on it; the signal's reason when it aborts
+ */
+export async function waitUntilComplete<T extends Pick<EvaluationResult, "evaluationId" | "status" | "reason">>(
+  read: () => Promise<T | undefined>,
+  { signal, cells, isComplete, onChange }: Waiting<T>,
+): Promise<T> {
   let known = -1;
   for (;;) {
-    options.signal.throwIfAborted();
-    const result = await readEvaluation(redis, evaluationId);
-    if (result && result.cells.length !== known) {
-      known = result.cells.length;
-      options.onChange?.(result);
+    signal.throwIfAborted();
+    const result = await read();
+    if (result && cells(result) !== known) {
+      known = cells(result);
+      onChange?.(result);
     }
     if (result && isComplete(result)) return result;
     if (result?.status === "failed") {
-      throw new SegueError("EVALUATION_FAILED", `${evaluationId} could not be finished: ${result.reason}`, {
+      throw new SegueError("EVALUATION_FAILED", `${result.evaluationId} could not be finished: ${result.reason}`, {
         status: "ABORTED",
       });
     }
-    await sleep(POLL_MS, undefined, { signal: options.signal });
+    await sleep(POLL_MS, undefined, { signal });
   }
 }

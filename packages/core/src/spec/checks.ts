@@ -1,13 +1,13 @@
 import type { Violation } from "../errors.js";
 import { modelWidths, parameterLayout } from "../model/sizes.js";
 import { minimumPasskeyDocumentTokens } from "../passkey/document.js";
-import { minimumPasskeyPromptTokens } from "../passkey/prompt.js";
 import { byteTokenizer } from "../tokenizer/tokenizer.js";
 import { DEFAULT_PASSKEY_DATA, DEFAULT_SPEC, MODEL_PRESETS } from "./defaults.js";
 import type { JobSpec } from "./job-spec.js";
 import { laneTokensPerStep, tokensPerStep } from "./step-tokens.js";
 import { mostWorkers } from "./placement.js";
 import { LIMITS, type JobSpecInput } from "./schema.js";
+import { checkEvaluations } from "./evaluation-checks.js";
 
 const LEAST_STRAGGLER_FACTOR = 1.2;
 
@@ -29,12 +29,13 @@ export function crossFieldChecks(input: JobSpecInput, spec: JobSpec, sound: (fie
   checkData(input, spec, refuse);
   checkTraining(input, spec, refuse);
   checkSync(spec, refuse);
-  checkEvaluations(spec, refuse);
+  checkEvaluations(input, spec, refuse);
   if (checked.violations.length === 0) checked.warnings.push(...warningsFor(spec));
   return checked;
 }
 
-type Refuse = (broken: boolean, field: string, description: string, ...fields: string[]) => void;
+/** Reports a broken rule on `field`, unless it or one of the fields the rule reads has been reported already. */
+export type Refuse = (broken: boolean, field: string, description: string, ...fields: string[]) => void;
 
 function checkModel(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void {
   const { model } = spec;
@@ -233,36 +234,6 @@ function checkSync(spec: JobSpec, refuse: Refuse): void {
     "sync.mode",
     ...["batch.shards", "batch.lanesPerShard", "tbptt.segmentTokens", "tbptt.segmentsPerStep"],
   );
-}
-
-function checkEvaluations(spec: JobSpec, refuse: Refuse): void {
-  const names = new Set<string>();
-  spec.evaluations.forEach(({ name, passkey }, index) => {
-    const field = `evaluations[${index}]`;
-    refuse(names.has(name), `${field}.name`, `"${name}" is used twice; evaluations need different names`);
-    names.add(name);
-    for (const list of ["lengths", "depths"] as const) {
-      const repeated = passkey[list].find((value, at) => passkey[list].indexOf(value) !== at);
-      refuse(repeated !== undefined, `${field}.passkey.${list}`, `holds ${repeated ?? ""} twice; remove one`);
-    }
-    if (spec.tokenizer.kind === "bytes") {
-      const least = minimumPasskeyPromptTokens(byteTokenizer(), passkey.template, passkey.digits);
-      const tooShort = passkey.lengths.find((length) => length < least);
-      refuse(
-        tooShort !== undefined,
-        `${field}.passkey.lengths`,
-        `must be at least ${least} to hold a prompt, but one is ${tooShort ?? ""}`,
-        `${field}.passkey.digits`,
-        "tokenizer.kind",
-      );
-    }
-    const cells = passkey.lengths.length * passkey.depths.length;
-    refuse(
-      cells > LIMITS.cellsPerEvaluation,
-      `${field}.passkey`,
-      `has ${cells} cells (lengths x depths), more than ${LIMITS.cellsPerEvaluation}`,
-    );
-  });
 }
 
 function warningsFor(spec: JobSpec): string[] {

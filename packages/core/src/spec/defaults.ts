@@ -1,4 +1,4 @@
-import type { EvaluationSpec, JobSpec, ModelSpec, PasskeyDataSpec } from "./job-spec.js";
+import type { EvaluationSpec, JobSpec, LossByPositionSpec, ModelSpec, PasskeyDataSpec } from "./job-spec.js";
 
 /**
  * Every default of a job spec. Values are the paper's (paper.md section 13) unless a comment says otherwise. What has no default must be
@@ -66,8 +66,8 @@ export const DEFAULT_PASSKEY_DATA: PasskeyDataSpec = {
   answerWeight: 10,
 };
 
-/** Defaults inside each entry of `evaluations`. */
-export const DEFAULT_EVALUATION: EvaluationSpec = {
+/** Defaults inside each entry of `evaluations`, which is of the passkey kind when it says nothing else. */
+export const DEFAULT_EVALUATION = {
   name: "passkey",
   everyCheckpoints: 1,
   passkey: {
@@ -80,7 +80,21 @@ export const DEFAULT_EVALUATION: EvaluationSpec = {
     carryState: true,
     stopWidth: 0,
   },
-};
+} as const satisfies EvaluationSpec;
+
+/**
+ * Defaults inside `evaluations[].lossByPosition`. trainTokens when not given: a chain of segments, or one segment where chains have no end;
+ * the buckets are at most that.
+ */
+export const DEFAULT_LOSS_BY_POSITION = {
+  name: "loss-by-position",
+  tokens: 2 ** 20,
+  bucketTokens: 8192,
+  prompt: "newlines",
+  prompts: 1, // of newlines there is one; the paper's rule takes 128 of the others
+  seed: 0,
+  collapseFactor: 2,
+} as const satisfies Partial<LossByPositionSpec> & { name: string };
 
 /** Named sizes: the public Mamba-2 models (paper.md 7.8) and the three the paper trains from scratch (3.4). Vocabulary is the tokenizer's. */
 export const MODEL_PRESETS: Readonly<Record<string, Pick<ModelSpec, "layers" | "dModel">>> = {

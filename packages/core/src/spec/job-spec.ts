@@ -137,10 +137,28 @@ export interface CheckpointsSpec {
   readonly keepEvery: number;
 }
 
+/** Of exactly one kind. */
 export interface EvaluationSpec {
   readonly name: string;
   readonly everyCheckpoints: number;
-  readonly passkey: PasskeyEvaluationSpec;
+  readonly passkey?: PasskeyEvaluationSpec | undefined;
+  readonly lossByPosition?: LossByPositionSpec | undefined;
+}
+
+/** Cross-entropy of every position of long prompts, the state carried from zero on, and whether it shows state collapse. */
+export interface LossByPositionSpec {
+  /** Positions of each prompt, a multiple of `bucketTokens`. */
+  readonly tokens: number;
+  /** Losses are averaged over so many neighbouring positions. */
+  readonly bucketTokens: number;
+  readonly prompt: "newlines" | "passkey" | "random";
+  /** Losses are averaged over so many prompts. */
+  readonly prompts: number;
+  readonly seed: number;
+  /** The training length of the collapse rule. */
+  readonly trainTokens: number;
+  /** A loss above so many times the largest within `trainTokens` is a collapse. */
+  readonly collapseFactor: number;
 }
 
 export interface PasskeyEvaluationSpec {

@@ -9,6 +9,7 @@ export const LIMITS = {
   tokensPerRound: 2 ** 28,
   totalTokens: Number.MAX_SAFE_INTEGER,
   cellsPerEvaluation: 4096,
+  bucketsPerCurve: 16384,
 } as const;
 
 const uint32 = 2 ** 32 - 1;
@@ -147,6 +148,15 @@ export const jobSpecInputSchema = section({
         template: choice("paper", "code"),
         carryState: flag(),
         stopWidth: number(0, 1),
+      }).optional(),
+      lossByPosition: section({
+        tokens: integer(1, 2 ** 30),
+        bucketTokens: integer(1, 2 ** 30),
+        prompt: choice("newlines", "passkey", "random"),
+        prompts: integer(1, 4096),
+        seed: integer(0, uint32),
+        trainTokens: integer(1, 2 ** 30),
+        collapseFactor: number(1, 1000),
       }).optional(),
     }),
     0,

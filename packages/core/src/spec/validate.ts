@@ -1,13 +1,14 @@
 import { closest, distance } from "fastest-levenshtein";
 import { SegueError, type Violation } from "../errors.js";
 import { crossFieldChecks } from "./checks.js";
-import { DEFAULT_EVALUATION, DEFAULT_PASSKEY_DATA, DEFAULT_SPEC, MODEL_PRESETS } from "./defaults.js";
+import { DEFAULT_EVALUATION, DEFAULT_LOSS_BY_POSITION, DEFAULT_PASSKEY_DATA, DEFAULT_SPEC, MODEL_PRESETS } from "./defaults.js";
 import type {
   BatchSpec,
   CheckpointsSpec,
   DataSpec,
   EvaluationSpec,
   JobSpec,
+  LossByPositionSpec,
   ModelSpec,
   OptimizerSpec,
   PasskeyDataSpec,
@@ -136,10 +137,7 @@ function fillDefaults(input: JobSpecInput): JobSpec {
     sync,
     rounds: fill<RoundsSpec>(DEFAULT_SPEC.rounds, input.rounds),
     checkpoints: fill<CheckpointsSpec>(DEFAULT_SPEC.checkpoints, input.checkpoints),
-    evaluations: (input.evaluations ?? DEFAULT_SPEC.evaluations).map(({ passkey, ...evaluation }) => ({
-      ...fill<EvaluationSpec>(DEFAULT_EVALUATION, evaluation),
-      passkey: fill<PasskeyEvaluationSpec>(DEFAULT_EVALUATION.passkey, passkey),
-    })),
+    evaluations: (input.evaluations ?? DEFAULT_SPEC.evaluations).map((evaluation) => fillEvaluation(evaluation, tbptt)),
     workers: fill<WorkersSpec>({ ...DEFAULT_SPEC.workers, max: mostWorkers({ batch, sync }) }, input.workers),
   };
 }
@@ -155,6 +153,25 @@ function fillData(input: JobSpecInput["data"]): DataSpec {
   const { passkey, ...data } = input ?? {};
   const filled = fill<DataSpec>({ ...DEFAULT_SPEC.data, ...(passkey && { minDocumentTokens: 0 }) }, data);
   return passkey ? { ...filled, passkey: fill<PasskeyDataSpec>(DEFAULT_PASSKEY_DATA, passkey) } : filled;
+}
+
+function fillEvaluation(
+  { passkey, lossByPosition, ...rest }: NonNullable<JobSpecInput["evaluations"]>[number],
+  tbptt: TbpttSpec,
+): EvaluationSpec {
+  const { name, everyCheckpoints, passkey: passkeyDefaults } = DEFAULT_EVALUATION;
+  if (lossByPosition === undefined) {
+    const filled = fill<PasskeyEvaluationSpec>(passkeyDefaults, passkey);
+    return { ...fill<EvaluationSpec>({ name, everyCheckpoints }, rest), passkey: filled };
+  }
+  const { name: lossName, ...defaults } = DEFAULT_LOSS_BY_POSITION;
+  const chained = tbptt.carrySsm ? Math.max(1, tbptt.segmentsPerChain) : 1;
+  const trainTokens = lossByPosition.trainTokens ?? chained * tbptt.segmentTokens;
+  const bucketTokens = Math.min(defaults.bucketTokens, 2 ** Math.floor(Math.log2(trainTokens)));
+  return {
+    ...fill<EvaluationSpec>({ name: lossName, everyCheckpoints }, rest),
+    lossByPosition: fill<LossByPositionSpec>({ ...defaults, trainTokens, bucketTokens }, lossByPosition),
+  };
 }
 
 function fillSchedule(input: JobSpecInput["schedule"], steps: number): ScheduleSpec {

@@ -122,6 +122,7 @@ function passkeyViolations(spec: JobSpec, tokenizer: Tokenizer): Violation[] {
     violations.push({ field: "data.passkey.documentTokens", description: error.message });
   }
   spec.evaluations.forEach(({ passkey }, index) => {
+    if (!passkey) return;
     const least = minimumPasskeyPromptTokens(tokenizer, passkey.template, passkey.digits);
     const tooShort = passkey.lengths.find((length) => length < least);
     if (tooShort === undefined) return;

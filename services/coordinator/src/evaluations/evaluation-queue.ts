@@ -1,6 +1,7 @@
 import { SegueError, type EvaluationSpec } from "@segue/core";
-import { cellJobId, evaluationId, queueNames, redisKeys, type connectRedis, type Logger } from "@segue/runtime";
+import { evaluationId, queueNames, redisKeys, type connectRedis, type Logger } from "@segue/runtime";
 import { FlowProducer, Queue } from "bullmq";
+import { queuedEvaluation } from "./queued-evaluation.js";
 
 type Redis = ReturnType<typeof connectRedis>;
 
@@ -13,7 +14,7 @@ export interface EvaluationRequest {
 }
 
 /**
- * Puts evaluations into BullMQ: one parent per heat map, one child per length and depth, with ids that make repeats no-ops. One that
+ * Puts evaluations into BullMQ: one parent per evaluation, one child per cell of its work, with ids that make repeats no-ops. One that
  * failed is tried again when it is asked for again.
  */
 export class EvaluationQueue {
@@ -62,12 +63,11 @@ export class EvaluationQueue {
   }
 
   async #submit({ jobId, step, digest, evaluation }: EvaluationRequest): Promise<{ evaluationId: string; cells: number }> {
-    const { lengths, depths, ...settings } = evaluation.passkey;
     const id = evaluationId(jobId, step, evaluation.name);
-    const cells = lengths.flatMap((length) => depths.map((depth) => ({ length, depth })));
+    const { fields, parent, cells } = queuedEvaluation(id, evaluation);
     const key = redisKeys.evaluation(id);
     const now = Date.now();
-    const cellIds = cells.map((cell) => cellJobId(id, cell));
+    const cellIds = cells.map((cell) => cell.id);
     if (await this.#removeFailed(id, cellIds)) await this.#redis.hdel(key, "status", "reason");
     await this.#redis
       .multi()
@@ -76,10 +76,7 @@ export class EvaluationQueue {
         step,
         name: evaluation.name,
         digest,
-        lengths: JSON.stringify(lengths),
-        depths: JSON.stringify(depths),
-        ...settings,
-        carryState: String(settings.carryState),
+        ...fields,
         cells: cells.length,
         updatedAtMs: now,
       })
@@ -92,14 +89,14 @@ export class EvaluationQueue {
     await this.#flows.add({
       name: "heatmap",
       queueName: queueNames.heatmaps,
-      data: shared,
+      data: { ...shared, ...parent },
       opts: { jobId: id },
       children: cells.map((cell) => ({
         name: "cell",
         queueName: queueNames.cells,
-        data: { ...shared, ...cell, ...settings },
+        data: { ...shared, ...cell.work },
         opts: {
-          jobId: cellJobId(id, cell),
+          jobId: cell.id,
           attempts: 3,
           backoff: { type: "exponential", delay: 1_000 },
           failParentOnFailure: true,
