@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { JobPhase, pullTensor, Tensors } from "@segue/protocol";
 import { connectClient } from "@segue/runtime";
-import { openObjectStore } from "../src/checkpoints/object-store.js";
+import { openObjectStore } from "../src/checkpoints/open-object-store.js";
 import { S3Objects } from "../src/checkpoints/s3-objects.js";
 import { TestCluster } from "./helpers/cluster.js";
 

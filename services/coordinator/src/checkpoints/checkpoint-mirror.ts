@@ -6,9 +6,15 @@ import { SegueError } from "@segue/core";
 import type { Logger } from "@segue/runtime";
 import { syncFile, syncFolder } from "../store/atomic-file.js";
 import { retryDelayMs } from "../store/storage-trouble.js";
-import type { StoredCheckpoint } from "./checkpoint-store.js";
 import { verifyFile } from "./load-checkpoint.js";
-import { checkpointFolderName, MANIFEST, parseManifest, stepOfFolderName, type Manifest } from "./manifest.js";
+import {
+  checkpointFolderName,
+  MANIFEST,
+  parseManifest,
+  stepOfFolderName,
+  type Manifest,
+  type StoredCheckpoint,
+} from "./manifest.js";
 import type { ObjectStore } from "./object-store.js";
 
 export interface MirrorOptions {

@@ -4,14 +4,17 @@ import { SegueError, type CheckpointsSpec, type JobSpec } from "@segue/core";
 import type { Logger } from "@segue/runtime";
 import type { CheckpointMirror } from "./checkpoint-mirror.js";
 import { loadCheckpoint, type LoadedCheckpoint } from "./load-checkpoint.js";
-import { checkpointFolderName, FILES, MANIFEST, readManifest, stepOfFolderName, type Manifest } from "./manifest.js";
+import {
+  checkpointFolderName,
+  FILES,
+  MANIFEST,
+  readManifest,
+  stepOfFolderName,
+  type Manifest,
+  type StoredCheckpoint,
+} from "./manifest.js";
 import { superseded, type CheckpointHealth } from "./retention.js";
 import { writeCheckpoint, type CheckpointInput } from "./write-checkpoint.js";
-
-export interface StoredCheckpoint {
-  readonly folder: string;
-  readonly manifest: Manifest;
-}
 
 /** The checkpoints of one job: a folder each, and copies in the mirror if there is one, which are brought back when they are needed. */
 export class CheckpointStore {

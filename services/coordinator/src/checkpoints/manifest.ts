@@ -41,6 +41,11 @@ export interface Manifest {
   readonly files: Readonly<Record<string, { readonly bytes: number; readonly sha256: string }>>;
 }
 
+export interface StoredCheckpoint {
+  readonly folder: string;
+  readonly manifest: Manifest;
+}
+
 const FILE_NAMES = Object.values(FILES);
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 const manifestSchema = z.object({

@@ -1,6 +1,6 @@
 import { SegueError } from "@segue/core";
 import { CheckpointMirror, type MirrorOptions } from "./checkpoint-mirror.js";
-import { openObjectStore } from "./object-store.js";
+import { openObjectStore } from "./open-object-store.js";
 
 /**
  * The mirror at a URL. One that does not answer now is warned of and used later: checkpoints are on disk meanwhile.

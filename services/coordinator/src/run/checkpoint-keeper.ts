@@ -1,9 +1,9 @@
 import { SegueError, type EvaluationSpec, type JobSpec, type Ledger } from "@segue/core";
 import { pullTensor } from "@segue/protocol";
 import { faultPoint, type Logger } from "@segue/runtime";
-import type { CheckpointStore, StoredCheckpoint } from "../checkpoints/checkpoint-store.js";
+import type { CheckpointStore } from "../checkpoints/checkpoint-store.js";
 import type { LoadedCheckpoint } from "../checkpoints/load-checkpoint.js";
-import type { CheckpointCursor } from "../checkpoints/manifest.js";
+import type { CheckpointCursor, StoredCheckpoint } from "../checkpoints/manifest.js";
 import type { CheckpointInput } from "../checkpoints/write-checkpoint.js";
 import { planEvaluations } from "../evaluations/plan.js";
 import type { JobBook } from "../jobs/job-book.js";
