@@ -1,4 +1,5 @@
 import { Command } from "commander";
+import { addCapacityCommand } from "./commands/capacity.js";
 import { addCertsCommand } from "./commands/certs.js";
 import { addChaosCommand } from "./commands/chaos.js";
 import { addCheckpointsCommand } from "./commands/checkpoints.js";
@@ -49,6 +50,7 @@ export function createProgram(runtime: CliRuntime): Command {
   addEvaluateCommand(program, runtime);
   addExportCommand(program, runtime);
   addClusterCommand(program, runtime);
+  addCapacityCommand(program, runtime);
   addCertsCommand(program, runtime);
   addVerifyCommand(program, runtime);
   addMemoryCommand(program, runtime);
