@@ -176,15 +176,16 @@ describe("segue", () => {
   });
 
   it("tells sizes and predicted lengths of a model, and refuses one that cannot be", async () => {
-    const { models } = await json("capacity", "--layers", "8", "--d-model", "512");
-    const [small, ...others] = models as { stateFloats: number; forgetTokens: number }[];
+    const answer = await segue(["capacity", "--layers", "8", "--d-model", "512", "--json"]);
+    const { models } = JSON.parse(answer.stdout) as { models: { stateFloats: number; forgetTokens: number }[] };
+    const [small, ...others] = models;
     assert.deepEqual(others, []);
     assert.equal(small?.stateFloats, 1_079_296);
     assert.equal(small.forgetTokens, Math.round((5.172 * 1.079296 - 4.469) * 1024));
-    const { stdout } = await run("capacity");
+    const { stdout } = await segue(["capacity"]);
     assert.match(stdout, /mamba2-370m +368,346,624 .* 62Ki +259Ki/);
     assert.match(stdout, /mamba2-36m: The linear law of forgetting means nothing under 0\.864M/);
-    assert.equal((await run("capacity", "--layers", "8", "--d-model", "100")).exitCode, 2);
+    assert.equal((await segue(["capacity", "--layers", "8", "--d-model", "100"])).exitCode, 2);
   });
 
   describe("export", () => {
