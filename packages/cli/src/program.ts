@@ -7,6 +7,7 @@ import { addClusterCommand } from "./commands/cluster.js";
 import { addEditCommand } from "./commands/edit.js";
 import { addEvaluateCommand } from "./commands/evaluate.js";
 import { addExportCommand } from "./commands/export.js";
+import { addGenerateCommand } from "./commands/generate.js";
 import { addJobCommands } from "./commands/jobs.js";
 import { addMemoryCommand } from "./commands/memory.js";
 import { addReplayCommand } from "./commands/replay.js";
@@ -50,6 +51,7 @@ export function createProgram(runtime: CliRuntime): Command {
   addEvaluateCommand(program, runtime);
   addExportCommand(program, runtime);
   addClusterCommand(program, runtime);
+  addGenerateCommand(program, runtime);
   addCapacityCommand(program, runtime);
   addCertsCommand(program, runtime);
   addVerifyCommand(program, runtime);

@@ -84,5 +84,7 @@ export {
   type HuggingFaceTokenizerOptions,
   type Tokenizer,
 } from "./tokenizer/tokenizer.js";
+export { textPieces } from "./tokenizer/text-pieces.js";
+export { TextStream } from "./tokenizer/text-stream.js";
 export { shuffledDocument } from "./data/document-order.js";
 export { SegmentCutter, type SegmentCutterOptions, type ShardSegment, type StepSegments } from "./data/segment-cutter.js";

@@ -12,6 +12,7 @@ export type {
 export { availableEngines, createEngine, type EngineName, type EngineOffer } from "./create-engine.js";
 export { initialParameters } from "./initial-parameters.js";
 export { readModelFolder, writeModelFolder, type ModelFolder } from "./checkpoint-folder.js";
+export { continueText, drawToken, prefillStream, type SamplingOptions } from "./generate.js";
 export { greedyDecode, prefillPrompt, type Prompt } from "./decode.js";
 export { readVerifyCase, type RandomTokens, type VerifyCase } from "./verify/verify-case.js";
 export { VERIFY_LIMITS, verifyEngine, type Measurement, type VerifyReport } from "./verify/verify-engine.js";

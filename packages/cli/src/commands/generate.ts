@@ -1,0 +1,139 @@
+import { createReadStream } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { InvalidArgumentError, Option, type Command } from "commander";
+import { byteTokenizer, huggingFaceTokenizer, SegueError, textPieces, TextStream, type Tokenizer } from "@segue/core";
+import { continueText, createEngine, prefillStream, readModelFolder, type EngineName, type ModelFolder } from "@segue/engine";
+import { addJsonOption } from "../connection.js";
+import { wholeNumber } from "../numbers.js";
+import { Output, type CliRuntime } from "../runtime.js";
+import { formatCount } from "../show/format.js";
+
+/** Embeddings of models on bytes have 256 rows and padding. */
+const MAX_BYTES_VOCAB = 256 + 1024;
+
+interface GenerateOptions {
+  readonly prompt?: string;
+  readonly promptFile?: string;
+  readonly tokens: number;
+  readonly temperature: number;
+  readonly seed: number;
+  readonly engine: EngineName | "auto";
+  readonly threads: number;
+  readonly json?: boolean;
+}
+
+export function addGenerateCommand(program: Command, runtime: CliRuntime): void {
+  addJsonOption(program.command("generate <dir>"))
+    .description("continue a text with the model of a checkpoint folder")
+    .option("--prompt <text>", "what comes before (default: nothing, as at the start of a document)")
+    .option("--prompt-file <file>", "the same from a file of any length; - reads standard input")
+    .option("--tokens <count>", "most tokens to add; the model's end token ends earlier", wholeNumber(1, 2 ** 31 - 1), 256)
+    .option("--temperature <factor>", "0: the most likely token each time; 1: by the model's probabilities", temperature, 0)
+    .option("--seed <seed>", "of what is drawn; the same seed gives the same text", wholeNumber(0, 2 ** 32 - 1), 0)
+    .addOption(new Option("--engine <name>", "what computes").choices(["auto", "cuda", "cpu", "tfjs"]).default("auto"))
+    .option("--threads <count>", "CPU threads; 0: as many as there are cores", wholeNumber(0, 1024), 0)
+    .addHelpText(
+      "after",
+      "\nThe folder has config.json, model.safetensors and, unless the model reads bytes, tokenizer.json: what segue export writes, or a\n" +
+        "public Mamba-2 model. The text goes to standard output as it is made. The prompt's length costs time but no memory.\n\n" +
+        'Examples:\n  segue generate ./text-model --prompt "The grass is"\n' +
+        "  segue generate ./text-model --prompt-file book.txt --temperature 0.8 --tokens 1K\n",
+    )
+    .action((dir: string, options: GenerateOptions) => generate(dir, options, runtime));
+}
+
+async function generate(dir: string, options: GenerateOptions, runtime: CliRuntime): Promise<void> {
+  if (options.prompt !== undefined && options.promptFile !== undefined) {
+    throw new SegueError("USAGE", "Give --prompt or --prompt-file, not both.");
+  }
+  const output = new Output(runtime, options.json === true);
+  const folder = await readModelFolder(dir);
+  const { model } = folder;
+  const tokenizer = await tokenizerOf(dir, folder);
+  const engine = await createEngine(options.engine, { model, precision: "f32", threads: options.threads });
+  try {
+    engine.writeParameters(folder.parameters);
+    const states = engine.createStates(1);
+    const startedAt = performance.now();
+    const prompt = await prefillStream(engine, states, promptTokens(options, tokenizer, runtime.signal));
+    const logits_V = prompt.logits_V ?? engine.prefill({ lanes: 1, tokens: 1, tokens_BT: Int32Array.of(tokenizer.eosId) }, states);
+    const promptSeconds = (performance.now() - startedAt) / 1000;
+    const { eosId } = tokenizer;
+    const vocab = Math.min(tokenizer.vocab, model.vocab);
+    const sampling = { vocab, temperature: options.temperature, seed: options.seed, eosId };
+    const stream = new TextStream(tokenizer);
+    const tokens: number[] = [];
+    let text = "";
+    const say = (part: string): void => {
+      text += part;
+      if (!output.json) runtime.stdout.write(part);
+    };
+    for (const token of continueText(engine, states, logits_V, options.tokens, sampling)) {
+      tokens.push(token);
+      say(stream.push(token));
+      // Computing blocks: only between two tokens can Ctrl-C be heard and the text leave.
+      await nextTurn();
+      runtime.signal.throwIfAborted();
+    }
+    say(stream.end());
+    const seconds = (performance.now() - startedAt) / 1000 - promptSeconds;
+    const found = { engine: engine.description.detail, promptTokens: prompt.tokens, promptSeconds, tokens, seconds };
+    if (output.json) output.result({ text, ...found }, () => "");
+    else runtime.stdout.write("\n");
+    const speed = formatCount(Math.round(tokens.length / Math.max(seconds, 1e-9)));
+    output.note(
+      `${found.engine}: ${formatCount(prompt.tokens)} tokens read, ${formatCount(tokens.length)} made, ${speed} a second`,
+    );
+  } finally {
+    engine.close();
+  }
+}
+
+async function* promptTokens(
+  { prompt, promptFile }: GenerateOptions,
+  tokenizer: Tokenizer,
+  signal: AbortSignal,
+): AsyncGenerator<number[], void, undefined> {
+  const text = promptFile === undefined ? [prompt ?? ""] : promptFile === "-" ? process.stdin : createReadStream(promptFile);
+  if (!Array.isArray(text)) text.setEncoding("utf8");
+  try {
+    for await (const piece of textPieces(text as AsyncIterable<string>)) {
+      signal.throwIfAborted();
+      yield tokenizer.encode(piece);
+    }
+  } catch (cause) {
+    if (!(cause instanceof Error) || !("syscall" in cause)) throw cause;
+    throw new SegueError("FILE_UNREADABLE", `Cannot read the prompt ${promptFile ?? ""}: ${cause.message}`, { cause });
+  }
+}
+
+/** @throws SegueError TOKENIZER_MISSING, TOKENIZER_INVALID */
+async function tokenizerOf(dir: string, { model }: ModelFolder): Promise<Tokenizer> {
+  const json = await readFile(join(dir, "tokenizer.json"), "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return undefined;
+    throw error;
+  });
+  if (json !== undefined) return huggingFaceTokenizer(parseTokenizer(json));
+  if (model.vocab >= 256 && model.vocab <= MAX_BYTES_VOCAB) return byteTokenizer();
+  throw new SegueError(
+    "TOKENIZER_MISSING",
+    `${dir} has no tokenizer.json, and a model of ${formatCount(model.vocab)} tokens does not read bytes; put the model's tokenizer.json there.`,
+    { status: "NOT_FOUND" },
+  );
+}
+
+function parseTokenizer(json: string): unknown {
+  try {
+    return JSON.parse(json);
+  } catch (cause) {
+    throw new SegueError("TOKENIZER_INVALID", "Not a usable tokenizer.json: it is not JSON.", { cause });
+  }
+}
+
+function temperature(text: string): number {
+  const value = text.trim() === "" ? NaN : Number(text);
+  if (value >= 0 && value <= 100) return value;
+  throw new InvalidArgumentError("It must be a number from 0 to 100.");
+}

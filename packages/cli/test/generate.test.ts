@@ -1,0 +1,81 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { byteTokenizer, randomStream, validateJobSpec } from "@segue/core";
+import { availableEngines, createEngine, initialParameters, writeModelFolder, type EngineName } from "@segue/engine";
+import { segue } from "./support/scripted-coordinator.js";
+
+const { model } = validateJobSpec({
+  model: { layers: 2, dModel: 32, headDim: 16, dState: 16, chunk: 64 },
+  data: { passkey: {} },
+  train: { steps: 1 },
+}).spec;
+const random = randomStream(5, "weights");
+const parameters = initialParameters(model, 1).map((value) => value * (1 + 0.5 * random.normal()));
+
+describe("segue generate", function () {
+  this.timeout(60_000);
+  let dir: string;
+  let engine: EngineName;
+  before(async () => {
+    dir = await mkdtemp(join(tmpdir(), "segue-generate-"));
+    await writeModelFolder(dir, { model, parameters }, 0);
+    engine = (await availableEngines()).find(({ reason }) => reason === undefined)!.name;
+  });
+  after(() => rm(dir, { recursive: true, force: true }));
+
+  const json = async (...args: string[]) => {
+    const { exitCode, stdout, stderr } = await segue(["generate", dir, "--json", ...args]);
+    assert.equal(exitCode, 0, stdout + stderr);
+    return JSON.parse(stdout) as { text: string; tokens: number[]; promptTokens: number };
+  };
+
+  it("adds what the whole text's most likely tokens are, from a long file as from the command line", async () => {
+    const prompt = "It was a dark and stormy night. ".repeat(80).trimEnd();
+    const { tokens, promptTokens } = await json("--prompt", prompt, "--tokens", "6");
+    assert.equal(promptTokens, prompt.length);
+    const own = await createEngine(engine, { model, precision: "f32", threads: 1 });
+    own.writeParameters(parameters);
+    const whole = byteTokenizer().encode(prompt);
+    for (const token of tokens) {
+      const logits = own.prefill({ lanes: 1, tokens: whole.length, tokens_BT: Int32Array.from(whole) }, own.createStates(1));
+      assert.equal(token, logits.indexOf(Math.max(...logits.subarray(0, 256))));
+      whole.push(token);
+    }
+    own.close();
+    const file = join(dir, "prompt.txt");
+    await writeFile(file, prompt);
+    assert.deepEqual((await json("--prompt-file", file, "--tokens", "6")).tokens, tokens);
+  });
+
+  it("draws the same text with the same seed, another with another, and says it on standard output", async () => {
+    const drawn = (seed: string) => json("--temperature", "1", "--seed", seed, "--tokens", "40", "--prompt", "a");
+    const first = await drawn("1");
+    assert.deepEqual((await drawn("1")).tokens, first.tokens);
+    assert.notDeepEqual((await drawn("2")).tokens, first.tokens);
+    assert.ok(new Set(first.tokens).size > 20);
+    const plain = await segue(["generate", dir, "--temperature", "1", "--seed", "1", "--tokens", "40", "--prompt", "a"]);
+    assert.equal(plain.stdout, `${first.text}\n`);
+    assert.match(plain.stderr, /1 tokens read, \d+ made/);
+  });
+
+  it("begins a document where there is no prompt, and refuses two", async () => {
+    const { promptTokens, tokens } = await json("--tokens", "3", "--temperature", "1");
+    assert.deepEqual([promptTokens, tokens.length], [0, 3]);
+    assert.equal((await segue(["generate", dir, "--prompt", "a", "--prompt-file", "b"])).exitCode, 2);
+    const missing = await segue(["generate", dir, "--prompt-file", join(dir, "none.txt")]);
+    assert.match(missing.stderr, /^error FILE_UNREADABLE/);
+  });
+
+  it("asks for the tokenizer of a model that does not read bytes", async () => {
+    const other = await mkdtemp(join(tmpdir(), "segue-generate-"));
+    const large = { ...model, vocab: 4096 };
+    await writeModelFolder(other, { model: large, parameters: initialParameters(large, 1) }, 0);
+    const { stderr } = await segue(["generate", other]);
+    assert.match(stderr, /^error TOKENIZER_MISSING: .* put the model's tokenizer\.json there/);
+    await writeFile(join(other, "tokenizer.json"), "{");
+    assert.match((await segue(["generate", other])).stderr, /^error TOKENIZER_INVALID/);
+    await rm(other, { recursive: true, force: true });
+  });
+});
