@@ -11,6 +11,7 @@ import { addGenerateCommand } from "./commands/generate.js";
 import { addJobCommands } from "./commands/jobs.js";
 import { addMemoryCommand } from "./commands/memory.js";
 import { addReplayCommand } from "./commands/replay.js";
+import { addStatesCommand } from "./commands/states.js";
 import { addSubmitCommand } from "./commands/submit.js";
 import { addVerifyCommand } from "./commands/verify.js";
 import { addWatchCommand } from "./commands/watch.js";
@@ -52,6 +53,7 @@ export function createProgram(runtime: CliRuntime): Command {
   addExportCommand(program, runtime);
   addClusterCommand(program, runtime);
   addGenerateCommand(program, runtime);
+  addStatesCommand(program, runtime);
   addCapacityCommand(program, runtime);
   addCertsCommand(program, runtime);
   addVerifyCommand(program, runtime);

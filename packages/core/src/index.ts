@@ -72,6 +72,7 @@ export { minimumPasskeyDocumentTokens, passkeyDocument, passkeySource } from "./
 export { minimumPasskeyPromptTokens, passkeyPrompt, type PasskeyPrompt, type PasskeyPromptOptions } from "./passkey/prompt.js";
 export { CAPACITY_LAWS, CAPACITY_POINTS, modelCapacity, type ModelCapacity } from "./capacity/capacity.js";
 export { fitExponential, fitLine, type ExponentialFit, type Fit, type LineFit, type Point } from "./capacity/fit.js";
+export { headStatistics, varianceGrowth, type HeadGrowth, type HeadStatistics, type StateSample } from "./state/head-statistics.js";
 export { judgeCollapse, meanCurve, type CollapseVerdict, type LossCurve } from "./position/collapse.js";
 export { positionPrompt, type PositionPrompt } from "./position/prompt.js";
 export { RECENT_TOKENS, recentAccuracy, type PasskeyCount, type RecentAccuracy } from "./passkey/recent.js";

@@ -1,17 +1,13 @@
 import { createReadStream } from "node:fs";
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { InvalidArgumentError, Option, type Command } from "commander";
-import { byteTokenizer, huggingFaceTokenizer, SegueError, textPieces, TextStream, type Tokenizer } from "@segue/core";
-import { continueText, createEngine, prefillStream, readModelFolder, type EngineName, type ModelFolder } from "@segue/engine";
+import { SegueError, textPieces, TextStream, type Tokenizer } from "@segue/core";
+import { continueText, prefillStream, type EngineName } from "@segue/engine";
 import { addJsonOption } from "../connection.js";
+import { openModelFolder } from "../model-folder.js";
 import { wholeNumber } from "../numbers.js";
 import { Output, type CliRuntime } from "../runtime.js";
 import { formatCount } from "../show/format.js";
-
-/** Embeddings of models on bytes have 256 rows and padding. */
-const MAX_BYTES_VOCAB = 256 + 1024;
 
 interface GenerateOptions {
   readonly prompt?: string;
@@ -49,12 +45,9 @@ async function generate(dir: string, options: GenerateOptions, runtime: CliRunti
     throw new SegueError("USAGE", "Give --prompt or --prompt-file, not both.");
   }
   const output = new Output(runtime, options.json === true);
-  const folder = await readModelFolder(dir);
-  const { model } = folder;
-  const tokenizer = await tokenizerOf(dir, folder);
-  const engine = await createEngine(options.engine, { model, precision: "f32", threads: options.threads });
+  const { engine, tokenizer } = await openModelFolder(dir, options);
+  const { model } = engine;
   try {
-    engine.writeParameters(folder.parameters);
     const states = engine.createStates(1);
     const startedAt = performance.now();
     const prompt = await prefillStream(engine, states, promptTokens(options, tokenizer, runtime.signal));
@@ -106,29 +99,6 @@ async function* promptTokens(
   } catch (cause) {
     if (!(cause instanceof Error) || !("syscall" in cause)) throw cause;
     throw new SegueError("FILE_UNREADABLE", `Cannot read the prompt ${promptFile ?? ""}: ${cause.message}`, { cause });
-  }
-}
-
-/** @throws SegueError TOKENIZER_MISSING, TOKENIZER_INVALID */
-async function tokenizerOf(dir: string, { model }: ModelFolder): Promise<Tokenizer> {
-  const json = await readFile(join(dir, "tokenizer.json"), "utf8").catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return undefined;
-    throw error;
-  });
-  if (json !== undefined) return huggingFaceTokenizer(parseTokenizer(json));
-  if (model.vocab >= 256 && model.vocab <= MAX_BYTES_VOCAB) return byteTokenizer();
-  throw new SegueError(
-    "TOKENIZER_MISSING",
-    `${dir} has no tokenizer.json, and a model of ${formatCount(model.vocab)} tokens does not read bytes; put the model's tokenizer.json there.`,
-    { status: "NOT_FOUND" },
-  );
-}
-
-function parseTokenizer(json: string): unknown {
-  try {
-    return JSON.parse(json);
-  } catch (cause) {
-    throw new SegueError("TOKENIZER_INVALID", "Not a usable tokenizer.json: it is not JSON.", { cause });
   }
 }
 

@@ -2,7 +2,15 @@ import assert from "node:assert/strict";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { byteTokenizer, randomStream, validateJobSpec } from "@segue/core";
+import {
+  byteTokenizer,
+  headStatistics,
+  laneStateFloats,
+  positionPrompt,
+  randomStream,
+  validateJobSpec,
+  type StateSample,
+} from "@segue/core";
 import { availableEngines, createEngine, initialParameters, writeModelFolder, type EngineName } from "@segue/engine";
 import { segue } from "./support/scripted-coordinator.js";
 
@@ -14,7 +22,7 @@ const { model } = validateJobSpec({
 const random = randomStream(5, "weights");
 const parameters = initialParameters(model, 1).map((value) => value * (1 + 0.5 * random.normal()));
 
-describe("segue generate", function () {
+describe("segue on a model folder", function () {
   this.timeout(60_000);
   let dir: string;
   let engine: EngineName;
@@ -77,5 +85,35 @@ describe("segue generate", function () {
     await writeFile(join(other, "tokenizer.json"), "{");
     assert.match((await segue(["generate", other])).stderr, /^error TOKENIZER_INVALID/);
     await rm(other, { recursive: true, force: true });
+  });
+
+  describe("segue states", () => {
+    it("samples every head's state along the text, as one pass over it leaves it", async () => {
+      const { stdout } = await segue(["states", dir, "--json", "--tokens", "300", "--every", "128", "--prompt", "random"]);
+      const { samples } = JSON.parse(stdout) as { samples: StateSample[] };
+      assert.deepEqual(
+        samples.map(({ tokens }) => tokens),
+        [128, 256, 300],
+      );
+      const own = await createEngine(engine, { model, precision: "f32", threads: 1 });
+      own.writeParameters(parameters);
+      const { read } = positionPrompt(byteTokenizer(), { prompt: "random", seed: 0, tokens: 300 }, 0);
+      const lane = own.createStates(1);
+      own.prefill({ lanes: 1, tokens: 300, tokens_BT: read(0, 300) }, lane);
+      const state = new Float32Array(laneStateFloats(model));
+      own.readStates(lane, state);
+      own.close();
+      headStatistics(model, state).forEach(({ layer, head, variance, rms }, index) => {
+        const found = samples[2]!.heads[index]!;
+        assert.deepEqual([found.layer, found.head], [layer, head]);
+        assert.ok(Math.abs(found.variance / variance - 1) < 1e-3 && Math.abs(found.rms / rms - 1) < 1e-3);
+      });
+    });
+
+    it("names the heads that grow beyond the training length", async () => {
+      const { stdout } = await segue(["states", dir, "--tokens", "512", "--train-tokens", "256"]);
+      assert.match(stdout, /TOKENS +MEAN +RMS +VARIANCE/);
+      assert.match(stdout, /fastest growing heads\nLAYER\.HEAD +WITHIN +BEYOND +RATIO\n +\d\.\d /);
+    });
   });
 });

@@ -1,0 +1,45 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { byteTokenizer, huggingFaceTokenizer, SegueError, type Tokenizer } from "@segue/core";
+import { createEngine, readModelFolder, type Engine, type EngineName, type ModelFolder } from "@segue/engine";
+import { formatCount } from "./show/format.js";
+
+/** Embeddings of models on bytes have 256 rows and padding. */
+const MAX_BYTES_VOCAB = 256 + 1024;
+
+/**
+ * The model of a checkpoint or public model folder, in float32 on an engine; the caller closes it.
+ * @throws SegueError TOKENIZER_MISSING, TOKENIZER_INVALID, ENGINE_UNAVAILABLE, and those of readModelFolder
+ */
+export async function openModelFolder(
+  dir: string,
+  { engine: choice, threads }: { readonly engine: EngineName | "auto"; readonly threads: number },
+): Promise<{ engine: Engine; tokenizer: Tokenizer }> {
+  const folder = await readModelFolder(dir);
+  const tokenizer = await tokenizerOf(dir, folder);
+  const engine = await createEngine(choice, { model: folder.model, precision: "f32", threads });
+  engine.writeParameters(folder.parameters);
+  return { engine, tokenizer };
+}
+
+async function tokenizerOf(dir: string, { model }: ModelFolder): Promise<Tokenizer> {
+  const json = await readFile(join(dir, "tokenizer.json"), "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return undefined;
+    throw error;
+  });
+  if (json !== undefined) return huggingFaceTokenizer(parseTokenizer(json));
+  if (model.vocab >= 256 && model.vocab <= MAX_BYTES_VOCAB) return byteTokenizer();
+  throw new SegueError(
+    "TOKENIZER_MISSING",
+    `${dir} has no tokenizer.json, and a model of ${formatCount(model.vocab)} tokens does not read bytes; put the model's tokenizer.json there.`,
+    { status: "NOT_FOUND" },
+  );
+}
+
+function parseTokenizer(json: string): unknown {
+  try {
+    return JSON.parse(json);
+  } catch (cause) {
+    throw new SegueError("TOKENIZER_INVALID", "Not a usable tokenizer.json: it is not JSON.", { cause });
+  }
+}
