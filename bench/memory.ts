@@ -31,7 +31,8 @@ for (const size of options.sizes.split(";")) {
   for (const workers of options.workers.split(",").map(Number)) {
     const { spec, workerBytes, coordinatorBytes } = await measureJob(size, workers);
     const { worker, coordinator, parameters } = jobMemory(spec, { workers, engine: "cpu", threads: 1 });
-    const processBytes = worker.parts.find(({ name }) => name === "process")?.bytes ?? 0;
+    const constant = worker.parts.filter(({ name }) => ["process", "heaps"].includes(name));
+    const processBytes = constant.reduce((sum, { bytes }) => sum + bytes, 0);
     const above = compared(worker.hostBytes - processBytes, workerBytes - processBytes);
     const name = `${size}: ${(parameters / 1e6).toPrecision(3)} M`;
     const ofCoordinator = compared(coordinator.hostBytes, coordinatorBytes);

@@ -10,7 +10,7 @@ import {
 import type { EngineName } from "../create-engine.js";
 import { coordinatorParts } from "./coordinator-parts.js";
 import { engineParts } from "./engine-parts.js";
-import { bytesIn, hostPart, MIB, type MemoryPart } from "./memory-part.js";
+import { bytesIn, type MemoryPart } from "./memory-part.js";
 import { workerParts } from "./worker-parts.js";
 
 export interface MemoryOptions {
@@ -30,15 +30,12 @@ export interface ProcessMemory {
 
 export interface JobMemory extends MemoryOptions {
   readonly parameters: number;
-  /** The worker that needs the most; no less than what it takes to start one. */
+  /** The worker that needs the most. */
   readonly worker: ProcessMemory;
   readonly coordinator: ProcessMemory;
   /** What the figures leave out; empty where measured peaks agree with them. */
   readonly caveat: string;
 }
-
-/** A worker takes this much for a moment when it starts and tries every engine, before it is given any job. */
-const START_BYTES = 130 * MIB;
 
 const CAVEATS: Readonly<Record<EngineName, string>> = {
   cpu: "",
@@ -55,7 +52,7 @@ export function jobMemory(spec: JobSpec, options: MemoryOptions): JobMemory {
   const { workers, engine, threads } = options;
   if (workers < 1 || workers > mostWorkers(spec)) throw new RangeError(`${workers} workers for a job of 1 to ${mostWorkers(spec)}`);
   const members = assignShards(spec.batch.shards, workers, shardsPerPlacement(spec)).map(({ length }, member) =>
-    workerMemory([...engineParts({ spec, engine, threads, shards: length }), ...workerParts(spec, workers, member, threads)]),
+    processMemory([...engineParts({ spec, engine, threads, shards: length }), ...workerParts(spec, workers, member, threads)]),
   );
   const total = ({ hostBytes, deviceBytes }: ProcessMemory): number => hostBytes + deviceBytes;
   return {
@@ -91,11 +88,6 @@ export function largestLanesPerShard(
     else tooMany = middle;
   }
   return fitting;
-}
-
-function workerMemory(parts: readonly MemoryPart[]): ProcessMemory {
-  const missing = START_BYTES - bytesIn(parts, "host");
-  return processMemory(missing > 0 ? [...parts, hostPart("start", "trying every engine at the start takes more", missing)] : parts);
 }
 
 function processMemory(parts: readonly MemoryPart[]): ProcessMemory {

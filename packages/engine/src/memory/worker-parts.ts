@@ -17,13 +17,8 @@ import { FLOAT_BYTES, hostPart, MIB, type MemoryPart } from "./memory-part.js";
 /** Node.js with the worker's code, both threads' heaps and the libraries of the engines, before a job (`npm run bench:memory`). */
 const PROCESS_BYTES = 104 * MIB;
 
-/**
- * Buffers that were sent, received or copied and that V8 has not collected yet: it begins when young ones have come to 32 MiB a thread,
- * which takes longer in the two that exchange with peers.
- */
-const UNCOLLECTED_BYTES = { alone: 36 * MIB, withPeers: 44 * MIB };
-/** What passes through a worker is there in so many copies: as it came, and as the compute thread got it. */
-const COPIES = 2;
+/** What V8 lets two heaps at work grow by, and the buffers that wait for it to collect them. */
+const HEAPS_BYTES = 42 * MIB;
 
 /** What a worker holds beside its engine. @param member its place among the job's workers */
 export function workerParts(spec: JobSpec, workers: number, member: number, threads: number): MemoryPart[] {
@@ -33,11 +28,9 @@ export function workerParts(spec: JobSpec, workers: number, member: number, thre
   const shardTokens = spec.batch.lanesPerShard * laneTokensPerStep(spec.tbptt);
   const statesBytes = shards * spec.batch.lanesPerShard * laneStateFloats(spec.model) * FLOAT_BYTES;
   const vectors = modelVectors(spec);
-  const passing = passingBytes(spec, workers, shards);
-  const uncollected = Math.min(COPIES * passing, workers > 1 ? UNCOLLECTED_BYTES.withPeers : UNCOLLECTED_BYTES.alone);
   return [
-    hostPart("process", "Node.js, code, heaps, libraries: measured", PROCESS_BYTES),
-    hostPart("messages", "buffers that wait for V8 to collect them: measured", uncollected),
+    hostPart("process", "Node.js, code, libraries: measured", PROCESS_BYTES),
+    hostPart("heaps", "what they and dead buffers grow by at work: measured", HEAPS_BYTES),
     ...sumParts(spec, workers, member, vectorBytes),
     hostPart("snapshots", `2 x (${vectors} x parameters + lane states)`, 2 * (vectors * vectorBytes + statesBytes)),
     hostPart(
@@ -111,13 +104,4 @@ function levelsAbove(node: ReductionNode, known: readonly ReductionNode[]): numb
   };
   visit(node, 0);
   return levels.size;
-}
-
-/** Bytes of segments, of vectors exchanged with peers and of snapshots read for checkpoints, over the whole job. */
-function passingBytes(spec: JobSpec, workers: number, shards: number): number {
-  const { batch, sync, tbptt, train } = spec;
-  const vectorBytes = parameterLayout(spec.model).size * FLOAT_BYTES;
-  const segments = train.steps * shards * batch.lanesPerShard * laneTokensPerStep(tbptt) * TOKEN_BYTES;
-  const exchanges = workers === 1 ? 0 : sync.mode === "diloco" ? (3 * train.steps) / sync.innerSteps : train.steps;
-  return segments + 2 * exchanges * vectorBytes + modelVectors(spec) * vectorBytes;
 }
