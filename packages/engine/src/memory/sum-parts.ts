@@ -1,0 +1,117 @@
+import {
+  addsWhole,
+  assignShards,
+  maximalNodes,
+  parameterLayout,
+  shardsPerPlacement,
+  splitPoint,
+  type JobSpec,
+  type ReductionNode,
+} from "@segue/core";
+import { FLOAT_BYTES, hostPart, type MemoryPart } from "./memory-part.js";
+
+/** What it takes on a worker to add up gradients, or under diloco the replicas' changes. @param member its place among the workers */
+export function sumParts(spec: JobSpec, workers: number, member: number): MemoryPart[] {
+  const isDiloco = spec.sync.mode === "diloco";
+  const vectorBytes = parameterLayout(spec.model).size * FLOAT_BYTES;
+  // The tree is over shards or, under diloco, over replicas.
+  const perLeaf = shardsPerPlacement(spec);
+  const leaves = spec.batch.shards / perLeaf;
+  const nodesOf = assignShards(leaves, workers).map((held) => maximalNodes(held, leaves));
+  const own = nodesOf[member] ?? [];
+  const exchange: ExchangeShape = {
+    nodesOf,
+    own,
+    tree: { lo: 0, hi: leaves },
+    isRounded: spec.sync.wire === "bf16",
+    sets: spec.sync.transport === "nccl" ? 1 : 2,
+    summedBytes: (isDiloco ? 3 : 1) * vectorBytes,
+    summed: isDiloco ? "3 x parameters" : "parameters",
+  };
+  const parts = workers === 1 ? [hostPart("sum", exchange.summed, exchange.summedBytes)] : exchangeParts(exchange);
+  parts.push(...(isDiloco ? replicaParts(own, perLeaf, vectorBytes) : shardParts(own, vectorBytes)));
+  return parts.filter(({ bytes }) => bytes > 0);
+}
+
+interface ExchangeShape {
+  /** The nodes of every worker, and of this one. */
+  readonly nodesOf: readonly (readonly ReductionNode[])[];
+  readonly own: readonly ReductionNode[];
+  readonly tree: ReductionNode;
+  /** Whether bf16 is sent. */
+  readonly isRounded: boolean;
+  /** Buffers used in turn. */
+  readonly sets: number;
+  readonly summedBytes: number;
+  readonly summed: string;
+}
+
+function exchangeParts({ nodesOf, own, tree, isRounded, sets, summedBytes, summed }: ExchangeShape): MemoryPart[] {
+  const workers = nodesOf.length;
+  const counts = nodesOf.map(({ length }) => length);
+  const peerNodes = counts.reduce((sum, count) => sum + count, 0) - own.length;
+  const isWhole = addsWhole(counts, summedBytes / FLOAT_BYTES);
+  const slice = isWhole ? summed : `${summed} / workers`;
+  const sliceBytes = isWhole ? summedBytes : summedBytes / workers;
+  const wireShare = isRounded ? 0.5 : 1;
+  const levels = levelsAbove(tree, nodesOf.flat(), isRounded);
+  const parts = [
+    hostPart("sums", `${sets} x (${own.length} nodes here + total) x ${summed}`, sets * (own.length + 1) * summedBytes),
+    // NCCL has them on the GPU.
+    hostPart(
+      "nodes of peers",
+      `${sets} x ${peerNodes} nodes x ${slice}${isRounded ? " / 2" : ""}`,
+      sets === 1 ? 0 : sets * peerNodes * sliceBytes * wireShare,
+    ),
+    hostPart("joining", `${levels} levels of the tree x ${slice}`, levels * sliceBytes),
+  ];
+  if (isRounded) {
+    const vectors = own.length + (isWhole ? 0 : 1);
+    parts.push(hostPart("rounded for sending", `${sets} x ${vectors} x ${summed} / 2`, sets * vectors * summedBytes * wireShare));
+  }
+  return parts;
+}
+
+function shardParts(own: readonly ReductionNode[], vectorBytes: number): MemoryPart[] {
+  const levels = Math.max(0, ...own.map(levelsOf));
+  return [hostPart("adding shards", `${levels} levels of the tree x parameters`, levels * vectorBytes)];
+}
+
+/** Replicas on one worker train one after the other. */
+function replicaParts(own: readonly ReductionNode[], shardsPerReplica: number, vectorBytes: number): MemoryPart[] {
+  const shardLevels = levelsOf({ lo: 0, hi: shardsPerReplica });
+  const levels = Math.max(0, ...own.map(levelsOf));
+  const together = Math.max(0, ...own.map(({ lo, hi }) => (hi - lo > 1 ? hi - lo : 0)));
+  return [
+    hostPart("adding shards", `(1 + ${shardLevels} levels of the tree) x parameters`, (1 + shardLevels) * vectorBytes),
+    hostPart("adding replicas", `${levels} levels of the tree x 3 x parameters`, levels * 3 * vectorBytes),
+    hostPart("replicas here", `${together} x 3 x parameters`, together * 3 * vectorBytes),
+    hostPart("outer step", "4 x parameters: momentum, start of the block", 4 * vectorBytes),
+  ];
+}
+
+/** Levels of right subtrees below a node: a buffer for each. */
+function levelsOf(node: ReductionNode): number {
+  const split = splitPoint(node);
+  if (split === undefined) return 0;
+  return 1 + Math.max(levelsOf({ lo: node.lo, hi: split }), levelsOf({ lo: split, hi: node.hi }));
+}
+
+/**
+ * Levels below a node with a right subtree that needs a buffer, since it is added up from nodes whose sums are known.
+ * @param widened whether known ones need one as well
+ */
+function levelsAbove(node: ReductionNode, known: readonly ReductionNode[], widened: boolean): number {
+  const isKnown = ({ lo, hi }: ReductionNode): boolean => known.some((other) => other.lo === lo && other.hi === hi);
+  const levels = new Set<number>();
+  const visit = (at: ReductionNode, depth: number): void => {
+    const split = splitPoint(at);
+    if (split === undefined || isKnown(at)) return;
+    const right = { lo: split, hi: at.hi };
+    if (widened || !isKnown(right)) levels.add(depth);
+    visit({ lo: at.lo, hi: split }, depth + 1);
+    visit(right, depth + 1);
+  };
+  visit(node, 0);
+  return levels.size;
+}
