@@ -1,0 +1,254 @@
+/**
+ * A worker on the GPU inside a real cluster (coordinator, worker, evaluator, Redis) on one machine: committed tokens per second of the 130M
+ * model against the bare engine loop on the same documents, before and after; then a passkey recipe with its heat map. Build first.
+ *
+ *     npm run bench:gpu-cluster -- [--lanes 16] [--tokens 4096] [--round-ms 2000,30000] [--rounds 2] [--bare-seconds 6]
+ *                                  [--passkey f32,bf16] [--engine cuda] [--recipe FILE]
+ *
+ * `--round-ms` names the lengths of rounds to measure, `--rounds` how many of each at least, `--passkey` the precisions in which the demo's
+ * recipe is trained. Without the engine it says so and exits with code 3.
+ */
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { heatMapOf, renderHeatMap, startLocalCluster, waitForEvaluation, type LocalCluster } from "@segue/cli";
+import {
+  byteTokenizer,
+  parseJobSpec,
+  passkeySource,
+  SegmentCutter,
+  SegueError,
+  validateJobSpec,
+  type JobSpec,
+  type StepSegments,
+} from "@segue/core";
+import { createEngine, initialParameters } from "@segue/engine";
+import { JobPhase, Jobs } from "@segue/protocol";
+import { connectClient, connectRedis, createLogger, jobSpecToProto } from "@segue/runtime";
+
+const NO_ENGINE = 3;
+/** Enough that documents begin and end among them, as they do in the job. */
+const BARE_STEPS = 8;
+const WAIT_MS = 300_000;
+
+const { values: options } = parseArgs({
+  options: {
+    lanes: { type: "string", default: "16" },
+    tokens: { type: "string", default: "4096" },
+    "round-ms": { type: "string", default: "2000,30000" },
+    rounds: { type: "string", default: "2" },
+    "bare-seconds": { type: "string", default: "6" },
+    passkey: { type: "string", default: "f32,bf16" },
+    engine: { type: "string", default: "cuda" },
+    recipe: { type: "string", default: "recipes/mamba2-130m.yaml" },
+  },
+});
+
+const engineName = options.engine === "cpu" ? "cpu" : "cuda";
+
+function recipe(path: string): JobSpec {
+  return parseJobSpec(readFileSync(path, "utf8")).spec;
+}
+
+/** The recipe's model on passkey documents of four segments, all lanes in one shard, for as long as one likes. */
+function speedSpec(): JobSpec {
+  const { model, train, optimizer } = recipe(options.recipe);
+  const segmentTokens = Number(options.tokens);
+  return validateJobSpec({
+    name: "gpu-cluster",
+    model,
+    optimizer,
+    data: { passkey: { documentTokens: 4 * segmentTokens } },
+    tbptt: { segmentTokens, segmentsPerChain: 0 },
+    batch: { shards: 1, lanesPerShard: Number(options.lanes) },
+    train: { steps: 1_000_000, precision: engineName === "cpu" ? "f32" : train.precision, engine: engineName },
+    checkpoints: { everySteps: 0 },
+  }).spec;
+}
+
+/** The job's own first steps. */
+async function firstSteps({ data, tbptt, batch, seed }: JobSpec): Promise<StepSegments[]> {
+  const tokenizer = byteTokenizer();
+  const source = passkeySource(tokenizer, data.passkey!, seed);
+  const cutter = new SegmentCutter({ source, eosId: tokenizer.eosId, seed, data, tbptt, batch });
+  const steps: StepSegments[] = [];
+  while (steps.length < BARE_STEPS) steps.push((await cutter.next())!);
+  return steps;
+}
+
+/** Tokens per second of whole steps with nothing around them; the next step is handed over while one is computed. */
+async function bare(spec: JobSpec): Promise<{ rate: number; detail: string }> {
+  const { model, optimizer, batch, tbptt, train } = spec;
+  const engine = await createEngine(engineName, { model, precision: train.precision, threads: 0 });
+  engine.writeParameters(initialParameters(model, spec.seed));
+  const states = engine.createStates(batch.lanesPerShard);
+  const segments = await firstSteps(spec);
+  let steps = 0;
+  const step = () => {
+    const { shards, totalWeight } = segments[steps % segments.length]!;
+    const { tokens, labels, weights, resets } = shards[0]!;
+    const arrays = { tokens_BT: tokens, labels_BT: labels, weights_BT: weights, resets_BT: resets };
+    const part = { batch: { lanes: batch.lanesPerShard, tokens: tbptt.segmentTokens, ...arrays }, states };
+    return engine.trainStep!([part], { optimizer, learningRate: 1e-5, step: ++steps, totalWeight }, tbptt);
+  };
+  for (let i = 0; i < BARE_STEPS; i++) step()();
+  const before = steps;
+  const startedMs = performance.now();
+  let waiting = step();
+  while (performance.now() - startedMs < 1000 * Number(options["bare-seconds"])) {
+    const next = step();
+    waiting();
+    waiting = next;
+  }
+  waiting();
+  const seconds = (performance.now() - startedMs) / 1000;
+  engine.close();
+  const rate = ((steps - before) * batch.lanesPerShard * tbptt.segmentTokens) / seconds;
+  return { rate, detail: engine.description.detail };
+}
+
+async function withCluster<T>(work: (cluster: LocalCluster) => Promise<T>): Promise<T> {
+  const dir = mkdtempSync(join(tmpdir(), "segue-bench-"));
+  let cluster: LocalCluster | undefined;
+  try {
+    const onCrash = ({ name, lastLogLines }: { name: string; lastLogLines: string }) =>
+      console.error(`${name} ended:\n${lastLogLines}`);
+    cluster = await startLocalCluster({ dir, workers: 1, dashboard: false, engine: engineName, logLevel: "debug", onCrash });
+    return await work(cluster);
+  } finally {
+    await cluster?.close();
+    rmSync(dir, { recursive: true, force: true, maxRetries: 5 });
+  }
+}
+
+/** What the coordinator logs of a commit, and a worker of a round. */
+interface Commit {
+  readonly time: string;
+  readonly event: "roundCommitted";
+  readonly step: number;
+  readonly steps: number;
+  readonly roundMs: number;
+}
+interface Round {
+  readonly msg: "round_done";
+  readonly firstStep: number;
+  readonly steps: number;
+  readonly computeMs: number;
+}
+
+function linesOf<T>(cluster: LocalCluster, service: string): T[] {
+  const lines = readFileSync(cluster.process(service).logPath, "utf8").split("\n");
+  return lines.flatMap((line) => (line.startsWith("{") && line.endsWith("}") ? [JSON.parse(line) as T] : []));
+}
+
+/** Runs the job until enough rounds of full length are committed. */
+async function measure(cluster: LocalCluster, spec: JobSpec, targetMs: number): Promise<{ rate: number; text: string }> {
+  const jobs = connectClient(Jobs, cluster.coordinator);
+  const startedAtMs = Date.now();
+  const { job } = await jobs.submitJob({
+    source: { case: "spec", value: jobSpecToProto({ ...spec, rounds: { targetMs, maxSteps: 10_000 } }) },
+  });
+  const jobId = job?.jobId ?? "";
+  const least = Math.max(Number(options.rounds), Math.ceil(10_000 / targetMs));
+  try {
+    for (;;) {
+      await sleep(500);
+      const state = (await jobs.getJob({ jobId })).job;
+      if (state?.phase === JobPhase.FAILED) throw new Error(`the job failed: ${state.reason}`);
+      if (Date.now() - startedAtMs > WAIT_MS)
+        throw new Error(`${least} rounds took too long; now at step ${state?.step}: ${state?.reason}`);
+      const commits = linesOf<Commit>(cluster, "coordinator").filter(
+        ({ event, time }) => event === "roundCommitted" && Date.parse(time) >= startedAtMs,
+      );
+      // Rounds grow fourfold until they last as long as they should; from there on they count.
+      const settled = commits.findIndex(({ roundMs }) => roundMs > 0.6 * targetMs);
+      const [first, last] = [commits[settled], commits.at(-1)];
+      if (!first || !last || commits.length - 1 - settled < least) continue;
+      const elapsedMs = Date.parse(last.time) - Date.parse(first.time);
+      const steps = last.step - first.step;
+      const rounds = linesOf<Round>(cluster, "worker-1").filter(
+        ({ msg, firstStep }) => msg === "round_done" && firstStep >= first.step && firstStep < last.step,
+      );
+      const computeMs = rounds.reduce((sum, round) => sum + round.computeMs, 0);
+      const count = commits.length - 1 - settled;
+      return {
+        rate: (1000 * steps * spec.batch.lanesPerShard * spec.tbptt.segmentTokens) / elapsedMs,
+        text:
+          `${count} rounds of ${(steps / count).toFixed(0)} steps, ${(elapsedMs / steps).toFixed(2)} ms a step, of which ` +
+          `${(computeMs / steps).toFixed(2)} the engine's; ${((elapsedMs - computeMs) / count).toFixed(0)} ms a round are not`,
+      };
+    }
+  } finally {
+    await jobs.cancelJob({ jobId });
+    jobs.close();
+  }
+}
+
+/** Trains the demo's recipe to its end and prints its last heat map. */
+async function passkey(cluster: LocalCluster, precision: "f32" | "bf16"): Promise<void> {
+  const demo = recipe("recipes/passkey-demo.yaml");
+  const spec = validateJobSpec({
+    ...demo,
+    train: { ...demo.train, precision: engineName === "cpu" ? "f32" : precision, engine: engineName },
+    checkpoints: { everySteps: 0 },
+    workers: { min: 1, max: 1 },
+  }).spec;
+  const jobs = connectClient(Jobs, cluster.coordinator);
+  const redis = connectRedis(cluster.redisUrl, { logger: createLogger("bench", "warn"), role: "reader" });
+  try {
+    const startedAtMs = Date.now();
+    const { job } = await jobs.submitJob({ source: { case: "spec", value: jobSpecToProto(spec) } });
+    const jobId = job?.jobId ?? "";
+    let last = job;
+    for await (const change of jobs.watchJob({ jobId })) last = change.job ?? last;
+    if (last?.phase !== JobPhase.SUCCEEDED) throw new Error(`the passkey job ended: ${last?.reason}`);
+    const trainedAtMs = Date.now();
+    const { name, passkey: cells } = spec.evaluations[0]!;
+    const evaluation = {
+      name,
+      everyCheckpoints: 1,
+      passkey: { ...cells!, lengths: [...cells!.lengths], depths: [...cells!.depths] },
+    };
+    const { evaluationId } = await jobs.submitEvaluation({ jobId, evaluation });
+    const result = await waitForEvaluation(redis, evaluationId, { signal: AbortSignal.timeout(WAIT_MS) });
+    const seconds = [trainedAtMs - startedAtMs, Date.now() - trainedAtMs].map((ms) => (ms / 1000).toFixed(1));
+    console.log(
+      `passkey-demo in ${precision} on ${last.engine}: ${last.step} steps, ${last.tokens} tokens in ${seconds[0]} s, loss ` +
+        `${last.loss.toFixed(4)}; evaluated in ${seconds[1]} s: mean accuracy ${(100 * (result.accuracy ?? NaN)).toFixed(1)} %`,
+    );
+    console.log(renderHeatMap(heatMapOf(result), { colour: false }));
+  } finally {
+    jobs.close();
+    redis.disconnect();
+  }
+}
+
+try {
+  const spec = speedSpec();
+  const { rate: before, detail } = await bare(spec);
+  console.log(`${detail}, Node ${process.version}`);
+  console.log(`bare, before: ${before.toFixed(0)} tokens/s`);
+  const measured = await withCluster(async (cluster) => {
+    const rates = [];
+    for (const targetMs of options["round-ms"].split(",").map(Number)) {
+      const { rate, text } = await measure(cluster, spec, targetMs);
+      console.log(`cluster, rounds of ${targetMs} ms: ${rate.toFixed(0)} tokens/s; ${text}`);
+      rates.push({ targetMs, rate });
+    }
+    return rates;
+  });
+  const { rate: after } = await bare(spec);
+  console.log(`bare, after: ${after.toFixed(0)} tokens/s`);
+  for (const { targetMs, rate } of measured) {
+    console.log(`rounds of ${targetMs} ms: ${((200 * rate) / (before + after)).toFixed(1)} % of bare`);
+  }
+  for (const precision of options.passkey.split(",").filter((name) => name !== "")) {
+    await withCluster((cluster) => passkey(cluster, precision === "bf16" ? "bf16" : "f32"));
+  }
+} catch (e) {
+  if (!(e instanceof SegueError && e.code === "ENGINE_UNAVAILABLE")) throw e;
+  console.error(`nothing measured: ${e.message}`);
+  process.exitCode = NO_ENGINE;
+}
