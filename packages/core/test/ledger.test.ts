@@ -92,7 +92,14 @@ describe("ledger", () => {
 
   it("does not commit a round in which the loss or the gradient stopped being a number", () => {
     const results = (lossSum: number, gradientNorm: number) =>
-      [1, 2].map((step) => ({ step, shardLossSums: [1, step === 2 ? lossSum : 1], gradientNorm, learningRate: 1, computeMs: 1 }));
+      [1, 2].map((step) => ({
+        step,
+        shardLossSums: [1, step === 2 ? lossSum : 1],
+        gradientNorm,
+        learningRate: 1,
+        computeMs: 1,
+        exchangeMs: 0,
+      }));
     const oneStep = ready(["a"]);
     for (const [lossSum, gradientNorm] of [
       [NaN, 1],

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { validateJobSpec } from "@segue/core";
 import { planEvaluations } from "../src/evaluations/plan.js";
-import { roundSteps } from "../src/run/round-steps.js";
+import { roundSteps, roundWorkMs } from "../src/run/round-steps.js";
 import { isStraggler, updatedPaces, type WorkerPace } from "../src/run/stragglers.js";
 import { allocate, type Demand } from "../src/workers/allocate.js";
 import { shortage, type PoolWorker } from "../src/workers/shortage.js";
@@ -38,7 +38,7 @@ describe("replacing stragglers", () => {
     firstStep: 0,
     steps: 1,
     reports: Object.entries(computeMs).map(([workerId, ms]) => {
-      const result = { step: 0, shardLossSums: [], gradientNorm: 1, learningRate: 1, computeMs: ms };
+      const result = { step: 0, shardLossSums: [], gradientNorm: 1, learningRate: 1, computeMs: ms, exchangeMs: 0 };
       return { workerId, weightsDigest: "x", results: [result] };
     }),
   });
@@ -107,6 +107,15 @@ describe("round sizing", () => {
     previousSteps: 50,
     stepMs: 100,
   };
+
+  it("counts the steps of the slowest member, not the end of the round", () => {
+    const step = { step: 0, shardLossSums: [], gradientNorm: 1, learningRate: 1 };
+    const report = (workerId: string, computeMs: number, exchangeMs: number) => {
+      return { workerId, weightsDigest: "", results: [1, 2].map(() => ({ ...step, computeMs, exchangeMs })) };
+    };
+    assert.equal(roundWorkMs({ reports: [report("a", 10, 30), report("b", 45, 5)] }), 100);
+    assert.equal(roundWorkMs({ reports: [] }), 0);
+  });
 
   it("aims at the target duration", () => assert.equal(roundSteps(sizing), 20));
 

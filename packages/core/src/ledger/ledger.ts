@@ -22,6 +22,8 @@ export interface StepReport {
   readonly learningRate: number;
   /** Of the member's own shards, without waiting for others. */
   readonly computeMs: number;
+  /** Waiting for others' gradients after the own ones. */
+  readonly exchangeMs: number;
 }
 
 /** What a member says its weights are. */

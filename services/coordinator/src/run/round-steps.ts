@@ -1,3 +1,5 @@
+import type { LedgerRound } from "@segue/core";
+
 export interface RoundSizing {
   /** Committed step. */
   readonly step: number;
@@ -31,8 +33,17 @@ export function roundSteps(sizing: RoundSizing): number {
   return Math.min(whole, toCheckpoint, totalSteps - step);
 }
 
+/**
+ * Milliseconds that the slowest member of a round spent on its steps. The end of a round (snapshot, digest, commit) is left out: it takes
+ * as long after few steps as after many, so counting it would shorten the rounds and make it weigh more still.
+ */
+export function roundWorkMs({ reports }: Pick<LedgerRound, "reports">): number {
+  const workMs = reports.map(({ results }) => results.reduce((sum, { computeMs, exchangeMs }) => sum + computeMs + exchangeMs, 0));
+  return Math.max(0, ...workMs);
+}
+
 /** Exponential mean of measured step times; slow to believe, so that one hiccup does not shrink the rounds. */
-export function smoothedStepMs(previous: number | undefined, roundMs: number, steps: number): number {
-  const measured = roundMs / steps;
+export function smoothedStepMs(previous: number | undefined, workMs: number, steps: number): number {
+  const measured = workMs / steps;
   return previous === undefined ? measured : 0.5 * previous + 0.5 * measured;
 }

@@ -3,7 +3,7 @@ import { faultPoint } from "@segue/runtime";
 import type { CommittedCut } from "./committed-cut.js";
 import { memberStatuses } from "./member-status.js";
 import { pullLaneStates, STATES_PULL_FAILED } from "./lane-states.js";
-import { roundSteps, smoothedStepMs } from "./round-steps.js";
+import { roundSteps, roundWorkMs, smoothedStepMs } from "./round-steps.js";
 import type { RunnerParts } from "./runner-parts.js";
 import { roundMetrics } from "./step-metrics.js";
 import { isStraggler, updatedPaces, type WorkerPace } from "./stragglers.js";
@@ -85,7 +85,7 @@ export class Rounds {
     ledger.apply({ type: "roundCommitted" });
     this.#measurePaces(members, round);
     committed.commit(states, cut, loss);
-    this.#stepMs = smoothedStepMs(this.#stepMs, roundMs, round.steps);
+    this.#stepMs = smoothedStepMs(this.#stepMs, roundWorkMs(round), round.steps);
     const { documentsRead, documentsDroppedShort } = cut;
     const tokensPerSecond = (1_000 * round.steps * tokensPerStep(spec)) / (performance.now() - this.#startedAtMs);
     book.setLive(jobId, {
