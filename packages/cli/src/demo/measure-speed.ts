@@ -19,7 +19,12 @@ export async function measureSpeed(
   recipe: JobSpec,
   options: { readonly measureMs: number; readonly signal: AbortSignal },
 ): Promise<MeasuredSpeed> {
-  const spec = { ...recipe, name: `${recipe.name}-speed`, evaluations: [], checkpoints: { everySteps: 0, keepLast: 1, keepEvery: 0 } };
+  const spec = {
+    ...recipe,
+    name: `${recipe.name}-speed`,
+    evaluations: [],
+    checkpoints: { everySteps: 0, keepLast: 1, keepEvery: 0 },
+  };
   const { job } = await jobs.submitJob({ source: { case: "spec", value: jobSpecToProto(spec) } });
   const jobId = job?.jobId ?? "";
   let first: { readonly tokens: number; readonly atMs: number } | undefined;
