@@ -3,7 +3,7 @@ import { FLOAT_BYTES, hostPart, MIB, type MemoryPart } from "./memory-part.js";
 import { stepsWaiting, TOKEN_BYTES } from "./segments.js";
 
 /** Node.js with the coordinator's code and heap (`npm run bench:memory`). */
-const PROCESS_BYTES = 110 * MIB;
+const PROCESS_BYTES = 116 * MIB;
 /** Slices in which the weights come while a checkpoint is written, two at a time. */
 const SLICE_BYTES = 8 * MIB;
 
