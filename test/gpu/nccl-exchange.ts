@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { splitPoint, type ReductionNode } from "@segue/core";
 import { collect, type CollectMember } from "../../services/worker/src/compute/collect.js";
-import type { JoinParts } from "../../services/worker/src/compute/calls.js";
+import type { JoinParts } from "../../services/worker/src/compute/join-parts.js";
 import { TreeSum } from "../../services/worker/src/compute/tree-sum.js";
 import { Communicator } from "../../services/worker/src/nccl/communicator.js";
 import { loadNccl } from "../../services/worker/src/nccl/nccl-library.js";

@@ -6,6 +6,7 @@ import { DEFAULT_PASSKEY_DATA, DEFAULT_SPEC, MODEL_PRESETS } from "./defaults.js
 import type { JobSpec } from "./job-spec.js";
 import { laneTokensPerStep, tokensPerStep } from "./step-tokens.js";
 import { mostWorkers } from "./placement.js";
+import type { Refuse } from "./refuse.js";
 import { LIMITS, type JobSpecInput } from "./schema.js";
 import { checkEvaluations } from "./evaluation-checks.js";
 
@@ -33,9 +34,6 @@ export function crossFieldChecks(input: JobSpecInput, spec: JobSpec, sound: (fie
   if (checked.violations.length === 0) checked.warnings.push(...warningsFor(spec));
   return checked;
 }
-
-/** Reports a broken rule on `field`, unless it or one of the fields the rule reads has been reported already. */
-export type Refuse = (broken: boolean, field: string, description: string, ...fields: string[]) => void;
 
 function checkModel(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void {
   const { model } = spec;

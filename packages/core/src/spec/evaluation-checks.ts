@@ -1,7 +1,7 @@
 import { minimumPasskeyPromptTokens } from "../passkey/prompt.js";
 import { byteTokenizer } from "../tokenizer/tokenizer.js";
-import type { Refuse } from "./checks.js";
 import type { JobSpec, LossByPositionSpec } from "./job-spec.js";
+import type { Refuse } from "./refuse.js";
 import { LIMITS, type JobSpecInput } from "./schema.js";
 
 /** The rules that span the settings of `evaluations`. */

@@ -1,6 +1,7 @@
 import type { ReductionNode } from "@segue/core";
 import type { AdamWStep, EngineDescription, EngineOptions, SegmentRules } from "@segue/engine";
 import type { Collection } from "./collect.js";
+import type { JoinParts } from "./join-parts.js";
 import type { OuterSettings } from "./outer-step.js";
 
 /** What `auto` and the named engines come to on this machine. */
@@ -12,12 +13,6 @@ export interface EngineOffer {
 }
 
 export type EngineChoice = "auto" | "cuda" | "cpu" | "tfjs";
-
-/** One slice of a node's sum: floats, or the bits of bfloat16. */
-export interface NodeSlice {
-  readonly node: ReductionNode;
-  readonly slice: Float32Array | Uint16Array;
-}
 
 /** Lane states of one shard, f32 [lanesPerShard, laneStateFloats], in shared memory. */
 export interface ShardStates {
@@ -122,12 +117,6 @@ export interface ComputeCalls {
     };
     response: null;
   };
-}
-
-export interface JoinParts {
-  readonly node: ReductionNode;
-  readonly parts: readonly NodeSlice[];
-  readonly into: Float32Array;
 }
 
 export type CallName = keyof ComputeCalls;

@@ -1,6 +1,6 @@
 import type { ReductionNode } from "@segue/core";
 import type { Communicator } from "../nccl/communicator.js";
-import type { JoinParts, NodeSlice } from "./calls.js";
+import type { JoinParts, NodeSlice } from "./join-parts.js";
 
 /** A member of the generation as the exchange sees it; its rank is its place in the list. */
 export interface CollectMember {

@@ -1,14 +1,7 @@
 import { SegueError, type ReductionNode } from "@segue/core";
 import type { Engine, EngineOptions, LaneStates, TrainingPart } from "@segue/engine";
-import {
-  VOID,
-  type CallName,
-  type ComputeCalls,
-  type EngineChoice,
-  type EngineOffer,
-  type JoinParts,
-  type ShardBatch,
-} from "./calls.js";
+import { VOID, type CallName, type ComputeCalls, type EngineChoice, type EngineOffer, type ShardBatch } from "./calls.js";
+import type { JoinParts } from "./join-parts.js";
 import { Communicator } from "../nccl/communicator.js";
 import { loadNccl } from "../nccl/nccl-library.js";
 import { roundToBf16, widenBf16 } from "./bf16.js";

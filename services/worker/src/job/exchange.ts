@@ -1,4 +1,4 @@
-import type { JoinParts } from "../compute/calls.js";
+import type { JoinParts } from "../compute/join-parts.js";
 import { sharedFloats } from "../compute/shared.js";
 
 /** What has come from peers so far. */

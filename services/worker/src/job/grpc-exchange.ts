@@ -1,7 +1,7 @@
 import type { ReductionNode } from "@segue/core";
 import type { SeriesItem, TensorRegistry } from "@segue/protocol";
 import { faultPoint } from "@segue/runtime";
-import type { NodeSlice } from "../compute/calls.js";
+import type { NodeSlice } from "../compute/join-parts.js";
 import type { ComputeThread } from "../compute/compute-thread.js";
 import { bytesOf, sharedFloats, sharedShorts } from "../compute/shared.js";
 import type { Peers } from "../tensors/peers.js";

@@ -1,6 +1,6 @@
 import { learningRateAt, shardsPerPlacement } from "@segue/core";
 import { faultPoint } from "@segue/runtime";
-import type { NodeSlice } from "../compute/calls.js";
+import type { NodeSlice } from "../compute/join-parts.js";
 import { sharedFloats } from "../compute/shared.js";
 import { weightOf } from "./segments.js";
 import { segmentsMissing, type RoundRunner, type StepOutcome, type StepRunnerOptions } from "./steps.js";
