@@ -19,6 +19,7 @@ export { numberList, numberOrNull, numberOrZero, objectOrEmpty, parsedJson, text
 export { connectRedis, type RedisRole } from "./redis.js";
 export { startPrivateRedis, type PrivateRedis } from "./private-redis.js";
 export { MetricsWriter, type Fields, type MetricsWriterOptions } from "./metrics-writer.js";
+export { letHeapGrow } from "./small-heaps.js";
 export { announceReady, runService, type ServiceContext } from "./run-service.js";
 export { jobSpecInputFromProto, jobSpecToProto } from "./job-spec-proto.js";
 export { createCertificates, type Certificates } from "./certificates.js";

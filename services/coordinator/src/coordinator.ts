@@ -1,5 +1,5 @@
 import { Jobs, TensorRegistry, Tensors, Workers } from "@segue/protocol";
-import { hostOf, MetricsWriter, startGrpcServer, type connectRedis, type Logger, type Security } from "@segue/runtime";
+import { hostOf, letHeapGrow, MetricsWriter, startGrpcServer, type connectRedis, type Logger, type Security } from "@segue/runtime";
 import type { CheckpointMirror } from "./checkpoints/checkpoint-mirror.js";
 import { CheckpointStore } from "./checkpoints/checkpoint-store.js";
 import { openMirror } from "./checkpoints/open-mirror.js";
@@ -45,6 +45,8 @@ export interface Coordinator {
   close(): Promise<void>;
 }
 
+/** From how many workers on speed matters more than a small heap. */
+const MANY_WORKERS = 64;
 const ROUND_MS = 5_000;
 const JOBS_MS = 12_000;
 const SERVER_CLOSE_MS = 1_500;
@@ -102,7 +104,10 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     security,
     logger,
     listener: {
-      attached: () => scheduler.attached(),
+      attached: () => {
+        if (pool.workers.length >= MANY_WORKERS) letHeapGrow();
+        scheduler.attached();
+      },
       draining: () => scheduler.draining(),
       message: (worker, message) => scheduler.message(worker, message),
       gone: (worker) => {
