@@ -1,7 +1,7 @@
 /**
  * What a coordinator bears: simulated workers (real connections and messages, no engine) on one job of many shards and tiny segments.
  *
- *     npm run bench:scale -- [--workers 10,100,1000] [--shards 1000] [--seconds 60] [--rate 6000] [--processes 2] [--verbose]
+ *     npm run bench:scale -- [--workers 10,100,1000] [--shards 1000] [--seconds 60] [--rate 8000] [--processes 2] [--verbose]
  *
  * An assignment is one segment of one shard: sent, received, checked and answered for. `rate` is how many a second the workers would do
  * if the coordinator cost no time; 0: as many as it gives them. Needs `npm run build` and Linux (/proc).
@@ -14,7 +14,7 @@ const { values: options } = parseArgs({
     workers: { type: "string", default: "10,100,1000" },
     shards: { type: "string", default: "1000" },
     seconds: { type: "string", default: "60" },
-    rate: { type: "string", default: "6000" },
+    rate: { type: "string", default: "8000" },
     processes: { type: "string", default: "2" },
     verbose: { type: "boolean", default: false },
   },
@@ -47,7 +47,10 @@ function row(result: ScaleResult): string {
   return `| ${cells.join(" | ")} |`;
 }
 
-const results: ScaleResult[] = [];
+console.log(
+  "| workers | assignments/s | messages/s | states pulled/s | CPU | per message | RSS, MiB | RSS per worker | latest pulse | slowest answer | start | latest at start |",
+);
+console.log("|---|---|---|---|---|---|---|---|---|---|---|---|");
 for (const workers of options.workers.split(",").map(Number)) {
   const shards = Math.max(workers, Number(options.shards));
   const rate = Number(options.rate);
@@ -60,15 +63,10 @@ for (const workers of options.workers.split(",").map(Number)) {
     stepMs: rate === 0 ? 0 : (1_000 * shards) / rate,
     ...(options.verbose ? { onProgress: (line: string) => console.error(line) } : {}),
   });
-  results.push(result);
+  console.log(row(result));
   for (const fault of result.end.faults.slice(0, 10)) console.error(`fault: ${fault}`);
   if (result.end.faults.length > 0 || result.end.generations > 1) {
     console.error(`${result.end.faults.length} faults, ${result.end.generations} generations`);
     process.exitCode = 1;
   }
 }
-console.log(
-  "| workers | assignments/s | messages/s | states pulled/s | CPU | per message | RSS, MiB | RSS per worker | latest pulse | slowest answer | start | latest at start |",
-);
-console.log("|---|---|---|---|---|---|---|---|---|---|---|---|");
-for (const result of results) console.log(row(result));

@@ -181,7 +181,8 @@ export class SimulatedWorker {
     this.tally.rounds++;
     const shardLossSums = part.shards.map(() => 1);
     const results = Array.from({ length: steps }, (_, index) => ({
-      ...{ step: firstStep + index, shardLossSums, gradientNorm: 1, learningRate: 0.001, computeMs: 1, exchangeMs: 0 },
+      ...{ step: firstStep + index, shardLossSums, gradientNorm: 1, learningRate: 0.001 },
+      ...{ computeMs: this.#options.stepMs, exchangeMs: 0 },
     }));
     const weightsDigest = createHash("sha256").update(`${jobId} ${part.step}`).digest("hex");
     this.#send({ case: "roundDone", value: { jobId, generation, firstStep, steps, results, weightsDigest } });
