@@ -51,12 +51,63 @@ function layerState<F, I>(m: Mamba2<F, I>, states: F, lanes: number, layer: numb
 }
 
 /**
+ * The calls of a layer's forward pass that the backward pass may have to repeat, without the states: where those come from and whether
+ * they advance is the caller's business.
+ */
+function layerCalls<F, I>(
+  { model }: Mamba2<F, I>,
+  segment: TokenSegment<I>,
+  block: ModelTensors<F>["blocks"][number],
+  l: ForwardBuffers<F>["layers"][number],
+  normed_RD: F,
+) {
+  const { heads, convDim, dInProj } = modelWidths(model);
+  const rows = segment.lanes * segment.tokens;
+  const columns = projectionColumns(model, l.projected_RJ);
+  return {
+    // [z | xBC | dt] = u W_in^T
+    project: {
+      m: rows,
+      n: dInProj,
+      k: model.dModel,
+      a: normed_RD,
+      b: block.inProj_JD,
+      transposeB: true,
+      out: l.projected_RJ,
+    },
+    // xBC = SiLU(conv(xBC))
+    conv: {
+      ...segment,
+      channels: convDim,
+      taps: model.dConv,
+      raw: columns.xBC,
+      weight_CW: block.convWeight_CW,
+      bias_C: block.convBias_C,
+      out_RC: l.xBC_RC,
+    },
+    // dt = softplus(dt + dt_bias)
+    timeSteps: { rows, heads, ...DT_LIMITS, raw: columns.dt, bias_H: block.dtBias_H, dt_RH: l.dt_RH },
+    // h_t = exp(dt_t A) h_{t-1} + dt_t x_t (outer) B_t;  y_t = h_t C_t + D x_t
+    scan: {
+      ...segment,
+      ...scanShape(model),
+      xBC_RC: l.xBC_RC,
+      dt_RH: l.dt_RH,
+      aLog_H: block.aLog_H,
+      skip_H: block.skip_H,
+      chunkStates_BKHPN: l.chunkStates_BKHPN,
+      y_RI: l.y_RI,
+    },
+  };
+}
+
+/**
  * Embedding, blocks and final norm (paper.md 7.2, 7.3). Advances the states.
  * @returns the normed output of the last block, [R, D], in a buffer of `buffers`
  */
 export function forward<F, I>(m: Mamba2<F, I>, segment: TokenSegment<I>, states: F, buffers: ForwardBuffers<F>): F {
   const { device, model, parameters } = m;
-  const { dInner, heads, convDim, dInProj } = modelWidths(model);
+  const { dInner } = modelWidths(model);
   const rows = segment.lanes * segment.tokens;
   const norm = { rows, width: model.dModel, eps: model.rmsEps };
   const { normed_RD, gated_RI, mixed_RD } = buffers;
@@ -85,42 +136,11 @@ export function forward<F, I>(m: Mamba2<F, I>, segment: TokenSegment<I>, states:
       out_RD: normed_RD,
       inverseRms_R: l.inverseRms_R,
     });
-    // [z | xBC | dt] = u W_in^T
-    device.matmul({
-      m: rows,
-      n: dInProj,
-      k: model.dModel,
-      a: normed_RD,
-      b: block.inProj_JD,
-      transposeB: true,
-      out: l.projected_RJ,
-    });
-    // xBC = SiLU(conv(xBC))
-    device.conv({
-      ...segment,
-      channels: convDim,
-      taps: model.dConv,
-      raw: columns.xBC,
-      weight_CW: block.convWeight_CW,
-      bias_C: block.convBias_C,
-      state: state.taps,
-      savedTaps_BWC: l.taps_BWC,
-      out_RC: l.xBC_RC,
-    });
-    // dt = softplus(dt + dt_bias)
-    device.timeSteps({ rows, heads, ...DT_LIMITS, raw: columns.dt, bias_H: block.dtBias_H, dt_RH: l.dt_RH });
-    // h_t = exp(dt_t A) h_{t-1} + dt_t x_t (outer) B_t;  y_t = h_t C_t + D x_t
-    device.scan({
-      ...segment,
-      ...scanShape(model),
-      xBC_RC: l.xBC_RC,
-      dt_RH: l.dt_RH,
-      aLog_H: block.aLog_H,
-      skip_H: block.skip_H,
-      state: state.ssm,
-      chunkStates_BKHPN: l.chunkStates_BKHPN,
-      y_RI: l.y_RI,
-    });
+    const calls = layerCalls(m, segment, block, l, normed_RD);
+    device.matmul(calls.project);
+    device.conv({ ...calls.conv, state: state.taps, savedTaps_BWC: l.taps_BWC });
+    device.timeSteps(calls.timeSteps);
+    device.scan({ ...calls.scan, state: state.ssm });
     // RMSNorm(y * SiLU(z))
     device.gatedNorm({
       rows,
@@ -323,47 +343,27 @@ export function backward<F, I>(
 /** What {@link forward} left in a layer's buffers, where layers share them. */
 function computeAgain<F, I>(m: Mamba2<F, I>, segment: TokenSegment<I>, saved: ForwardBuffers<F>, layer: number): void {
   const { device, model, parameters } = m;
-  const { heads, convDim, dInProj, dInner } = modelWidths(model);
-  const rows = segment.lanes * segment.tokens;
+  const { convDim, dInner } = modelWidths(model);
   const l = saved.layers[layer]!;
   const block = parameters.blocks[layer]!;
-  const columns = projectionColumns(model, l.projected_RJ);
+  const calls = layerCalls(m, segment, block, l, saved.normed_RD);
   if (device.recomputesLayers) {
-    const normed_RD = saved.normed_RD;
     device.addNorm({
-      ...{ rows, width: model.dModel, eps: model.rmsEps, residual_RD: l.sum_RD, weight_D: block.norm_D },
-      ...{ sum_RD: l.sum_RD, out_RD: normed_RD, inverseRms_R: l.inverseRms_R },
+      rows: segment.lanes * segment.tokens,
+      width: model.dModel,
+      eps: model.rmsEps,
+      residual_RD: l.sum_RD,
+      weight_D: block.norm_D,
+      sum_RD: l.sum_RD,
+      out_RD: saved.normed_RD,
+      inverseRms_R: l.inverseRms_R,
     });
-    device.matmul({
-      ...{ m: rows, n: dInProj, k: model.dModel, a: normed_RD, b: block.inProj_JD, transposeB: true },
-      out: l.projected_RJ,
-    });
+    device.matmul(calls.project);
   }
   if (device.recomputes) {
-    device.conv({
-      ...segment,
-      channels: convDim,
-      taps: model.dConv,
-      raw: columns.xBC,
-      weight_CW: block.convWeight_CW,
-      bias_C: block.convBias_C,
-      state: { data: l.taps_BWC, stride: (model.dConv - 1) * convDim },
-      keepState: true,
-      out_RC: l.xBC_RC,
-    });
+    device.conv({ ...calls.conv, state: { data: l.taps_BWC, stride: (model.dConv - 1) * convDim }, keepState: true });
   }
   if (!device.recomputesLayers) return;
-  device.timeSteps({ rows, heads, ...DT_LIMITS, raw: columns.dt, bias_H: block.dtBias_H, dt_RH: l.dt_RH });
-  device.scan({
-    ...segment,
-    ...scanShape(model),
-    xBC_RC: l.xBC_RC,
-    dt_RH: l.dt_RH,
-    aLog_H: block.aLog_H,
-    skip_H: block.skip_H,
-    state: { data: l.chunkStates_BKHPN, stride: dInner * model.dState },
-    keepState: true,
-    chunkStates_BKHPN: l.chunkStates_BKHPN,
-    y_RI: l.y_RI,
-  });
+  device.timeSteps(calls.timeSteps);
+  device.scan({ ...calls.scan, state: { data: l.chunkStates_BKHPN, stride: dInner * model.dState }, keepState: true });
 }
