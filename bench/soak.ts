@@ -7,12 +7,12 @@
  * being a matter of this machine's speed. Prints deaths and recoveries, whether both runs end in the same bits and have the same loss at every step, and the memory of every
  * process over time. Needs `npm run build`, redis-server and Linux (/proc).
  */
-import { readFileSync } from "node:fs";
 import { availableParallelism, cpus } from "node:os";
 import { parseArgs } from "node:util";
 import { runChaos, type LocalCluster } from "@segue/cli";
 import { parseJobSpec } from "@segue/core";
 import { connectRedis, createLogger, redisKeys } from "@segue/runtime";
+import { processUsage } from "./scale/process-usage.js";
 
 const { values: options } = parseArgs({
   options: {
@@ -54,20 +54,12 @@ const losses: Record<"undisturbed" | "disturbed", Map<number, string>> = { undis
 let sampling: NodeJS.Timeout | undefined;
 const startedAtMs = Date.now();
 
-function sample(cluster: LocalCluster, clusterStartedAtMs: number): void {
+async function sample(cluster: LocalCluster, clusterStartedAtMs: number): Promise<void> {
   const minute = (Date.now() - clusterStartedAtMs) / 60_000;
   for (const name of cluster.names) {
-    const rssBytes = rssOf(cluster.process(name).pid);
-    if (rssBytes !== undefined) samples.push({ name, minute, rssBytes });
-  }
-}
-
-function rssOf(pid: number): number | undefined {
-  try {
-    const [, kibibytes] = /VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8")) ?? [];
-    return kibibytes === undefined ? undefined : 1024 * Number(kibibytes);
-  } catch {
-    return undefined;
+    // A process that is dead just now has no memory to tell of.
+    const usage = await processUsage(cluster.process(name).pid).catch(() => undefined);
+    if (usage) samples.push({ name, minute, rssBytes: usage.rssBytes });
   }
 }
 
@@ -103,7 +95,7 @@ const result = await runChaos(
     onNote: (text) => console.log(`${((Date.now() - startedAtMs) / 1_000).toFixed(0)} s: ${text}`),
     onCluster: (cluster) => {
       const clusterStartedAtMs = Date.now();
-      sampling = setInterval(() => sample(cluster, clusterStartedAtMs), SAMPLE_MS);
+      sampling = setInterval(() => void sample(cluster, clusterStartedAtMs), SAMPLE_MS);
     },
     onFinished: async (run, cluster, { job }) => {
       clearInterval(sampling);

@@ -17,6 +17,7 @@ export { cellJobId, evaluationId, queueNames, redisKeys, type CellIdentity, type
 export { parseEvaluation, type EvaluationCellRecord, type EvaluationRecord } from "./evaluation-record.js";
 export { numberList, numberOrNull, numberOrZero, objectOrEmpty, parsedJson, textOrEmpty } from "./redis-values.js";
 export { connectRedis, type RedisRole } from "./redis.js";
+export { freePort } from "./free-port.js";
 export { startPrivateRedis, type PrivateRedis } from "./private-redis.js";
 export { MetricsWriter, type Fields, type MetricsWriterOptions } from "./metrics-writer.js";
 export { letHeapGrow } from "./small-heaps.js";

@@ -18,13 +18,7 @@ describe("coordinator", () => {
   afterEach(() => cluster.close());
 
   before(async () => {
-    const alone = await TestCluster.start();
-    try {
-      await alone.worker();
-      undisturbed = await alone.digest(await alone.submit());
-    } finally {
-      await alone.close();
-    }
+    undisturbed = await TestCluster.undisturbedDigest();
   });
 
   it("trains to the end, keeps the newest checkpoints and releases the worker", async () => {

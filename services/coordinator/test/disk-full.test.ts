@@ -62,14 +62,7 @@ describe("a full disk", () => {
   });
 
   it("stops nothing: training goes on and says so, a pause waits, and all is well when there is room again", async () => {
-    const alone = await TestCluster.start();
-    let undisturbed: string;
-    try {
-      await alone.worker();
-      undisturbed = await alone.digest(await alone.submit(LONG));
-    } finally {
-      await alone.close();
-    }
+    const undisturbed = await TestCluster.undisturbedDigest(LONG);
 
     const ballast = join(disk!, "ballast");
     await cluster.worker(QUICK);

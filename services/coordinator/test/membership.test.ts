@@ -14,13 +14,7 @@ describe("membership", () => {
   afterEach(() => cluster.close());
 
   before(async () => {
-    const alone = await TestCluster.start();
-    try {
-      await alone.worker();
-      undisturbed = await alone.digest(await alone.submit());
-    } finally {
-      await alone.close();
-    }
+    undisturbed = await TestCluster.undisturbedDigest();
   });
 
   const workerOf = async (name: string) => {

@@ -1,10 +1,10 @@
-import { randomUUID } from "node:crypto";
-import { jobSpecToYaml, SegueError, type JobSpec } from "@segue/core";
+import { SegueError, type JobSpec } from "@segue/core";
 import type { LocalCluster } from "../cluster/local-cluster.js";
 import { followJob } from "../commands/follow-job.js";
+import { submitJob } from "../commands/submit-job.js";
 import { connect } from "../connection.js";
 import type { CliRuntime } from "../runtime.js";
-import { isFinal, jobView, type JobView } from "../show/job-view.js";
+import type { JobView } from "../show/job-view.js";
 
 export interface FinishedJob {
   readonly step: number;
@@ -28,15 +28,10 @@ export async function runJob(
   const connection = connect({ coordinator: cluster.coordinator }, runtime.env);
   const startedAtMs = Date.now();
   try {
-    const { job } = await connection.jobs.submitJob({
-      source: { case: "yaml", value: jobSpecToYaml(spec) },
-      idempotencyKey: randomUUID(),
-    });
-    if (!job) throw new SegueError("INTERNAL", "The coordinator answered without a job.", { status: "INTERNAL" });
-    let last = jobView(job);
+    let last = await submitJob(connection.jobs, spec);
     for await (last of followJob(connection.jobs, last.jobId, { signal: runtime.signal })) onChange(last);
     const { phase, reason, jobId, checkpointStep, checkpointDigest } = last;
-    if (!isFinal(phase) || phase !== "SUCCEEDED") {
+    if (phase !== "SUCCEEDED") {
       throw new SegueError("CHAOS_JOB_FAILED", `${jobId} ended ${phase.toLowerCase()}: ${reason}`, { status: "ABORTED" });
     }
     return { step: checkpointStep, digest: checkpointDigest, seconds: (Date.now() - startedAtMs) / 1000, job: last };

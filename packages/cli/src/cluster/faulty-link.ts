@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { Transform } from "node:stream";
+import { freePort } from "@segue/runtime";
 
 /**
  * A TCP relay before a service that can lose the network: {@link cut} lets nothing through and says nothing to either side, as a
@@ -94,13 +95,4 @@ export async function startFaultyLink(): Promise<FaultyLink> {
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
   return new FaultyLink(server, `127.0.0.1:${port}`, `127.0.0.1:${targetPort}`);
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return port;
 }

@@ -1,11 +1,11 @@
 import { existsSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { Option, type Command } from "commander";
 import { parseJobSpec, SegueError, validateJobSpec, type JobSpec } from "@segue/core";
 import { runChaos, type ChaosOptions, type ChaosResult } from "../chaos/run-chaos.js";
 import { addConnectionOptions, connect, type ConnectionOptions } from "../connection.js";
 import { asFailure, EXIT, ReportedFailure } from "../failure.js";
 import { wholeNumber } from "../numbers.js";
+import { readSpec } from "../read-spec.js";
 import { Output, type CliRuntime } from "../runtime.js";
 import { jobView } from "../show/job-view.js";
 import { ProgressView } from "../show/progress.js";
@@ -66,7 +66,7 @@ async function subjectOf(
   runtime: CliRuntime,
 ): Promise<Pick<ChaosOptions, "spec" | "undisturbed">> {
   const bare = (spec: JobSpec): JobSpec => ({ ...spec, evaluations: [] });
-  if (existsSync(job)) return { spec: bare(parseJobSpec(await readFile(job, "utf8")).spec) };
+  if (existsSync(job)) return { spec: bare(parseJobSpec(await readSpec(job)).spec) };
   const connection = connect(options, runtime.env);
   try {
     const answer = await connection.jobs.getJob({ jobId: job });

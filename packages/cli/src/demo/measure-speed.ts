@@ -1,7 +1,7 @@
 import { SegueError, type JobSpec } from "@segue/core";
 import type { Client, Jobs } from "@segue/protocol";
-import { jobSpecToProto } from "@segue/runtime";
 import { followJob } from "../commands/follow-job.js";
+import { submitJob } from "../commands/submit-job.js";
 import type { JobView } from "../show/job-view.js";
 
 export interface MeasuredSpeed {
@@ -25,8 +25,7 @@ export async function measureSpeed(
     evaluations: [],
     checkpoints: { everySteps: 0, keepLast: 1, keepEvery: 0 },
   };
-  const { job } = await jobs.submitJob({ source: { case: "spec", value: jobSpecToProto(spec) } });
-  const jobId = job?.jobId ?? "";
+  const { jobId } = await submitJob(jobs, spec);
   let first: { readonly tokens: number; readonly atMs: number } | undefined;
   let last: JobView | undefined;
   for await (const view of followJob(jobs, jobId, { signal: options.signal })) {

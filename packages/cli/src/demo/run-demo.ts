@@ -6,6 +6,7 @@ import { parseJobSpec, type JobSpec } from "@segue/core";
 import { connectRedis, createLogger } from "@segue/runtime";
 import { startLocalCluster, type LocalCluster } from "../cluster/local-cluster.js";
 import { crashText } from "../commands/cluster.js";
+import { submitJob } from "../commands/submit-job.js";
 import { connect, type Connection } from "../connection.js";
 import { waitForEvaluation } from "../evaluation/read-evaluation.js";
 import { Output, type CliRuntime } from "../runtime.js";
@@ -15,7 +16,7 @@ import { evaluateBothWays } from "./evaluate-job.js";
 import { measureSpeed } from "./measure-speed.js";
 import { controlSpec, planDemo, plannedSpec } from "./plan.js";
 import { DEVIATION, evaluationLine, planText, resultText, type DemoJob, type DemoResult } from "./report.js";
-import { submitJob, trainJob, type TrainedJob } from "./train-job.js";
+import { trainJob, type TrainedJob } from "./train-job.js";
 import { completeEvaluations, watchEvaluations } from "./watch-evaluations.js";
 
 export interface DemoOptions {
@@ -98,13 +99,13 @@ class Demo {
       const spec = plannedSpec(recipe, plan);
       const control = controlSpec(spec);
 
-      const job = await submitJob(this.#connection, spec);
+      const job = await submitJob(this.#connection.jobs, spec);
       this.#output.note(`${planText(speed, plan, job)}\n${DEVIATION}\n`);
       const firstEndsAtMs = Date.now() + FIRST_JOB_SHARE * (trainingEndsAtMs - Date.now());
       const carried = await this.#train(job, spec, firstEndsAtMs, over.signal);
 
       this.#output.note("\nnow the same with the carried state switched off, on one worker: it computes the same bits as two");
-      const uncarried = await this.#train(await submitJob(this.#connection, control), control, trainingEndsAtMs, over.signal);
+      const uncarried = await this.#train(await submitJob(this.#connection.jobs, control), control, trainingEndsAtMs, over.signal);
 
       await this.#evaluated([...carried.evaluationIds, ...uncarried.evaluationIds], endsAtMs);
       return {

@@ -1,8 +1,7 @@
-import { SegueError, type JobSpec } from "@segue/core";
-import { jobSpecToProto } from "@segue/runtime";
+import { SegueError } from "@segue/core";
 import { followJob } from "../commands/follow-job.js";
 import type { Connection } from "../connection.js";
-import { isFinal, jobView, type JobView } from "../show/job-view.js";
+import { isFinal, type JobView } from "../show/job-view.js";
 import type { ProgressView } from "../show/progress.js";
 
 /** A job that has ended, or was paused since its time was up. */
@@ -12,13 +11,6 @@ export interface TrainedJob {
   readonly firstLoss: number;
   /** From the first round on, with everything that went on beside it. */
   readonly tokensPerSecond: number;
-}
-
-/** @throws SegueError what the coordinator says of the spec */
-export async function submitJob({ jobs }: Connection, spec: JobSpec): Promise<JobView> {
-  const { job } = await jobs.submitJob({ source: { case: "spec", value: jobSpecToProto(spec) } });
-  if (!job) throw new SegueError("INTERNAL", "The coordinator answered without a job.", { status: "INTERNAL" });
-  return jobView(job);
 }
 
 /**

@@ -48,6 +48,17 @@ export class TestCluster {
     return cluster;
   }
 
+  /** How a job ends on one worker and a coordinator of its own, if nothing happens to them. */
+  static async undisturbedDigest(spec = SPEC): Promise<string> {
+    const alone = await TestCluster.start();
+    try {
+      await alone.worker();
+      return await alone.digest(await alone.submit(spec));
+    } finally {
+      await alone.close();
+    }
+  }
+
   get address(): string {
     return this.#coordinator?.address ?? "";
   }
