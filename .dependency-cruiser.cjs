@@ -27,6 +27,12 @@ module.exports = {
       to: { path: "^(packages/(?!(engine|core)/)|services/)" },
     },
     {
+      name: "report-knows-only-core",
+      severity: "error",
+      from: { path: "^packages/report/src" },
+      to: { path: "^(packages/(?!(report|core)/)|services/)" },
+    },
+    {
       name: "coordinator-never-imports-the-engine",
       severity: "error",
       from: { path: "^services/coordinator/" },

@@ -10,6 +10,7 @@ export {
   type ParameterEntry,
   type ParameterLayout,
 } from "./model/sizes.js";
+export { cureKey, NO_CURE, type CureSpec } from "./cures/cure.js";
 export { randomStream, type Random } from "./random.js";
 export {
   DEFAULT_EVALUATION,
