@@ -23,6 +23,7 @@ export { modelVectors, mostWorkers, shardsPerPlacement } from "./spec/placement.
 export { LIMITS, type JobSpecInput } from "./spec/schema.js";
 export { laneTokensPerStep, tokensPerStep } from "./spec/step-tokens.js";
 export { resolveVocabulary, specInvalid, validateJobSpec, type ParsedSpec } from "./spec/validate.js";
+export { EVALUATION_KINDS, evaluationKind, type EvaluationKind } from "./spec/evaluation-kind.js";
 export { EDITABLE_SETTINGS, editJobSpec, type EditedSpec } from "./spec/edit.js";
 export { jobSpecToYaml, parseJobSpec } from "./spec/yaml.js";
 export { addsWhole } from "./reduction/adds-whole.js";

@@ -13,7 +13,7 @@ export {
 export type { RateLimit } from "./call-guards.js";
 export { startGrpcServer, type GrpcServer, type GrpcServerOptions, type ServiceRegistration } from "./grpc-server.js";
 export { connectClient } from "./grpc-client.js";
-export { cellJobId, evaluationId, queueNames, redisKeys, type CellIdentity, type LossCellIdentity } from "./redis-keys.js";
+export { cellJobId, evaluationId, queueNames, redisKeys } from "./redis-keys.js";
 export { parseEvaluation, type EvaluationCellRecord, type EvaluationRecord } from "./evaluation-record.js";
 export { numberList, numberOrNull, numberOrZero, objectOrEmpty, parsedJson, textOrEmpty } from "./redis-values.js";
 export { connectRedis, type RedisRole } from "./redis.js";

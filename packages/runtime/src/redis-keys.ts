@@ -10,9 +10,8 @@ export const redisKeys = {
   workers: "segue:workers",
   evaluation: (evaluationId: string) => `segue:evaluation:${evaluationId}`,
   cells: (evaluationId: string) => `segue:evaluation:${evaluationId}:cells`,
-  /** Result of a cell, whichever evaluation asked for it first. */
-  cellResult: (cell: CellIdentity | LossCellIdentity) =>
-    `segue:cell:${"firstPrompt" in cell ? lossCellText(cell) : cellText(cell)}`,
+  /** Result of a cell, whichever evaluation asked for it first. @param work all that the result depends on, beside the checkpoint */
+  cellResult: (digest: string, work: string) => `segue:cell:${digest}_${work}`,
   evaluators: "segue:evaluators",
   /** Pub/sub channel. */
   events: "segue:events",
@@ -21,30 +20,6 @@ export const redisKeys = {
 /** Queues of BullMQ: one parent per evaluation, of whatever kind, one child per cell. */
 export const queueNames = { heatmaps: "segue-heatmaps", cells: "segue-cells" } as const;
 
-/** What makes a cell the same work: two cells that agree in all of it share one result. */
-export interface CellIdentity {
-  readonly digest: string;
-  readonly length: number;
-  readonly depth: number;
-  readonly seed: number;
-  readonly template: string;
-  readonly samples: number;
-  readonly digits: number;
-  readonly carryState: boolean;
-  readonly stopWidth: number;
-}
-
-/** The same for a cell of an evaluation of loss by position. */
-export interface LossCellIdentity {
-  readonly digest: string;
-  readonly tokens: number;
-  readonly bucketTokens: number;
-  readonly prompt: string;
-  readonly seed: number;
-  readonly firstPrompt: number;
-  readonly prompts: number;
-}
-
 export function evaluationId(jobId: string, step: number, name: string): string {
   return `${jobId}_${step}_${name}`;
 }
@@ -52,23 +27,8 @@ export function evaluationId(jobId: string, step: number, name: string): string 
 /**
  * A BullMQ job id: adding a cell that its evaluation has already is a no-op. Each evaluation has jobs of its own, because a job in BullMQ
  * has one parent only; what they share is the result (see `redisKeys.cellResult`).
+ * @param part which part of the evaluation the cell is
  */
-export function cellJobId(
-  evaluationId: string,
-  cell: Pick<CellIdentity, "length" | "depth"> | Pick<LossCellIdentity, "firstPrompt" | "prompts">,
-): string {
-  return "firstPrompt" in cell
-    ? `${evaluationId}_prompts-${cell.firstPrompt}-${cell.prompts}`
-    : `${evaluationId}_len-${cell.length}_depth-${cell.depth}`;
-}
-
-function cellText(cell: CellIdentity): string {
-  const work = `len-${cell.length}_depth-${cell.depth}_seed-${cell.seed}_${cell.template}_${cell.samples}x${cell.digits}`;
-  const stop = cell.stopWidth > 0 ? `_stop-${cell.stopWidth}` : "";
-  return `${cell.digest}_passkey_${work}_${cell.carryState ? "carry" : "reset"}${stop}`;
-}
-
-function lossCellText(cell: LossCellIdentity): string {
-  const work = `tokens-${cell.tokens}_bucket-${cell.bucketTokens}_${cell.prompt}_seed-${cell.seed}`;
-  return `${cell.digest}_loss_${work}_prompts-${cell.firstPrompt}-${cell.prompts}`;
+export function cellJobId(evaluationId: string, part: string): string {
+  return `${evaluationId}_${part}`;
 }

@@ -15,23 +15,23 @@ const evaluationOf = (evaluation: object) => {
 describe("queuedEvaluation", () => {
   it("makes a cell of each length and depth", () => {
     const evaluation = evaluationOf({ passkey: { lengths: [512, 1024], depths: [0, 0.5], samples: 3 } });
-    const { fields, parent, cells } = queuedEvaluation("j_1_p", evaluation);
+    const { fields, parent, cells } = queuedEvaluation(evaluation);
     assert.deepEqual([fields["kind"], fields["lengths"], fields["carryState"]], ["passkey", "[512,1024]", "true"]);
     assert.deepEqual(parent, {});
     assert.deepEqual(
-      cells.map(({ id }) => id),
-      ["j_1_p_len-512_depth-0", "j_1_p_len-512_depth-0.5", "j_1_p_len-1024_depth-0", "j_1_p_len-1024_depth-0.5"],
+      cells.map(({ part }) => part),
+      ["len-512_depth-0", "len-512_depth-0.5", "len-1024_depth-0", "len-1024_depth-0.5"],
     );
   });
 
   it("makes a cell of every four prompts, and tells what closing takes", () => {
     const evaluation = evaluationOf({ lossByPosition: { prompt: "random", prompts: 10, tokens: 65_536, bucketTokens: 256 } });
-    const { fields, parent, cells } = queuedEvaluation("j_1_l", evaluation);
+    const { fields, parent, cells } = queuedEvaluation(evaluation);
     assert.deepEqual([fields["kind"], fields["prompts"], fields["trainTokens"]], ["lossByPosition", 10, 24_576]);
     assert.deepEqual(parent, { task: "lossByPosition", bucketTokens: 256, trainTokens: 24_576, collapseFactor: 2 });
     assert.deepEqual(
-      cells.map(({ id }) => id),
-      ["j_1_l_prompts-0-4", "j_1_l_prompts-4-4", "j_1_l_prompts-8-2"],
+      cells.map(({ part }) => part),
+      ["prompts-0-4", "prompts-4-4", "prompts-8-2"],
     );
     assert.deepEqual(cells[2]!.work, {
       ...{ task: "lossByPosition", firstPrompt: 8, prompts: 2 },

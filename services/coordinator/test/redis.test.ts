@@ -73,7 +73,7 @@ describe("coordinator with Redis", () => {
       carryState: true,
       stopWidth: 0,
     };
-    const queued = await cells.getJob(cellJobId(evaluationId(jobId, 24, "short"), cell));
+    const queued = await cells.getJob(cellJobId(evaluationId(jobId, 24, "short"), "len-1024_depth-0.25"));
     assert.deepEqual(queued?.data, { jobId, step: 24, digest, evaluationId: evaluationId(jobId, 24, "short"), ...cell });
     assert.equal(await cells.getWaitingCount(), 8);
 

@@ -2,11 +2,11 @@ import { SegueError } from "@segue/core";
 import type { EngineName } from "@segue/engine";
 import { fromServiceError, queueNames, redisKeys, type connectRedis, type Logger } from "@segue/runtime";
 import { DelayedError, UnrecoverableError, Worker, type Job } from "bullmq";
-import { cellSize, cellText, parseCell, type Cell, type CellResult } from "./cell.js";
-import { closeEvaluation, parseClosing } from "./closing.js";
 import type { CheckpointCache } from "./checkpoint-cache.js";
 import type { ModelProcess } from "./model-process.js";
 import type { EvaluationResults } from "./results.js";
+import type { Cell, CellResult } from "./tasks/task.js";
+import { parseCell, parseClosing, taskOf } from "./tasks/tasks.js";
 
 type Redis = ReturnType<typeof connectRedis>;
 
@@ -77,7 +77,8 @@ export class Evaluator {
   async #runCell(job: Job, token: string | undefined): Promise<CellResult> {
     const { checkpoints, model, results, engine, threads, logger } = this.#options;
     const cell = permanently(() => parseCell(job.data));
-    this.#cell = cellText(cell);
+    const task = taskOf(cell);
+    this.#cell = `${cell.jobId} step ${cell.step}: ${task.text(cell)}`;
     this.#report();
     const signal = this.#cutOff.signal;
     try {
@@ -89,14 +90,11 @@ export class Evaluator {
       const folder = await checkpoints.folderOf(cell, signal);
       const listener = {
         engine: (detail: string) => (this.#engine = detail),
-        progress: (done: number) => void job.updateProgress({ done, of: cellSize(cell) }).catch(() => undefined),
+        progress: (done: number) => void job.updateProgress({ done, of: task.size(cell) }).catch(() => undefined),
       };
       const result = await model.evaluate({ folder, engine, threads, cell }, listener, signal);
       await results.cell(cell, result);
-      logger.info(
-        { event: "cellDone", jobId: cell.jobId, step: cell.step, ...result, answers: undefined, losses: undefined },
-        "evaluated a cell",
-      );
+      logger.info({ event: "cellDone", jobId: cell.jobId, step: cell.step, ...numbersOf(result) }, "evaluated a cell");
       return result;
     } catch (error) {
       if (signal.aborted) {
@@ -116,7 +114,7 @@ export class Evaluator {
     const closing = permanently(() => parseClosing(job.data));
     const { evaluationId } = closing;
     const cells = Object.values(await job.getChildrenValues<CellResult>());
-    const outcome = permanently(() => closeEvaluation(closing, cells));
+    const outcome = permanently(() => taskOf(closing).close(closing, cells));
     await results.done(closing, cells, outcome);
     logger.info({ event: "evaluationDone", evaluationId, cells: cells.length, ...outcome.summary }, "an evaluation is complete");
     return outcome.summary;
@@ -143,6 +141,11 @@ export class Evaluator {
     };
     void redis.hset(redisKeys.evaluators, name, JSON.stringify(status)).catch(() => undefined);
   }
+}
+
+/** What of a result is short enough for the log. */
+function numbersOf(result: CellResult): object {
+  return Object.fromEntries(Object.entries(result).filter(([, value]) => typeof value === "number"));
 }
 
 /** BullMQ tries again after any error but this one. */

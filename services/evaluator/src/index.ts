@@ -1,5 +1,5 @@
 export { Evaluator, type EvaluatorOptions } from "./evaluator.js";
-export { evaluatePasskeyCell, type PasskeySubject } from "./passkey.js";
-export { evaluateLossCell } from "./loss-by-position.js";
+export { evaluatePasskeyCell, type PasskeyCell, type PasskeyCellResult } from "./tasks/passkey.js";
+export { evaluateLossCell, type LossCell, type LossCellResult } from "./tasks/loss-by-position.js";
+export type { Subject } from "./tasks/task.js";
 export { PrefixStates } from "./prefix-states.js";
-export type { LossCell, LossCellResult, PasskeyCell, PasskeyCellResult } from "./cell.js";

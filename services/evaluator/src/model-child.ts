@@ -6,17 +6,16 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createTokenizer, SegueError, validateJobSpec } from "@segue/core";
 import { createEngine, readModelFolder } from "@segue/engine";
-import { isLossCell, type Cell } from "./cell.js";
-import { evaluateLossCell } from "./loss-by-position.js";
 import type { ModelReply, ModelRequest } from "./model-messages.js";
-import { evaluatePasskeyCell, type PasskeySubject } from "./passkey.js";
 import { PrefixStates } from "./prefix-states.js";
+import type { Cell, Subject } from "./tasks/task.js";
+import { taskOf } from "./tasks/tasks.js";
 
 const PROGRESS_MS = 500;
 
-let loaded: { readonly folder: string; readonly subject: PasskeySubject } | undefined;
+let loaded: { readonly folder: string; readonly subject: Subject } | undefined;
 
-async function subjectOf({ folder, engine: choice, threads }: ModelRequest): Promise<PasskeySubject> {
+async function subjectOf({ folder, engine: choice, threads }: ModelRequest): Promise<Subject> {
   if (loaded?.folder === folder) return loaded.subject;
   loaded?.subject.engine.close();
   loaded = undefined;
@@ -56,7 +55,7 @@ async function answer(request: ModelRequest, cell: Cell): Promise<void> {
       sentAt = performance.now();
       send({ id: request.id, kind: "progress", done });
     };
-    const result = isLossCell(cell) ? evaluateLossCell(subject, cell, progress) : evaluatePasskeyCell(subject, cell, progress);
+    const result = taskOf(cell).evaluate(subject, cell, progress);
     send({ id: request.id, kind: "result", result });
   } catch (error) {
     const known = error instanceof SegueError;

@@ -1,5 +1,5 @@
 import type { EngineName } from "@segue/engine";
-import type { Cell, CellResult } from "./cell.js";
+import type { Cell, CellResult } from "./tasks/task.js";
 
 export interface ModelRequest {
   readonly id: number;

@@ -2,8 +2,8 @@ import { fork, type ChildProcess } from "node:child_process";
 import { extname } from "node:path";
 import { fileURLToPath } from "node:url";
 import { SegueError } from "@segue/core";
-import type { CellResult } from "./cell.js";
 import type { ModelReply, ModelRequest } from "./model-messages.js";
+import type { CellResult } from "./tasks/task.js";
 
 export interface ModelListener {
   readonly engine: (engine: string) => void;

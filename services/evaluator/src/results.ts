@@ -1,6 +1,6 @@
 import { redisKeys, type connectRedis } from "@segue/runtime";
-import { isLossResult, type Cell, type CellResult } from "./cell.js";
-import type { Closing, Outcome } from "./closing.js";
+import type { Cell, CellResult, Closing, Outcome } from "./tasks/task.js";
+import { taskOf } from "./tasks/tasks.js";
 
 type Redis = ReturnType<typeof connectRedis>;
 
@@ -16,29 +16,31 @@ export class EvaluationResults {
 
   /** What the same cell gave before, for whichever evaluation. */
   async known(cell: Cell): Promise<CellResult | undefined> {
-    const text = await this.#redis.get(redisKeys.cellResult(cell));
+    const text = await this.#redis.get(resultKey(cell));
     return text === null ? undefined : (JSON.parse(text) as CellResult);
   }
 
   async cell(cell: Cell, result: CellResult): Promise<void> {
     const { evaluationId, jobId } = cell;
     const key = redisKeys.evaluation(evaluationId);
-    const { field, found } = cellField(result);
+    const { name, found } = taskOf(cell).field(result);
     // A cell that runs a second time, after a stall, may come when its evaluation is closed: it must not open it again.
     const status = await this.#redis.hget(key, "status");
     const isClosed = status === "done" || status === "failed";
     await this.#redis
       .multi()
-      .set(redisKeys.cellResult(cell), JSON.stringify(result), "EX", RESULT_SECONDS)
-      .hset(redisKeys.cells(evaluationId), field, found)
+      .set(resultKey(cell), JSON.stringify(result), "EX", RESULT_SECONDS)
+      .hset(redisKeys.cells(evaluationId), name, JSON.stringify(found))
       .hset(key, { ...(isClosed ? {} : { status: "running" }), updatedAtMs: Date.now() })
       .publish(redisKeys.events, jobId)
       .exec();
   }
 
   /** All cells, from their own results, and what they come to. */
-  async done({ evaluationId, jobId }: Closing, results: readonly CellResult[], outcome: Outcome): Promise<void> {
-    const cells = Object.fromEntries(results.map(cellField).map(({ field, found }) => [field, found] as const));
+  async done(closing: Closing, results: readonly CellResult[], outcome: Outcome): Promise<void> {
+    const { evaluationId, jobId } = closing;
+    const fields = results.map((result) => taskOf(closing).field(result));
+    const cells = Object.fromEntries(fields.map(({ name, found }) => [name, JSON.stringify(found)] as const));
     const transaction = this.#redis.multi();
     if (results.length > 0) transaction.hset(redisKeys.cells(evaluationId), cells);
     await transaction
@@ -56,12 +58,6 @@ export class EvaluationResults {
   }
 }
 
-/** A cell's name within its evaluation, and what it found as JSON. */
-function cellField(result: CellResult): { field: string; found: string } {
-  if (isLossResult(result)) {
-    const { firstPrompt, prompts, ...found } = result;
-    return { field: `prompts:${firstPrompt}:${prompts}`, found: JSON.stringify(found) };
-  }
-  const { length, depth, ...found } = result;
-  return { field: `${length}:${depth}`, found: JSON.stringify(found) };
+function resultKey(cell: Cell): string {
+  return redisKeys.cellResult(cell.digest, taskOf(cell).work(cell));
 }

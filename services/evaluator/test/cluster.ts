@@ -18,7 +18,8 @@ import {
   type PrivateRedis,
 } from "@segue/runtime";
 import { FlowProducer, Queue } from "bullmq";
-import type { LossCell, PasskeyCell, PasskeyCellResult } from "../src/cell.js";
+import type { LossCell } from "../src/tasks/loss-by-position.js";
+import type { PasskeyCell, PasskeyCellResult } from "../src/tasks/passkey.js";
 
 export const logger = createLogger("test", "silent");
 
@@ -114,7 +115,7 @@ export class TestCluster {
         queueName: queueNames.cells,
         data: { ...shared, ...cell, ...settings },
         opts: {
-          jobId: cellJobId(evaluationId, cell),
+          jobId: cellJobId(evaluationId, `len-${cell.length}_depth-${cell.depth}`),
           attempts: 3,
           backoff: { type: "exponential", delay: 50 },
           failParentOnFailure: true,
@@ -146,7 +147,7 @@ export class TestCluster {
         name: "cell",
         queueName: queueNames.cells,
         data: { ...shared, ...settings, ...part },
-        opts: { jobId: cellJobId(evaluationId, part), failParentOnFailure: true },
+        opts: { jobId: cellJobId(evaluationId, `prompts-${part.firstPrompt}-${part.prompts}`), failParentOnFailure: true },
       })),
     });
     return evaluationId;

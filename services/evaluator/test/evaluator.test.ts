@@ -8,12 +8,11 @@ import { byteTokenizer, type CollapseVerdict } from "@segue/core";
 import { createEngine, initialParameters } from "@segue/engine";
 import { redisKeys } from "@segue/runtime";
 import { CheckpointCache } from "../src/checkpoint-cache.js";
-import { closeEvaluation } from "../src/closing.js";
 import { Evaluator } from "../src/evaluator.js";
 import { ModelProcess } from "../src/model-process.js";
-import { evaluatePasskeyCell } from "../src/passkey.js";
 import { PrefixStates } from "../src/prefix-states.js";
 import { EvaluationResults } from "../src/results.js";
+import { evaluatePasskeyCell, passkeyTask } from "../src/tasks/passkey.js";
 import { logger, spec, TestCluster, until } from "./cluster.js";
 
 interface Started {
@@ -71,6 +70,7 @@ describe("evaluator", function () {
     const engine = await createEngine("tfjs", { model: spec.model, precision: "f32", threads: 1 });
     engine.writeParameters(initialParameters(spec.model, 1));
     const work = {
+      task: "passkey",
       jobId: "job-a",
       step: 10,
       digest,
@@ -178,13 +178,13 @@ describe("evaluator", function () {
     const results = new EvaluationResults(cluster.redis);
     const interval = { low: 0.1, high: 0.9 };
     const result = { length: 400, depth: 0.5, correct: 1, samples: 2, interval, ms: 5, tokens: 900, answers: [] };
-    const ids = { jobId: "j", step: 1, digest: "0".repeat(64), evaluationId: "e" };
+    const ids = { task: "passkey", jobId: "j", step: 1, digest: "0".repeat(64), evaluationId: "e" } as const;
     const settings = { samples: 2, digits: 5, seed: 0, template: "paper", carryState: true, stopWidth: 0 } as const;
     const cell = { ...ids, ...settings, length: 400, depth: 0.5 };
     await results.cell(cell, result);
     assert.equal((await cluster.evaluation("e")).status, "running");
-    const closing = { evaluationId: "e", jobId: "j" };
-    await results.done(closing, [result], closeEvaluation(closing, [result]));
+    const closing = { task: "passkey", evaluationId: "e", jobId: "j" } as const;
+    await results.done(closing, [result], passkeyTask.close(closing, [result]));
     assert.equal((await cluster.evaluation("e")).fields["accuracy"], "0.5");
     await results.cell(cell, result);
     assert.equal((await cluster.evaluation("e")).status, "done");

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { byteTokenizer, laneStateFloats, passkeyPrompt, randomStream, validateJobSpec, type PasskeyPrompt } from "@segue/core";
 import { availableEngines, createEngine, greedyDecode, initialParameters, type Engine } from "@segue/engine";
-import { evaluatePasskeyCell } from "../src/passkey.js";
+import { evaluatePasskeyCell } from "../src/tasks/passkey.js";
 import { PrefixStates, SEGMENT_TOKENS } from "../src/prefix-states.js";
 
 const { spec } = validateJobSpec({
@@ -13,6 +13,7 @@ const tokenizer = byteTokenizer();
 const settings = { samples: 5, digits: 5, seed: 3, template: "paper", carryState: true, stopWidth: 0 } as const;
 const cellOf = (length: number, depth: number) => ({
   ...settings,
+  task: "passkey" as const,
   jobId: "job",
   step: 1,
   digest: "ab".repeat(32),

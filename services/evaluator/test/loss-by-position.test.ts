@@ -1,9 +1,7 @@
 import assert from "node:assert/strict";
 import { byteTokenizer, positionPrompt, validateJobSpec } from "@segue/core";
 import { availableEngines, createEngine, initialParameters, type Engine, type EngineName } from "@segue/engine";
-import type { LossCell, LossCellResult } from "../src/cell.js";
-import { closeEvaluation } from "../src/closing.js";
-import { evaluateLossCell } from "../src/loss-by-position.js";
+import { evaluateLossCell, lossByPositionTask, type LossCell, type LossCellResult } from "../src/tasks/loss-by-position.js";
 
 const { spec } = validateJobSpec({
   model: { layers: 2, dModel: 32, headDim: 16, dState: 16, chunk: 64 },
@@ -57,7 +55,7 @@ describe("evaluateLossCell", function () {
   });
 });
 
-describe("closeEvaluation", () => {
+describe("lossByPositionTask.close", () => {
   const closing = {
     task: "lossByPosition",
     jobId: "j",
@@ -72,13 +70,13 @@ describe("closeEvaluation", () => {
 
   it("averages over prompts before it judges, whichever cell is there first", () => {
     const parts = [part(0, 3, [2, 2, 2, 2]), part(3, 1, [2, 2, 2, 18])];
-    const { fields, summary } = closeEvaluation(closing, parts);
+    const { fields, summary } = lossByPositionTask.close(closing, parts);
     assert.equal(fields["losses"], "[2,2,2,6]");
     assert.deepEqual(summary, { collapsed: true, trainLoss: 2, worstRatio: 3, worstPosition: 30, firstPosition: 30 });
-    assert.deepEqual(closeEvaluation(closing, [...parts].reverse()).fields, fields);
+    assert.deepEqual(lossByPositionTask.close(closing, [...parts].reverse()).fields, fields);
   });
 
   it("says so when there is nothing to compare with", () => {
-    assert.throws(() => closeEvaluation(closing, [part(0, 1, [null, 2, 3])]), { code: "LOSS_NOT_FINITE" });
+    assert.throws(() => lossByPositionTask.close(closing, [part(0, 1, [null, 2, 3])]), { code: "LOSS_NOT_FINITE" });
   });
 });

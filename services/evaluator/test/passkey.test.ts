@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
 import { byteTokenizer, validateJobSpec, wilsonInterval } from "@segue/core";
-import type { PasskeyCell } from "../src/cell.js";
-import { evaluatePasskeyCell } from "../src/passkey.js";
 import { PrefixStates } from "../src/prefix-states.js";
+import { evaluatePasskeyCell, type PasskeyCell } from "../src/tasks/passkey.js";
 import { RememberingEngine } from "./remembering-engine.js";
 
 const { spec } = validateJobSpec({
@@ -11,6 +10,7 @@ const { spec } = validateJobSpec({
   train: { steps: 1 },
 });
 const cell: PasskeyCell = {
+  task: "passkey",
   jobId: "job-1",
   step: 10,
   digest: "ab".repeat(32),

@@ -1,5 +1,5 @@
 import { SegueError, type EvaluationSpec } from "@segue/core";
-import { evaluationId, queueNames, redisKeys, type connectRedis, type Logger } from "@segue/runtime";
+import { cellJobId, evaluationId, queueNames, redisKeys, type connectRedis, type Logger } from "@segue/runtime";
 import { FlowProducer, Queue } from "bullmq";
 import { queuedEvaluation } from "./queued-evaluation.js";
 
@@ -64,10 +64,10 @@ export class EvaluationQueue {
 
   async #submit({ jobId, step, digest, evaluation }: EvaluationRequest): Promise<{ evaluationId: string; cells: number }> {
     const id = evaluationId(jobId, step, evaluation.name);
-    const { fields, parent, cells } = queuedEvaluation(id, evaluation);
+    const { fields, parent, cells } = queuedEvaluation(evaluation);
     const key = redisKeys.evaluation(id);
     const now = Date.now();
-    const cellIds = cells.map((cell) => cell.id);
+    const cellIds = cells.map(({ part }) => cellJobId(id, part));
     if (await this.#removeFailed(id, cellIds)) await this.#redis.hdel(key, "status", "reason");
     await this.#redis
       .multi()
@@ -91,12 +91,12 @@ export class EvaluationQueue {
       queueName: queueNames.heatmaps,
       data: { ...shared, ...parent },
       opts: { jobId: id },
-      children: cells.map((cell) => ({
+      children: cells.map(({ part, work }) => ({
         name: "cell",
         queueName: queueNames.cells,
-        data: { ...shared, ...cell.work },
+        data: { ...shared, ...work },
         opts: {
-          jobId: cell.id,
+          jobId: cellJobId(id, part),
           attempts: 3,
           backoff: { type: "exponential", delay: 1_000 },
           failParentOnFailure: true,
