@@ -2,6 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { SegueError } from "@segue/core";
 import { parseEvaluation, redisKeys, type connectRedis, type EvaluationCellRecord, type EvaluationRecord } from "@segue/runtime";
 import { meanAccuracy, type HeatMap } from "../show/heat-map.js";
+import type { EvaluationStatus } from "./kind.js";
 
 type Redis = ReturnType<typeof connectRedis>;
 
@@ -67,7 +68,7 @@ interface Waiting<T> {
  * Waits until an evaluation is complete.
  * @throws SegueError EVALUATION_FAILED when the evaluator gave up on it; the signal's reason when it aborts
  */
-export async function waitUntilComplete<T extends Pick<EvaluationResult, "evaluationId" | "status" | "reason">>(
+export async function waitUntilComplete<T extends EvaluationStatus>(
   read: () => Promise<T | undefined>,
   { signal, cells, isComplete, onChange }: Waiting<T>,
 ): Promise<T> {
