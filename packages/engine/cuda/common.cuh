@@ -107,3 +107,15 @@ __device__ __forceinline__ float block_sum(float x, float* parts) {
   for (int i = 0; i < warps; i++) x += parts[i];
   return x;
 }
+
+// The sum over a block of up to 256 threads, a power of two, the same bits in every thread; once more only after a barrier.
+__device__ __forceinline__ double block_sum_double(double x) {
+  __shared__ double sums[256];
+  sums[threadIdx.x] = x;
+  __syncthreads();
+  for (int half = blockDim.x / 2; half > 0; half >>= 1) {
+    if ((int)threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+    __syncthreads();
+  }
+  return sums[0];
+}

@@ -1,5 +1,5 @@
 // The scan token by token, for every shape and precision: the recurrence of src/devices/reference/scan.ts with the state in
-// registers. scan-chunks.cu is the fast path.
+// registers. chunks.cuh tells of the fast path.
 //
 // All four results are one recurrence with other roles, H = a H + u (outer) v, r = H w:
 //   y:  rows p, u = dt x, v = B, w = C;     dC: rows n, u = B, v = dt x, w = dy  (forward in time)

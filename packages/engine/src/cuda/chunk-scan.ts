@@ -7,7 +7,7 @@ import type { Scratch } from "./scratch.js";
 type F = CudaFloats;
 type I = CudaInts;
 
-/** Tokens per chunk: `kChunk` in `cuda/scan-chunks.cu`. What the model calls its chunk is another device's affair. */
+/** Tokens per chunk: `kChunk` in `cuda/chunks.cuh`. What the model calls its chunk is another device's affair. */
 const CHUNK = 64;
 const TILE = 16;
 const PADDING = 8;
@@ -18,7 +18,7 @@ const ENOUGH_BLOCKS = 240;
 /** The gradients of B and C of a chunk fill the registers. */
 const MOST_STATE = 128;
 
-/** Bytes of shared memory, as the structs in `cuda/scan-chunks.cu` have them. */
+/** Bytes of shared memory, as the structs in `cuda/scan-*.cu` have them. */
 const sharedBytes = {
   states: (rows: number, n: number): number => 2 * CHUNK * (rows + n + 2 * PADDING) * BF16_BYTES + 4 * (4 + 2 + 1) * CHUNK,
   outputs: (p: number, n: number): number => {
@@ -109,7 +109,7 @@ export class ChunkScan {
     const decays = this.#scratch.take("decays", 4 * CHUNK * units * (2 * heads + 1));
     const starts = decays + 4 * CHUNK * units * 2 * heads;
     const states = this.#scratch.take("states", BF16_BYTES * units * heads * headDim * dState);
-    const defines = { HEAD_DIM: headDim, STATE: dState, ROWS: rowsOfBlock(headDim, lanes * heads) };
+    const defines = { HEAD_DIM: headDim, STATE: dState };
     o.launch(
       "scan_decays",
       { grid: [chunks, lanes], block: [256], defines },
@@ -124,10 +124,13 @@ export class ChunkScan {
     dY: Address,
     ends: readonly number[],
   ): void {
-    const rows = defines.ROWS!;
+    const rows = rowsOfBlock(headDim, lanes * heads);
     this.#operations.launch(
       "scan_states",
-      { grid: [heads, lanes, headDim / rows], block: [2 * rows], sharedBytes: sharedBytes.states(rows, dState), defines },
+      {
+        ...{ grid: [heads, lanes, headDim / rows], block: [2 * rows], sharedBytes: sharedBytes.states(rows, dState) },
+        defines: { ...defines, ROWS: rows },
+      },
       ...[tokens, heads, groups, chunks, decays, starts, xBC_RC.bf16, dY, ...ends],
     );
   }

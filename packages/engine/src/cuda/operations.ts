@@ -36,7 +36,7 @@ const SUM_BLOCKS = 1024;
 const SUM_THREADS = 256;
 /** Vectors of a row per thread, at most: `kPieces` in `cuda/`. */
 const PIECES = 2;
-/** Tokens per thread of the convolution: `kStrip` in `cuda/mixer.cu`. */
+/** Tokens per thread of the convolution: `kStrip` in `cuda/conv.cuh`. */
 const STRIP = 64;
 /** Rows per tile of the sort by id: `kTile` in `cuda/scatter.cu`. */
 const TILE = 256;

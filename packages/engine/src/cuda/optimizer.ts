@@ -4,7 +4,7 @@ import type { CudaFloats } from "./floats.js";
 import type { CudaOperations } from "./operations.js";
 import type { Scratch } from "./scratch.js";
 
-/** Room for the fields of `AdamW` in `cuda/dense.cu`; what follows it is aligned. */
+/** Room for the fields of `AdamW` in `cuda/adamw.cu`; what follows it is aligned. */
 const SETTINGS_BYTES = 64;
 const THREADS = 256;
 const ELEMENTS_PER_THREAD = 4;

@@ -1,0 +1,36 @@
+// Sums and copies of long vectors.
+#include "common.cuh"
+
+extern "C" __global__ void add_vectors(i64 count, const float* from, float* to) {
+  const i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < count) to[i] += from[i];
+}
+
+extern "C" __global__ void round_to_bf16(i64 count, const float* from, bf16* to) {
+  const i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < count) store_float(to + i, from[i]);
+}
+
+// partial[block] = the block's share of the sum of squares; 256 threads.
+extern "C" __global__ void sum_of_squares(i64 count, const float* x, double* partial) {
+  double sum = 0;
+  for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += (i64)gridDim.x * blockDim.x) sum += (double)x[i] * x[i];
+  sum = block_sum_double(sum);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+// One block of 256 threads: out = sum of partial.
+extern "C" __global__ void sum_of_partials(int count, const double* partial, double* out) {
+  double sum = 0;
+  for (int i = threadIdx.x; i < count; i += blockDim.x) sum += partial[i];
+  sum = block_sum_double(sum);
+  if (threadIdx.x == 0) *out = sum;
+}
+
+// One block of 256 threads: out = sum of x * weights (1 where there are none).
+extern "C" __global__ void weighted_sum(int count, const float* x, const float* weights, double* out) {
+  double sum = 0;
+  for (int i = threadIdx.x; i < count; i += blockDim.x) sum += (double)x[i] * weights[i];
+  sum = block_sum_double(sum);
+  if (threadIdx.x == 0) *out = sum;
+}
