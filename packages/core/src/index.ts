@@ -11,6 +11,8 @@ export {
   type ParameterLayout,
 } from "./model/sizes.js";
 export { cureKey, NO_CURE, type CureSpec } from "./cures/cure.js";
+export type { CureInput } from "./cures/cure-settings.js";
+export { parseCure } from "./cures/parse-cure.js";
 export { randomStream, type Random } from "./random.js";
 export {
   DEFAULT_EVALUATION,

@@ -8,6 +8,7 @@ export function jobSpecToProto(spec: JobSpec): JobSpecMessage {
     data: { ...spec.data, paths: [...spec.data.paths] },
     evaluations: spec.evaluations.map((evaluation) => ({
       ...evaluation,
+      cures: [...evaluation.cures],
       passkey: evaluation.passkey && {
         ...evaluation.passkey,
         lengths: [...evaluation.passkey.lengths],

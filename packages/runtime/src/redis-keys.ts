@@ -1,3 +1,5 @@
+import { cureKey, NO_CURE, type CureSpec } from "@segue/core";
+
 /** Names of everything in Redis; docs/reference/redis.md says what each holds. */
 export const redisKeys = {
   jobs: "segue:jobs",
@@ -10,8 +12,8 @@ export const redisKeys = {
   workers: "segue:workers",
   evaluation: (evaluationId: string) => `segue:evaluation:${evaluationId}`,
   cells: (evaluationId: string) => `segue:evaluation:${evaluationId}:cells`,
-  /** Result of a cell, whichever evaluation asked for it first. @param work all that the result depends on, beside the checkpoint */
-  cellResult: (digest: string, work: string) => `segue:cell:${digest}_${work}`,
+  /** Result of a cell, whichever evaluation asked for it first. @param work all that the result depends on, beside checkpoint and cure */
+  cellResult: (digest: string, work: string, cure: CureSpec = NO_CURE) => `segue:cell:${digest}_${work}${cureSuffix(cure)}`,
   evaluators: "segue:evaluators",
   /** Pub/sub channel. */
   events: "segue:events",
@@ -20,8 +22,9 @@ export const redisKeys = {
 /** Queues of BullMQ: one parent per evaluation, of whatever kind, one child per cell. */
 export const queueNames = { heatmaps: "segue-heatmaps", cells: "segue-cells" } as const;
 
-export function evaluationId(jobId: string, step: number, name: string): string {
-  return `${jobId}_${step}_${name}`;
+/** Evaluations of one name that differ in the cure stand side by side. */
+export function evaluationId(jobId: string, step: number, name: string, cure: CureSpec = NO_CURE): string {
+  return `${jobId}_${step}_${name}${cureSuffix(cure)}`;
 }
 
 /**
@@ -31,4 +34,9 @@ export function evaluationId(jobId: string, step: number, name: string): string 
  */
 export function cellJobId(evaluationId: string, part: string): string {
   return `${evaluationId}_${part}`;
+}
+
+/** Names from before there were cures stay. */
+function cureSuffix(cure: CureSpec): string {
+  return cure.kind === "none" ? "" : `+${cureKey(cure)}`;
 }

@@ -12,7 +12,16 @@ const PASSKEY_JOB = {
   train: { steps: 7 },
   evaluations: [
     { name: "heat", passkey: { lengths: [1024, 2048], depths: [0, 0.5, 1], carryState: false } },
-    { lossByPosition: { prompt: "random", prompts: 8, seed: 3 } },
+    {
+      lossByPosition: { prompt: "random", prompts: 8, seed: 3 },
+      cures: [
+        { kind: "none" },
+        { kind: "reduced", retention: 0.999, insertion: 1 },
+        { kind: "normalised", multiplier: 2, referenceTokens: 300, everyTokens: 10 },
+        { kind: "window", tokens: 640, everyTokens: 64 },
+        { kind: "longMamba", dtScale: 0.2 },
+      ],
+    },
   ],
 };
 

@@ -4,9 +4,9 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { validateJobSpec } from "@segue/core";
+import { NO_CURE, validateJobSpec } from "@segue/core";
 import { connectRedis, createLogger, queueNames, redisKeys, startPrivateRedis, type PrivateRedis } from "@segue/runtime";
-import { UnrecoverableError, Worker } from "bullmq";
+import { Queue, UnrecoverableError, Worker } from "bullmq";
 import { EvaluationQueue } from "../src/evaluations/evaluation-queue.js";
 
 const logger = createLogger("test", "silent");
@@ -62,14 +62,15 @@ describe("evaluation queue", () => {
 
     assert.ok(evaluation);
     const request = { jobId: "j", step: 10, digest: "d".repeat(64), evaluation };
-    const { evaluationId } = await queue.submit(request);
+    const [submitted] = await queue.submit(request);
+    const { evaluationId } = submitted!;
     await eventually(() => failed.length === 1 && computed.length === 3);
     const key = redisKeys.evaluation(evaluationId);
     // The evaluator writes this.
     await producer.hset(key, { status: "failed", reason: "broken" });
 
     isBroken = false;
-    assert.deepEqual(await queue.submit(request), { evaluationId, cells: 4 });
+    assert.deepEqual(await queue.submit(request), [{ evaluationId, cells: 4 }]);
     const { status, reason } = await producer.hgetall(key);
     assert.deepEqual({ status, reason }, { status: "queued", reason: undefined });
     await eventually(() => done.length === 1);
@@ -78,6 +79,25 @@ describe("evaluation queue", () => {
     await queue.submit(request);
     await sleep(300);
     assert.equal(computed.length, 4, "one that is complete is not computed again");
+  });
+
+  it("queues an evaluation once for each cure, and leaves the ids and the work of none as they were", async () => {
+    assert.ok(evaluation);
+    const reduced = { kind: "reduced", retention: 0.999, insertion: 0.5 } as const;
+    const request = { jobId: "k", step: 10, digest: "d".repeat(64), evaluation: { ...evaluation, cures: [NO_CURE, reduced] } };
+    const submitted = await queue.submit(request);
+    assert.deepEqual(submitted, [
+      { evaluationId: "k_10_again", cells: 4 },
+      { evaluationId: "k_10_again+reduced-0.999-0.5", cells: 4 },
+    ]);
+    const cells = new Queue<object>(queueNames.cells, { connection: producer });
+    const workOf = async (id: string) => (await cells.getJob(`${id}_len-512_depth-0`))?.data ?? {};
+    const [plain, cured] = [await workOf("k_10_again"), await workOf("k_10_again+reduced-0.999-0.5")];
+    await cells.close();
+    assert.equal("cure" in plain, false);
+    assert.deepEqual(cured, { ...plain, evaluationId: "k_10_again+reduced-0.999-0.5", cure: reduced });
+    const { cure, name } = await producer.hgetall(redisKeys.evaluation("k_10_again+reduced-0.999-0.5"));
+    assert.deepEqual([JSON.parse(cure ?? ""), name], [reduced, "again"]);
   });
 });
 

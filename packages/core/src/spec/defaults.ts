@@ -1,3 +1,4 @@
+import { NO_CURE } from "../cures/cure.js";
 import type { EvaluationSpec, JobSpec, LossByPositionSpec, ModelSpec, PasskeyDataSpec } from "./job-spec.js";
 
 /**
@@ -70,6 +71,7 @@ export const DEFAULT_PASSKEY_DATA: PasskeyDataSpec = {
 export const DEFAULT_EVALUATION = {
   name: "passkey",
   everyCheckpoints: 1,
+  cures: [NO_CURE],
   passkey: {
     lengths: [1024, 2048, 4096, 8192],
     depths: [0.1, 0.3, 0.5, 0.7, 0.9],

@@ -1,18 +1,21 @@
 import { minimumPasskeyPromptTokens } from "../passkey/prompt.js";
 import { byteTokenizer } from "../tokenizer/tokenizer.js";
 import type { JobSpec, LossByPositionSpec } from "./job-spec.js";
+import { checkCures } from "./cure-checks.js";
 import type { Refuse } from "./refuse.js";
 import { LIMITS, type JobSpecInput } from "./schema.js";
 
 /** The rules that span the settings of `evaluations`. */
 export function checkEvaluations(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void {
   const names = new Set<string>();
-  spec.evaluations.forEach(({ name, passkey, lossByPosition }, index) => {
+  spec.evaluations.forEach((evaluation, index) => {
+    const { name, passkey, lossByPosition } = evaluation;
     const field = `evaluations[${index}]`;
     refuse(names.has(name), `${field}.name`, `"${name}" is used twice; evaluations need different names`);
     names.add(name);
     const both = lossByPosition !== undefined && input.evaluations?.[index]?.passkey !== undefined;
     refuse(both, `${field}.passkey`, "excludes lossByPosition; make two evaluations of them");
+    checkCures(input.evaluations?.[index]?.cures ?? evaluation.cures, evaluation, `${field}.cures`, refuse);
     if (lossByPosition) checkLossByPosition(lossByPosition, `${field}.lossByPosition`, refuse);
     if (!passkey) return;
     for (const list of ["lengths", "depths"] as const) {

@@ -1,3 +1,5 @@
+import type { CureSpec } from "../cures/cure.js";
+
 /** A job spec after validation: every default filled in, every number in range. The YAML keys are these names. */
 export interface JobSpec {
   readonly name: string;
@@ -141,6 +143,8 @@ export interface CheckpointsSpec {
 export interface EvaluationSpec {
   readonly name: string;
   readonly everyCheckpoints: number;
+  /** It is run once with each. */
+  readonly cures: readonly CureSpec[];
   readonly passkey?: PasskeyEvaluationSpec | undefined;
   readonly lossByPosition?: LossByPositionSpec | undefined;
 }

@@ -10,6 +10,7 @@ export const LIMITS = {
   totalTokens: Number.MAX_SAFE_INTEGER,
   cellsPerEvaluation: 4096,
   bucketsPerCurve: 16384,
+  curesPerEvaluation: 64,
 } as const;
 
 const uint32 = 2 ** 32 - 1;
@@ -139,6 +140,20 @@ export const jobSpecInputSchema = section({
     section({
       name: name(),
       everyCheckpoints: integer(1, 1_000_000),
+      cures: listOf(
+        section({
+          kind: choice("none", "reduced", "normalised", "window", "longMamba"),
+          retention: number(1e-6, 1),
+          insertion: number(0, 100),
+          multiplier: number(1e-6, 1e6),
+          referenceTokens: integer(1, 2 ** 30),
+          tokens: integer(1, 2 ** 30),
+          everyTokens: integer(1, 2 ** 30),
+          dtScale: number(1e-6, 100),
+        }),
+        1,
+        LIMITS.curesPerEvaluation,
+      ),
       passkey: section({
         lengths: listOf(required(integer(1, 2 ** 30)), 1, 256),
         depths: listOf(required(number(0, 1)), 1, 256),

@@ -1,4 +1,5 @@
 import { closest, distance } from "fastest-levenshtein";
+import { filledCure } from "../cures/cure-settings.js";
 import { SegueError, type Violation } from "../errors.js";
 import { crossFieldChecks } from "./checks.js";
 import { DEFAULT_EVALUATION, DEFAULT_LOSS_BY_POSITION, DEFAULT_PASSKEY_DATA, DEFAULT_SPEC, MODEL_PRESETS } from "./defaults.js";
@@ -156,20 +157,21 @@ function fillData(input: JobSpecInput["data"]): DataSpec {
 }
 
 function fillEvaluation(
-  { passkey, lossByPosition, ...rest }: NonNullable<JobSpecInput["evaluations"]>[number],
+  { passkey, lossByPosition, cures, ...rest }: NonNullable<JobSpecInput["evaluations"]>[number],
   tbptt: TbpttSpec,
 ): EvaluationSpec {
-  const { name, everyCheckpoints, passkey: passkeyDefaults } = DEFAULT_EVALUATION;
+  const { name, everyCheckpoints, cures: curesDefault, passkey: passkeyDefaults } = DEFAULT_EVALUATION;
+  const chained = tbptt.carrySsm ? Math.max(1, tbptt.segmentsPerChain) : 1;
+  const trainTokens = lossByPosition?.trainTokens ?? chained * tbptt.segmentTokens;
+  const always = { everyCheckpoints, cures: cures?.map((cure) => filledCure(cure, trainTokens)) ?? curesDefault };
   if (lossByPosition === undefined) {
     const filled = fill<PasskeyEvaluationSpec>(passkeyDefaults, passkey);
-    return { ...fill<EvaluationSpec>({ name, everyCheckpoints }, rest), passkey: filled };
+    return { ...fill<EvaluationSpec>({ name, ...always }, rest), passkey: filled };
   }
   const { name: lossName, ...defaults } = DEFAULT_LOSS_BY_POSITION;
-  const chained = tbptt.carrySsm ? Math.max(1, tbptt.segmentsPerChain) : 1;
-  const trainTokens = lossByPosition.trainTokens ?? chained * tbptt.segmentTokens;
   const bucketTokens = Math.min(defaults.bucketTokens, 2 ** Math.floor(Math.log2(trainTokens)));
   return {
-    ...fill<EvaluationSpec>({ name: lossName, everyCheckpoints }, rest),
+    ...fill<EvaluationSpec>({ name: lossName, ...always }, rest),
     lossByPosition: fill<LossByPositionSpec>({ ...defaults, trainTokens, bucketTokens }, lossByPosition),
   };
 }

@@ -1,4 +1,4 @@
-import { SegueError, type EvaluationSpec } from "@segue/core";
+import { SegueError, type CureSpec, type EvaluationSpec } from "@segue/core";
 import { cellJobId, evaluationId, queueNames, redisKeys, type connectRedis, type Logger } from "@segue/runtime";
 import { FlowProducer, Queue } from "bullmq";
 import { queuedEvaluation } from "./queued-evaluation.js";
@@ -13,9 +13,14 @@ export interface EvaluationRequest {
   readonly evaluation: EvaluationSpec;
 }
 
+export interface Submitted {
+  readonly evaluationId: string;
+  readonly cells: number;
+}
+
 /**
- * Puts evaluations into BullMQ: one parent per evaluation, one child per cell of its work, with ids that make repeats no-ops. One that
- * failed is tried again when it is asked for again.
+ * Puts evaluations into BullMQ: one parent per evaluation and cure, one child per cell of its work, with ids that make repeats no-ops. One
+ * that failed is tried again when it is asked for again.
  */
 export class EvaluationQueue {
   readonly #redis: Redis;
@@ -36,11 +41,13 @@ export class EvaluationQueue {
     this.#cells.on("error", report);
   }
 
-  /** @throws SegueError EVALUATION_QUEUE_UNAVAILABLE when Redis is away */
-  async submit(request: EvaluationRequest): Promise<{ evaluationId: string; cells: number }> {
+  /** @returns one for each cure; @throws SegueError EVALUATION_QUEUE_UNAVAILABLE when Redis is away */
+  async submit(request: EvaluationRequest): Promise<Submitted[]> {
     if (this.#redis.status !== "ready") throw unavailable();
     try {
-      return await this.#submit(request);
+      const submitted: Submitted[] = [];
+      for (const cure of request.evaluation.cures) submitted.push(await this.#submit(request, cure));
+      return submitted;
     } catch (error) {
       throw unavailable(error);
     }
@@ -62,8 +69,8 @@ export class EvaluationQueue {
     await Promise.allSettled([this.#flows.close(), this.#heatmaps.close(), this.#cells.close()]);
   }
 
-  async #submit({ jobId, step, digest, evaluation }: EvaluationRequest): Promise<{ evaluationId: string; cells: number }> {
-    const id = evaluationId(jobId, step, evaluation.name);
+  async #submit({ jobId, step, digest, evaluation }: EvaluationRequest, cure: CureSpec): Promise<Submitted> {
+    const id = evaluationId(jobId, step, evaluation.name, cure);
     const { fields, parent, cells } = queuedEvaluation(evaluation);
     const key = redisKeys.evaluation(id);
     const now = Date.now();
@@ -77,6 +84,7 @@ export class EvaluationQueue {
         name: evaluation.name,
         digest,
         ...fields,
+        cure: JSON.stringify(cure),
         cells: cells.length,
         updatedAtMs: now,
       })
@@ -86,6 +94,7 @@ export class EvaluationQueue {
       .publish(redisKeys.events, jobId)
       .exec();
     const shared = { jobId, step, digest, evaluationId: id };
+    const cured = cure.kind === "none" ? shared : { ...shared, cure };
     await this.#flows.add({
       name: "heatmap",
       queueName: queueNames.heatmaps,
@@ -94,7 +103,7 @@ export class EvaluationQueue {
       children: cells.map(({ part, work }) => ({
         name: "cell",
         queueName: queueNames.cells,
-        data: { ...shared, ...work },
+        data: { ...cured, ...work },
         opts: {
           jobId: cellJobId(id, part),
           attempts: 3,

@@ -157,8 +157,8 @@ export function jobsHandlers(deps: JobsDependencies): Handlers<typeof Jobs> {
         });
       }
       const { digest, step: foundStep } = checkpoint.manifest;
-      const submitted = await deps.evaluations.submit({ jobId, step: foundStep, digest, evaluation: checked });
-      return { ...submitted, step: foundStep };
+      const evaluations = await deps.evaluations.submit({ jobId, step: foundStep, digest, evaluation: checked });
+      return { ...evaluations[0], step: foundStep, evaluations };
     },
   };
 }
