@@ -3,14 +3,14 @@
 #include "conv.h"
 
 SEGUE_API void SEGUE_NAME(time_steps)(Context* ctx, int rows, int heads, float min, float max, const float* raw, int stride,
-                                      const float* bias, float* dt) {
+                                      const float* bias, float scale, float* dt) {
   using namespace SEGUE_VARIANT;
   parallel_rows(ctx, rows, 8.0 * heads, [=](long first, long end) {
     for (long r = first; r < end; r++) {
       for (long h = 0; h < heads; h += kWidth) {
         long live = heads - h;
         Vec x = softplus(load_part(raw + r * stride + h, live) + load_part(bias + h, live));
-        store_part(dt + r * heads + h, live, at_most(at_least(x, min), max));
+        store_part(dt + r * heads + h, live, at_most(at_least(x, min), max) * scale);
       }
     }
   });

@@ -8,6 +8,7 @@ namespace SEGUE_VARIANT {
 struct Decays {
   // cs_t as a sum of two floats: differences of long sums keep their precision.
   float *high, *low;
+  // What inserts a token: dt_t, but for cures.
   float* dt;
   // exp(cs_t), 0 once a document started in the chunk.
   float* from_start;
@@ -43,8 +44,8 @@ static void compute_decays(const Scan& s, long task, long head, Decays& d) {
   double a = -exp((double)s.a_log[head]), cs = 0;
   for (long t = 0; t < q; t++) {
     float dt = s.dt[(row + t) * s.heads + head];
-    cs += a * dt;
-    d.dt[t] = dt;
+    cs += a * dt + s.log_retention;
+    d.dt[t] = dt * s.insertion;
     d.high[t] = (float)cs;
     d.low[t] = (float)(cs - d.high[t]);
     d.first[t] = (int)max_long(s.since[row + t] - start, -1);

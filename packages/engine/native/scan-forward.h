@@ -85,9 +85,11 @@ static void chunk_outputs(const Scan& s, long task, const float* states, float* 
 
 SEGUE_API void SEGUE_NAME(scan)(Context* ctx, int lanes, int tokens, int heads, int head_dim, int state_size, int groups, int chunk,
                                 const int* resets, const float* xbc, const float* dt, const float* a_log, const float* skip,
-                                float* state, double state_stride, float* chunk_states, float* y) {
+                                double log_retention, float insertion, float* state, double state_stride, float* chunk_states,
+                                float* y) {
   using namespace SEGUE_VARIANT;
-  const Scan s = make_scan(ctx, lanes, tokens, heads, head_dim, state_size, groups, chunk, resets, xbc, dt, a_log, skip);
+  Scan s = make_scan(ctx, lanes, tokens, heads, head_dim, state_size, groups, chunk, resets, xbc, dt, a_log, skip);
+  s.log_retention = log_retention, s.insertion = insertion;
   if (tokens == 1) return scan_step(s, resets, state, (long)state_stride, chunk_states, y);
   const long tasks = s.tasks(), head_floats = s.head_dim * s.state;
   float* whole = shared_scratch(ctx, kSlotTasks, tasks * s.heads);

@@ -10,9 +10,9 @@ static void step_head(const Scan& s, long lane, long head, bool reset, float* st
   const float *x = row + head * s.head_dim, *b = row + s.b_column(head / s.heads_per_group),
               *c = row + s.c_column(head / s.heads_per_group);
   const float dt = s.dt[lane * s.heads + head];
-  const float decay = reset ? 0.f : exp_vec(splat((float)(-exp((double)s.a_log[head]) * dt)))[0];
+  const float decay = reset ? 0.f : exp_vec(splat((float)(-exp((double)s.a_log[head]) * dt + s.log_retention)))[0];
   for (long p = 0; p < s.head_dim; p++) {
-    const float added = dt * x[p];
+    const float added = dt * s.insertion * x[p];
     Vec sum = {};
     for (long n = 0; n < s.state; n += kWidth) {
       long live = s.state - n, at = p * s.state + n;

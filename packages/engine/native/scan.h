@@ -18,6 +18,9 @@ struct Scan {
   long lanes, tokens, heads, head_dim, state, groups, chunk;
   const int* since;
   const float *xbc, *dt, *a_log, *skip;
+  // Cures of inference: added to every dt A, and a factor of what every token adds to the state.
+  double log_retention = 0;
+  float insertion = 1;
   long channels, inner, chunks, lane_floats, heads_per_group, group_width;
   // Row stride of scratch that holds all heads of a group: off the powers of two, whose rows would fight for the same cache lines.
   long wide;

@@ -126,6 +126,11 @@ export interface TimeStepsArgs<F> {
   readonly dt_RH: F;
 }
 
+export interface ScaledTimeStepsArgs<F> extends TimeStepsArgs<F> {
+  /** Multiplies the clamped result (a cure, in inference alone); absent: 1. */
+  readonly scale?: number | undefined;
+}
+
 export interface TimeStepsBackwardArgs<F> extends TimeStepsArgs<F> {
   readonly dDt_RH: F;
   readonly dRaw: Columns<F>;
@@ -150,6 +155,10 @@ export interface ScanArgs<F, I> extends Segment<I>, ScanShape {
   readonly skip_H: F;
   /** [H, P, N] per lane; enters as the initial state, leaves as the final one. */
   readonly state: LaneParts<F>;
+  /** Added to dt A of every token (a cure, in inference alone); absent: 0. */
+  readonly logRetention?: number | undefined;
+  /** Multiplies what every token adds to the state (a cure, in inference alone); absent: 1. */
+  readonly insertion?: number | undefined;
   /** Leaves the state as it is, and `chunkStates`: the output is wanted once more. Only where {@link Device.recomputesLayers}. */
   readonly keepState?: boolean | undefined;
   /** Receives the state before each chunk for {@link Device.scanBackward}, or before the first; scratch in inference. */
@@ -255,6 +264,32 @@ export interface StateStatisticsArgs<F> {
   readonly out: F;
 }
 
+export interface LaneSumsArgs<F> {
+  readonly lanes: number;
+  readonly tokens: number;
+  /** `groups` groups of `width` neighbouring columns. */
+  readonly columns: Columns<F>;
+  readonly groups: number;
+  readonly width: number;
+  readonly squared: boolean;
+  /** Receives each lane's sum, or sum of squares, over its tokens and the columns of a group: [groups] per lane. */
+  readonly out: LaneParts<F>;
+}
+
+export interface MixHeadsArgs<F> {
+  readonly lanes: number;
+  /** Of all layers, if their states lie one after the other. */
+  readonly heads: number;
+  /** Floats of one head's state, P * N. */
+  readonly size: number;
+  readonly factors_BH: F;
+  /** May be `state` itself. */
+  readonly from: LaneParts<F>;
+  readonly state: LaneParts<F>;
+  /** Adds to `state`; false: overwrites it. */
+  readonly accumulate: boolean;
+}
+
 /**
  * The arithmetic of Mamba-2 on one kind of hardware. F and I are how the device holds floats and 32-bit integers; the model never looks
  * inside. Operations overwrite their outputs unless they say that they add. Results depend on the arguments only, never on how many
@@ -308,10 +343,10 @@ export interface Device<F, I> {
   /** out = silu(bias + causal depthwise convolution of raw) (paper.md 7.3). */
   conv(args: ConvArgs<F, I>): void;
   convBackward(args: ConvBackwardArgs<F, I>): void;
-  /** dt = clamp(softplus(raw + bias)) */
-  timeSteps(args: TimeStepsArgs<F>): void;
+  /** dt = clamp(softplus(raw + bias)) * scale */
+  timeSteps(args: ScaledTimeStepsArgs<F>): void;
   timeStepsBackward(args: TimeStepsBackwardArgs<F>): void;
-  /** h_t = exp(dt_t A) h_{t-1} + dt_t x_t (outer) B_t; y_t = h_t C_t + skip x_t; A = -exp(aLog) (paper.md 7.3, 7.5). */
+  /** h_t = exp(dt_t A + logRetention) h_{t-1} + insertion dt_t x_t (outer) B_t; y_t = h_t C_t + skip x_t; A = -exp(aLog) (paper.md 7.3). */
   scan(args: ScanArgs<F, I>): void;
   scanBackward(args: ScanBackwardArgs<F, I>): void;
   gatedNorm(args: GatedNormArgs<F>): void;
@@ -325,6 +360,10 @@ export interface Device<F, I> {
   /** {@link adamW} with clipping by the gradient's norm. @returns the squared norm of the unscaled gradient, once it is there */
   clippedAdamW?(args: ClippedAdamWArgs<F>): () => number;
   stateStatistics(args: StateStatisticsArgs<F>): void;
+  /** Sums of activations over time, for statistics and for the decay over a stretch of tokens. */
+  laneSums(args: LaneSumsArgs<F>): void;
+  /** state = factor of each head * from, or += (cures of the state, in inference). */
+  mixHeads(args: MixHeadsArgs<F>): void;
 
   /** Frees what the device holds beside its floats and ints; idempotent. */
   close(): void;

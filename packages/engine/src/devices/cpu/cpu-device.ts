@@ -70,7 +70,7 @@ function operations({ operations: native, ...library }: CpuLibrary): Omit<CpuDev
         ...[a.lanes, a.tokens, a.channels, a.taps, a.resets_R ?? null, ...columns(a.raw), a.weight_CW, a.bias_C],
         ...[a.savedTaps_BWC, a.dOut_RC, ...columns(a.dRaw), a.dWeight_CW, a.dBias_C, ...laneParts(a.stateGradient)],
       ),
-    timeSteps: (a) => native.time_steps(a.rows, a.heads, a.min, a.max, ...columns(a.raw), a.bias_H, a.dt_RH),
+    timeSteps: (a) => native.time_steps(a.rows, a.heads, a.min, a.max, ...columns(a.raw), a.bias_H, a.scale ?? 1, a.dt_RH),
     timeStepsBackward: (a) =>
       native.time_steps_backward(
         ...[a.rows, a.heads, a.min, a.max, ...columns(a.raw), a.bias_H, a.dDt_RH, ...columns(a.dRaw), a.dBias_H],
@@ -78,7 +78,8 @@ function operations({ operations: native, ...library }: CpuLibrary): Omit<CpuDev
     scan: (a) =>
       native.scan(
         ...[a.lanes, a.tokens, a.heads, a.headDim, a.dState, a.groups, a.chunk, a.resets_R ?? null],
-        ...[a.xBC_RC, a.dt_RH, a.aLog_H, a.skip_H, ...laneParts(a.state), a.chunkStates_BKHPN, a.y_RI],
+        ...[a.xBC_RC, a.dt_RH, a.aLog_H, a.skip_H, a.logRetention ?? 0, a.insertion ?? 1],
+        ...[...laneParts(a.state), a.chunkStates_BKHPN, a.y_RI],
       ),
     scanBackward: (a) =>
       native.scan_backward(
@@ -109,6 +110,12 @@ function operations({ operations: native, ...library }: CpuLibrary): Omit<CpuDev
         ...[a.beta1, a.beta2, a.epsilon, a.weightDecay, a.step],
       ),
     stateStatistics: (a) => native.state_statistics(a.lanes, a.heads, a.size, ...laneParts(a.state), a.out),
+    laneSums: (a) =>
+      native.lane_sums(a.lanes, a.tokens, ...columns(a.columns), a.groups, a.width, flag(a.squared), ...laneParts(a.out)),
+    mixHeads: (a) =>
+      native.mix_heads(
+        ...[a.lanes, a.heads, a.size, a.factors_BH, ...laneParts(a.from), ...laneParts(a.state), flag(a.accumulate)],
+      ),
     scratchBytes: () => library.scratchBytes(),
     close: () => library.close(),
   };

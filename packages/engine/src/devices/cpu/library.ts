@@ -37,9 +37,9 @@ const OPERATIONS = {
     FLOATS,
     ...LANE_PARTS,
   ],
-  time_steps: ["int", "int", "float", "float", ...COLUMNS, FLOATS, FLOATS],
+  time_steps: ["int", "int", "float", "float", ...COLUMNS, FLOATS, "float", FLOATS],
   time_steps_backward: ["int", "int", "float", "float", ...COLUMNS, FLOATS, FLOATS, ...COLUMNS, FLOATS],
-  scan: [...SEGMENT, ...SCAN, INTS, FLOATS, FLOATS, FLOATS, FLOATS, ...LANE_PARTS, FLOATS, FLOATS],
+  scan: [...SEGMENT, ...SCAN, INTS, FLOATS, FLOATS, FLOATS, FLOATS, "double", "float", ...LANE_PARTS, FLOATS, FLOATS],
   scan_backward: [
     ...[...SEGMENT, ...SCAN, INTS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS],
     ...[FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, ...LANE_PARTS],
@@ -53,6 +53,8 @@ const OPERATIONS = {
   add: ["double", FLOATS, FLOATS],
   adamw: ["double", FLOATS, FLOATS, FLOATS, FLOATS, "double", "double", "double", "double", "double", "double", "int"],
   state_statistics: ["int", "int", "int", ...LANE_PARTS, FLOATS],
+  lane_sums: [...SEGMENT, ...COLUMNS, "int", "int", "int", ...LANE_PARTS],
+  mix_heads: ["int", "int", "int", FLOATS, ...LANE_PARTS, ...LANE_PARTS, "int"],
 } as const;
 
 export type OperationName = keyof typeof OPERATIONS;

@@ -3,7 +3,7 @@ import type {
   ConvBackwardArgs,
   GatedNormArgs,
   GatedNormBackwardArgs,
-  TimeStepsArgs,
+  ScaledTimeStepsArgs,
   TimeStepsBackwardArgs,
 } from "../device.js";
 
@@ -124,11 +124,11 @@ export function convBackward(args: ConvBackwardArgs<F, I>): void {
 /** softplus as PyTorch computes it: the identity above 20. */
 const softplus = (x: number): number => (x > 20 ? x : Math.log1p(Math.exp(x)));
 
-export function timeSteps({ rows, heads, min, max, raw, bias_H, dt_RH }: TimeStepsArgs<F>): void {
+export function timeSteps({ rows, heads, min, max, raw, bias_H, scale = 1, dt_RH }: ScaledTimeStepsArgs<F>): void {
   for (let r = 0; r < rows; r++) {
     for (let h = 0; h < heads; h++) {
       const dt = softplus(raw.data[r * raw.stride + raw.first + h]! + bias_H[h]!);
-      dt_RH[r * heads + h] = Math.min(Math.max(dt, min), max);
+      dt_RH[r * heads + h] = Math.min(Math.max(dt, min), max) * scale;
     }
   }
 }

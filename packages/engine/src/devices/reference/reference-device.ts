@@ -12,6 +12,7 @@ import {
   sumOfSquares,
 } from "./dense.js";
 import { conv, convBackward, gatedNorm, gatedNormBackward, timeSteps, timeStepsBackward } from "./mixer.js";
+import { laneSums, mixHeads } from "./states.js";
 import { scan, scanBackward } from "./scan.js";
 
 /**
@@ -46,5 +47,7 @@ export const referenceDevice: Device<Float64Array, Int32Array> = {
   sumOfSquares,
   adamW,
   stateStatistics,
+  laneSums,
+  mixHeads,
   close: () => undefined,
 };

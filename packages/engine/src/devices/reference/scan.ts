@@ -17,6 +17,7 @@ function columnsOf(
 export function scan(args: ScanArgs<F, I>): void {
   const { lanes, tokens, heads, headDim, dState, groups, chunk, xBC_RC, dt_RH, aLog_H, skip_H, state, chunkStates_BKHPN, y_RI } =
     args;
+  const { logRetention = 0, insertion = 1 } = args;
   const width = heads * headDim + 2 * groups * dState;
   const laneFloats = heads * headDim * dState;
   const chunks = Math.ceil(tokens / chunk);
@@ -30,13 +31,13 @@ export function scan(args: ScanArgs<F, I>): void {
         const row = b * tokens + t;
         const dt = dt_RH[row * heads + head]!;
         if (args.resets_R?.[row]) h_PN.fill(0);
-        const decay = Math.exp(-dt * Math.exp(aLog_H[head]!));
+        const decay = Math.exp(-dt * Math.exp(aLog_H[head]!) + logRetention);
         for (let p = 0; p < headDim; p++) {
           const x = xBC_RC[row * width + column.x + p]!;
           let y = skip_H[head]! * x;
           for (let n = 0; n < dState; n++) {
             const at = p * dState + n;
-            h_PN[at] = decay * h_PN[at]! + dt * x * xBC_RC[row * width + column.b + n]!;
+            h_PN[at] = decay * h_PN[at]! + insertion * dt * x * xBC_RC[row * width + column.b + n]!;
             y += h_PN[at] * xBC_RC[row * width + column.c + n]!;
           }
           y_RI[row * heads * headDim + head * headDim + p] = y;
