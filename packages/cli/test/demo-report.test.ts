@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { NO_CURE } from "@segue/core";
 import { farAccuracy } from "../src/demo/accuracy.js";
 import { evaluationLine, resultText, type DemoJob, type DemoResult } from "../src/demo/report.js";
 import type { EvaluationResult } from "../src/evaluation/read-evaluation.js";
@@ -13,7 +14,7 @@ function evaluation(name: string, carryState: boolean, correct: { near: number; 
   );
   const accuracy = (4 * correct.far + 2 * correct.near) / 24;
   return {
-    ...{ evaluationId: `j_100_${name}`, jobId: "j", step: 100, name, digest: "d", status: "complete", reason: "" },
+    ...{ evaluationId: `j_100_${name}`, jobId: "j", step: 100, name, digest: "d", cure: NO_CURE, status: "complete", reason: "" },
     ...{ lengths: LENGTHS, depths: DEPTHS, carryState, cells, accuracy },
   };
 }

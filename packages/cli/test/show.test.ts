@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { parseEvaluation } from "@segue/runtime";
-import { parseLoss } from "../src/evaluation/read-loss.js";
+import { NO_CURE } from "@segue/core";
+import { parseEvaluation, parseLossRecord } from "@segue/runtime";
 import { lastLines } from "../src/cluster/last-lines.js";
 import { evaluationResult } from "../src/evaluation/read-evaluation.js";
 import { formatBytes, formatDuration, formatShort } from "../src/show/format.js";
@@ -93,7 +93,7 @@ describe("passkeyText", () => {
     const count = (length: number, depth: number, correct: number) => ({ length, depth, correct, samples: 20 });
     const text = passkeyText(
       {
-        ...{ evaluationId: "j_20_p", jobId: "j", step: 20, name: "p", digest: "d", status: "done", reason: "" },
+        ...{ evaluationId: "j_20_p", jobId: "j", step: 20, name: "p", digest: "d", cure: NO_CURE, status: "done", reason: "" },
         ...{ lengths: [1024, 4096], depths: [0, 0.9], carryState: true, accuracy: 0.7 },
         cells: [count(1024, 0, 20), count(1024, 0.9, 18), count(4096, 0, 0), count(4096, 0.9, 18)],
       },
@@ -115,7 +115,7 @@ describe("lossText", () => {
 
   it("draws the curve, marks the training length and says where the state collapses", () => {
     const hash = { ...fields, losses: "[3,2,2.5,9]", collapse: JSON.stringify(collapse) };
-    const lines = lossText(parseLoss("j_20_l", hash, 32)).split("\n");
+    const lines = lossText({ ...parseLossRecord("j_20_l", hash), cellsDone: 32 }).split("\n");
     assert.match(lines[0]!, /128 prompts of kind random .*1,024 tokens/);
     assert.deepEqual(
       lines.slice(2, 6).map((line) => line.replace(/ +/g, " ").trim()),
@@ -127,7 +127,10 @@ describe("lossText", () => {
   it("puts neighbouring buckets together by their largest loss, and keeps what is no number", () => {
     const losses = JSON.stringify(Array.from({ length: 100 }, (_, bucket) => (bucket === 99 ? null : bucket === 7 ? 5 : 1)));
     const verdict = { ...collapse, collapsed: false, worstRatio: 1.25, firstPosition: null };
-    const text = lossText(parseLoss("j_20_l", { ...fields, losses, collapse: JSON.stringify(verdict) }, 32));
+    const text = lossText({
+      ...parseLossRecord("j_20_l", { ...fields, losses, collapse: JSON.stringify(verdict) }),
+      cellsDone: 32,
+    });
     assert.equal(text.split("\n").length, 3 + 20);
     assert.match(text, /2,560 +5\.000/);
     assert.match(text, /none *\n/);

@@ -12,6 +12,8 @@ export {
 } from "./model/sizes.js";
 export { cureKey, NO_CURE, type CureSpec } from "./cures/cure.js";
 export type { CureInput } from "./cures/cure-settings.js";
+export { rankCures, type RankedCure } from "./cures/cure-grid.js";
+export { cureSchema } from "./cures/cure-schema.js";
 export { parseCure } from "./cures/parse-cure.js";
 export { randomStream, type Random } from "./random.js";
 export {
@@ -78,6 +80,7 @@ export { CAPACITY_LAWS, CAPACITY_POINTS, modelCapacity, type ModelCapacity } fro
 export { fitExponential, fitLine, type ExponentialFit, type Fit, type LineFit, type Point } from "./capacity/fit.js";
 export { headStatistics, varianceGrowth, type HeadGrowth, type HeadStatistics, type StateSample } from "./state/head-statistics.js";
 export { judgeCollapse, meanCurve, type CollapseVerdict, type LossCurve } from "./position/collapse.js";
+export { lossSpans, meanLoss, type LossSpan } from "./position/spans.js";
 export { positionPrompt, type PositionPrompt } from "./position/prompt.js";
 export { RECENT_TOKENS, recentAccuracy, type PasskeyCount, type RecentAccuracy } from "./passkey/recent.js";
 export { wilsonInterval, type Interval } from "./statistics/wilson.js";

@@ -1,4 +1,5 @@
-import { numberList, numberOrNull, numberOrZero, objectOrEmpty, parsedJson, textOrEmpty } from "./redis-values.js";
+import type { CureSpec } from "@segue/core";
+import { cureOf, numberList, numberOrNull, numberOrZero, objectOrEmpty, parsedJson, textOrEmpty } from "./redis-values.js";
 
 type Hash = Readonly<Record<string, string>>;
 
@@ -9,6 +10,7 @@ export interface EvaluationRecord {
   readonly step: number;
   readonly name: string;
   readonly digest: string;
+  readonly cure: CureSpec;
   /** Context lengths in tokens. */
   readonly lengths: readonly number[];
   readonly depths: readonly number[];
@@ -46,6 +48,7 @@ export function parseEvaluation(evaluationId: string, hash: Hash, cells: Hash): 
     step: numberOrZero(hash["step"]),
     name: hash["name"] ?? "",
     digest: hash["digest"] ?? "",
+    cure: cureOf(hash["cure"]),
     lengths: numberList(parsedJson(hash["lengths"])),
     depths: numberList(parsedJson(hash["depths"])),
     samples: numberOrZero(hash["samples"]),

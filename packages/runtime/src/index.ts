@@ -15,6 +15,7 @@ export { startGrpcServer, type GrpcServer, type GrpcServerOptions, type ServiceR
 export { connectClient } from "./grpc-client.js";
 export { cellJobId, evaluationId, queueNames, redisKeys } from "./redis-keys.js";
 export { parseEvaluation, type EvaluationCellRecord, type EvaluationRecord } from "./evaluation-record.js";
+export { parseLossRecord, type LossRecord } from "./loss-record.js";
 export { numberList, numberOrNull, numberOrZero, objectOrEmpty, parsedJson, textOrEmpty } from "./redis-values.js";
 export { connectRedis, type RedisRole } from "./redis.js";
 export { freePort } from "./free-port.js";

@@ -1,3 +1,5 @@
+import { cureSchema, NO_CURE, type CureSpec } from "@segue/core";
+
 /** Readers of what Redis holds, which may be missing, malformed or of another version: they never throw. */
 
 /** The value as a finite number, else null. */
@@ -28,6 +30,11 @@ export function parsedJson(value: string | undefined): unknown {
 /** The value as an object, else one without fields. */
 export function objectOrEmpty(value: unknown): Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : {};
+}
+
+/** The cure in JSON; none where there is none, as in what was written before there were cures. */
+export function cureOf(json: string | undefined): CureSpec {
+  return cureSchema.safeParse(parsedJson(json)).data ?? NO_CURE;
 }
 
 /** The finite numbers of a list; none when it is no list. */

@@ -1,17 +1,25 @@
 import type { Command } from "commander";
-import { DEFAULT_EVALUATION, SegueError } from "@segue/core";
+import { DEFAULT_EVALUATION, rankCures, SegueError, type CureInput } from "@segue/core";
+import type { QueuedEvaluation } from "@segue/protocol";
 import { connectRedis, createLogger } from "@segue/runtime";
 import { addConnectionOptions, withConnection, type Connected, type ConnectionOptions } from "../connection.js";
+import { addCure, addToGrid, gridCures, type CureGrid } from "../evaluation/cure-options.js";
+import type { EvaluationKindView, EvaluationStatus } from "../evaluation/kind.js";
 import { chosenKind, KINDS } from "../evaluation/kinds.js";
+import { lossByPositionKind } from "../evaluation/loss-by-position-kind.js";
 import { waitUntilComplete } from "../evaluation/read-evaluation.js";
+import type { LossResult } from "../evaluation/read-loss.js";
 import { wholeNumber } from "../numbers.js";
 import type { CliRuntime } from "../runtime.js";
+import { lossRanking } from "../show/loss-comparison.js";
 
 const MAX_STEP = 2 ** 32 - 1;
 
 interface EvaluateOptions extends ConnectionOptions {
   readonly step: number;
   readonly watch?: boolean;
+  readonly cure?: CureInput[];
+  readonly cureGrid?: CureGrid;
 }
 
 export function addEvaluateCommand(program: Command, runtime: CliRuntime): void {
@@ -25,6 +33,16 @@ export function addEvaluateCommand(program: Command, runtime: CliRuntime): void 
   for (const kind of Object.values(KINDS)) kind.addOptions(command);
   command
     .option(
+      "--cure <cure>",
+      "change the model's recurrence against state collapse: none, reduced:0.9999,0.75, window:2K, normalised:1 or longmamba:0.5, with or without settings; repeat it to compare cures side by side",
+      addCure,
+    )
+    .option(
+      "--cure-grid <settings...>",
+      "search the reduced retention and insertion with the least loss by position: retention=0.9999,0.99999 insertion=0.6,0.75,1",
+      addToGrid,
+    )
+    .option(
       "--watch",
       "wait for the result and draw it; needs REDIS_URL, where the evaluator writes it (cluster up --json prints it)",
     )
@@ -32,7 +50,9 @@ export function addEvaluateCommand(program: Command, runtime: CliRuntime): void 
       "after",
       "\nExamples:\n  segue eval text-7f3a --lengths 1K,2K,4K --depths 0.1,0.5,0.9 --samples 50\n" +
         "  segue eval text-7f3a --step 4000 --no-carry --watch\n" +
-        "  segue eval text-7f3a --loss-by-position --tokens 1M --prompt random --prompts 128 --watch\n",
+        "  segue eval text-7f3a --loss-by-position --tokens 1M --prompt random --prompts 128 --watch\n" +
+        "  segue eval text-7f3a --loss-by-position --cure none --cure reduced --cure window:8K --watch\n" +
+        "  segue eval text-7f3a --tokens 32K --cure-grid retention=0.9999,0.99999 insertion=0.6,0.75,1 --watch\n",
     )
     .action((jobId: string, options: EvaluateOptions) =>
       withConnection(runtime, options, (connected) => evaluate(connected, jobId, options)),
@@ -40,7 +60,7 @@ export function addEvaluateCommand(program: Command, runtime: CliRuntime): void 
 }
 
 async function evaluate(connected: Connected, jobId: string, options: EvaluateOptions): Promise<void> {
-  const { connection, output, signal } = connected;
+  const { connection, output } = connected;
   const { redisUrl } = connection;
   if (options.watch === true && redisUrl === undefined) {
     throw new SegueError(
@@ -48,24 +68,52 @@ async function evaluate(connected: Connected, jobId: string, options: EvaluateOp
       "Results are read from Redis: set REDIS_URL to the coordinator's, or leave out --watch.",
     );
   }
-  const kind = chosenKind(options);
-  const queued = await connection.jobs.submitEvaluation({ jobId, step: options.step, evaluation: kind.evaluation(options) });
-  const { evaluationId, cells } = queued;
+  const { cure, cureGrid } = options;
+  const kind = cureGrid ? lossByPositionKind : chosenKind(options);
+  const cures = [...(cureGrid ? gridCures(cureGrid) : []), ...(cure ?? [])];
+  const queued = await connection.jobs.submitEvaluation({
+    jobId,
+    step: options.step,
+    evaluation: kind.evaluation(options, cures),
+  });
+  const { evaluationId, step, cells } = queued;
+  // A coordinator that knows no cures lists none.
+  const evaluations = queued.evaluations.length > 0 ? queued.evaluations : [{ evaluationId, cells }];
   if (options.watch !== true || redisUrl === undefined) {
-    output.result({ evaluationId, step: queued.step, cells }, () => `queued ${evaluationId}: ${cells} cells`);
+    const ids = evaluations.map((one) => ({ evaluationId: one.evaluationId, cells: one.cells }));
+    const lines = ids.map((one) => `queued ${one.evaluationId}: ${one.cells} cells`);
+    output.result({ evaluationId, step, cells, ...(ids.length > 1 && { evaluations: ids }) }, () => lines.join("\n"));
     return;
   }
-  output.note(`${evaluationId}: ${cells} cells queued`);
   const redis = connectRedis(redisUrl, { logger: createLogger("cli", "warn"), role: "reader" });
   try {
-    const result = await waitUntilComplete(() => kind.read(redis, evaluationId), {
-      signal,
-      cells: (known) => kind.cellsDone(known),
-      isComplete: (known) => kind.isComplete(known),
-      onChange: (known) => output.note(`${kind.cellsDone(known)} of ${cells} cells`),
-    });
-    output.result(kind.json(result), () => kind.text(result, output.colour));
+    const results = await Promise.all(evaluations.map((one) => finished(connected, redis, kind, one)));
+    const [first] = results;
+    if (cureGrid) {
+      const curves = results as LossResult[];
+      const ranking = rankCures(curves).map(({ curve, ...ranked }) => ({ ...ranked, collapse: curve.collapse }));
+      output.result({ ranking, evaluations: curves }, () => lossRanking(curves));
+    } else if (results.length > 1) {
+      output.result({ evaluations: results.map((result) => kind.json(result)) }, () => kind.comparison(results));
+    } else if (first) {
+      output.result(kind.json(first), () => kind.text(first, output.colour));
+    }
   } finally {
     redis.disconnect();
   }
+}
+
+async function finished(
+  { output, signal }: Connected,
+  redis: ReturnType<typeof connectRedis>,
+  kind: EvaluationKindView,
+  { evaluationId, cells }: Pick<QueuedEvaluation, "evaluationId" | "cells">,
+): Promise<EvaluationStatus> {
+  output.note(`${evaluationId}: ${cells} cells queued`);
+  return waitUntilComplete(() => kind.read(redis, evaluationId), {
+    signal,
+    cells: (known) => kind.cellsDone(known),
+    isComplete: (known) => kind.isComplete(known),
+    onChange: (known) => output.note(`${evaluationId}: ${kind.cellsDone(known)} of ${cells} cells`),
+  });
 }

@@ -1,3 +1,4 @@
+import type { CureInput, CureSpec } from "@segue/core";
 import type { EvaluationSpecSchema, MessageInitShape } from "@segue/protocol";
 import type { connectRedis } from "@segue/runtime";
 import type { Command } from "commander";
@@ -6,6 +7,7 @@ import type { Command } from "commander";
 export interface EvaluationStatus {
   readonly evaluationId: string;
   readonly step: number;
+  readonly cure: CureSpec;
   /** queued, running, done or failed. */
   readonly status: string;
   /** Why it failed; else empty. */
@@ -17,7 +19,7 @@ export interface EvaluationKindView<Options = unknown, Result extends Evaluation
   /** The option that asks for it, as commander names it. */
   readonly option: string;
   addOptions(command: Command): Command;
-  evaluation(options: Options): MessageInitShape<typeof EvaluationSpecSchema>;
+  evaluation(options: Options, cures: CureInput[]): MessageInitShape<typeof EvaluationSpecSchema>;
   /** What Redis knows of it; undefined when nothing. */
   read(redis: ReturnType<typeof connectRedis>, evaluationId: string): Promise<Result | undefined>;
   cellsDone(result: Result): number;
@@ -25,4 +27,6 @@ export interface EvaluationKindView<Options = unknown, Result extends Evaluation
   /** For --json. */
   json(result: Result): object;
   text(result: Result, colour: boolean): string;
+  /** The same evaluation with several cures, a column each. */
+  comparison(results: readonly Result[]): string;
 }

@@ -1,6 +1,7 @@
 import { Option } from "commander";
 import { DEFAULT_LOSS_BY_POSITION } from "@segue/core";
 import { factor, wholeNumber } from "../numbers.js";
+import { lossComparison } from "../show/loss-comparison.js";
 import { lossText } from "../show/loss-text.js";
 import { evaluationName } from "./evaluation-name.js";
 import type { EvaluationKindView } from "./kind.js";
@@ -41,16 +42,17 @@ export const lossByPositionKind: EvaluationKindView<LossOptions, LossResult> = {
         factor,
         defaults.collapseFactor,
       ),
-  evaluation: (options) => {
+  evaluation: (options, cures) => {
     const { tokens, bucket: bucketTokens, prompt, prompts, seed, trainTokens, collapseFactor } = options;
     const given = Object.entries({ bucketTokens, trainTokens }).filter(([, value]) => value !== undefined);
     const lossByPosition = { tokens, prompt, prompts, seed, collapseFactor, ...Object.fromEntries(given) };
     const name = options.name ?? evaluationName("loss-by-position", lossByPosition);
-    return { name, everyCheckpoints: 1, lossByPosition };
+    return { name, everyCheckpoints: 1, cures, lossByPosition };
   },
   read: readLoss,
   cellsDone: ({ cellsDone }) => cellsDone,
   isComplete: ({ status }) => status === "done",
   json: (result) => result,
   text: (result) => lossText(result),
+  comparison: lossComparison,
 };

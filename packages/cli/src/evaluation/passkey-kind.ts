@@ -1,5 +1,6 @@
 import { DEFAULT_EVALUATION, recentAccuracy } from "@segue/core";
 import { share, shares, tokenCounts, wholeNumber } from "../numbers.js";
+import { passkeyComparison } from "../show/passkey-comparison.js";
 import { passkeyText } from "../show/passkey-text.js";
 import { evaluationName } from "./evaluation-name.js";
 import type { EvaluationKindView } from "./kind.js";
@@ -35,16 +36,17 @@ export const passkeyKind: EvaluationKindView<PasskeyOptions, EvaluationResult> =
         share,
         defaults.stopWidth,
       ),
-  evaluation: (options) => {
+  evaluation: (options, cures) => {
     const { lengths, depths, samples, digits, seed, template, carry: carryState, stopWidth } = options;
     const always = { lengths, depths, samples, digits, seed, template, carryState };
     // Names from before there was an early stop stay.
     const name = options.name ?? evaluationName("passkey", stopWidth > 0 ? { ...always, stopWidth } : always);
-    return { name, everyCheckpoints: 1, passkey: { ...always, stopWidth } };
+    return { name, everyCheckpoints: 1, cures, passkey: { ...always, stopWidth } };
   },
   read: readEvaluation,
   cellsDone: ({ cells }) => cells.length,
   isComplete,
   json: (result) => ({ ...result, recent: recentAccuracy(result.cells) }),
   text: passkeyText,
+  comparison: passkeyComparison,
 };

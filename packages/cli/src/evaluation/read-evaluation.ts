@@ -11,7 +11,18 @@ export type EvaluationCell = Pick<EvaluationCellRecord, "length" | "depth" | "co
 /** A heat map as far as it is known; `accuracy` is the mean over the cells that are known. */
 export interface EvaluationResult extends Pick<
   EvaluationRecord,
-  "evaluationId" | "jobId" | "step" | "name" | "digest" | "status" | "reason" | "lengths" | "depths" | "carryState" | "accuracy"
+  | "evaluationId"
+  | "jobId"
+  | "step"
+  | "name"
+  | "digest"
+  | "cure"
+  | "status"
+  | "reason"
+  | "lengths"
+  | "depths"
+  | "carryState"
+  | "accuracy"
 > {
   readonly cells: readonly EvaluationCell[];
 }
@@ -28,10 +39,10 @@ export async function readEvaluation(redis: Redis, evaluationId: string): Promis
 }
 
 export function evaluationResult(evaluation: EvaluationRecord): EvaluationResult {
-  const { evaluationId, jobId, step, name, digest, status, reason, lengths, depths, carryState } = evaluation;
+  const { evaluationId, jobId, step, name, digest, cure, status, reason, lengths, depths, carryState } = evaluation;
   const cells = evaluation.cells.map(({ length, depth, correct, samples }) => ({ length, depth, correct, samples }));
   const accuracy = meanAccuracy(heatMapOf({ lengths, depths, cells })) ?? null;
-  return { evaluationId, jobId, step, name, digest, status, reason, lengths, depths, carryState, cells, accuracy };
+  return { evaluationId, jobId, step, name, digest, cure, status, reason, lengths, depths, carryState, cells, accuracy };
 }
 
 export function heatMapOf({ lengths, depths, cells }: Pick<EvaluationResult, "lengths" | "depths" | "cells">): HeatMap {

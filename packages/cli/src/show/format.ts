@@ -1,3 +1,5 @@
+import { cureKey, type CureSpec } from "@segue/core";
+
 /** Numbers as people read them. All pure. */
 
 export function formatCount(count: number | bigint): string {
@@ -44,4 +46,9 @@ export function formatShardMs(shardMs: number): string {
 export function formatTime(atMs: number): string {
   const at = new Date(atMs - new Date(atMs).getTimezoneOffset() * 60_000);
   return at.toISOString().slice(0, 19).replace("T", " ");
+}
+
+/** The cure as the end of a title; nothing where there is none. */
+export function cureText(cure: CureSpec): string {
+  return cure.kind === "none" ? "" : ` with ${cureKey(cure)}`;
 }

@@ -1,5 +1,5 @@
 import type { LossResult } from "../evaluation/read-loss.js";
-import { formatCount } from "./format.js";
+import { cureText, formatCount } from "./format.js";
 import { renderTable, type Column } from "./table.js";
 
 const MAX_ROWS = 24;
@@ -12,7 +12,7 @@ interface Row {
 
 /** The curve as bars, the training length marked, and the verdict in a sentence. */
 export function lossText(result: LossResult): string {
-  const { step, prompt, prompts, trainTokens } = result;
+  const { step, prompt, prompts, trainTokens, cure } = result;
   const rows = spans(result);
   const largest = Math.max(...rows.map(({ loss }) => loss ?? 0));
   const bar = (loss: number): string => "#".repeat(Math.round((loss / largest) * BAR_WIDTH));
@@ -23,7 +23,7 @@ export function lossText(result: LossResult): string {
   ];
   const of = prompts === 1 ? prompt : `${formatCount(prompts)} prompts of kind ${prompt}`;
   return [
-    `loss by position of step ${formatCount(step)} on ${of} (|: within the training length, ${formatCount(trainTokens)} tokens)`,
+    `loss by position of step ${formatCount(step)} on ${of}${cureText(cure)} (|: within the training length, ${formatCount(trainTokens)} tokens)`,
     renderTable(columns, rows),
     verdict(result),
   ].join("\n");

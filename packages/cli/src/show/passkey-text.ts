@@ -1,7 +1,7 @@
 import { recentAccuracy, wilsonInterval, type PasskeyCount, type RecentAccuracy } from "@segue/core";
 import type { EvaluationResult } from "../evaluation/read-evaluation.js";
 import { heatMapOf } from "../evaluation/read-evaluation.js";
-import { formatCount } from "./format.js";
+import { cureText, formatCount } from "./format.js";
 import { intervalText, lengthLabel, renderHeatMap } from "./heat-map.js";
 import { renderTable, type Column } from "./table.js";
 
@@ -11,7 +11,7 @@ export function passkeyText(result: EvaluationResult, colour: boolean): string {
   const mean = result.accuracy === null ? "" : `, mean ${(100 * result.accuracy).toFixed(1)} %`;
   const map = { ...heatMapOf(result), interval: intervalsOf(result.cells) };
   return [
-    `passkey accuracy of step ${formatCount(result.step)}, ${state}${mean} (with 95 % intervals)`,
+    `passkey accuracy of step ${formatCount(result.step)}, ${state}${cureText(result.cure)}${mean} (with 95 % intervals)`,
     renderHeatMap(map, { colour }),
     ...recentText(recentAccuracy(result.cells)),
   ].join("\n");

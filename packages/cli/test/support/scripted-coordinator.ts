@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { SegueError, parseJobSpec } from "@segue/core";
+import { cureSchema, NO_CURE, SegueError, parseJobSpec } from "@segue/core";
 import {
   create,
   JobPhase,
@@ -14,7 +14,7 @@ import {
   type Job,
   type SubmitEvaluationRequest,
 } from "@segue/protocol";
-import { createLogger, jobSpecToProto, startGrpcServer, toServiceError } from "@segue/runtime";
+import { createLogger, evaluationId, jobSpecToProto, startGrpcServer, toServiceError } from "@segue/runtime";
 import { runCli } from "@segue/cli";
 
 /** A coordinator that answers over real gRPC what the test tells it to. */
@@ -110,7 +110,11 @@ export async function startScriptedCoordinator(options: { token?: string } = {})
     },
     submitEvaluation: async (request) => {
       evaluationRequests.push(request);
-      return { evaluationId: `${request.jobId}_20_${request.evaluation?.name}`, step: 20, cells: 4 };
+      const { name = "", cures = [] } = request.evaluation ?? {};
+      const ids = (cures.length > 0 ? cures : [NO_CURE]).map((cure) =>
+        evaluationId(request.jobId, 20, name, cureSchema.parse(cure)),
+      );
+      return { evaluationId: ids[0]!, step: 20, cells: 4, evaluations: ids.map((id) => ({ evaluationId: id, cells: 4 })) };
     },
   };
   const server = await startGrpcServer({

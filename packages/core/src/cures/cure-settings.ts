@@ -1,8 +1,11 @@
 import type { JobSpecInput } from "../spec/schema.js";
 import type { CureSpec } from "./cure.js";
 
-/** A cure as written: what is absent takes its default. */
-export type CureInput = NonNullable<NonNullable<JobSpecInput["evaluations"]>[number]["cures"]>[number];
+/** A cure in a job spec: what is absent or undefined takes its default. */
+export type WrittenCure = NonNullable<NonNullable<JobSpecInput["evaluations"]>[number]["cures"]>[number];
+
+/** A cure as asked for: what is absent takes its default. */
+export type CureInput = { readonly [K in keyof WrittenCure]?: NonNullable<WrittenCure[K]> };
 
 export type CureKind = CureSpec["kind"];
 type CureSetting = Exclude<keyof CureInput, "kind">;
@@ -23,7 +26,7 @@ const EVERY_TOKENS = 128;
  * The cure with every default filled in: the paper's values (paper.md section 2), lengths those of the training. Settings of other kinds are
  * left out.
  */
-export function filledCure(input: CureInput, trainTokens: number): CureSpec {
+export function filledCure(input: WrittenCure, trainTokens: number): CureSpec {
   switch (input.kind) {
     case undefined:
     case "none":

@@ -1,10 +1,10 @@
 import { cureKey } from "../cures/cure.js";
-import { CURE_SETTINGS, type CureInput } from "../cures/cure-settings.js";
+import { CURE_SETTINGS, type WrittenCure } from "../cures/cure-settings.js";
 import type { EvaluationSpec } from "./job-spec.js";
 import type { Refuse } from "./refuse.js";
 
 /** The rules of `cures` in one evaluation. */
-export function checkCures(inputs: readonly CureInput[], { cures, passkey }: EvaluationSpec, field: string, refuse: Refuse): void {
+export function checkCures(inputs: readonly WrittenCure[], { cures, passkey }: EvaluationSpec, field: string, refuse: Refuse): void {
   const keys = cures.map(cureKey);
   cures.forEach((cure, index) => {
     const own = `${field}[${index}]`;
