@@ -22,7 +22,7 @@ extern __shared__ __align__(128) unsigned char shared_memory[];
 // The chunks of all lanes.
 struct Scan {
   int tokens, heads, groups, chunks;
-  // [lanes, chunks, heads, 2, kChunk]: cs_t in units of log2, and dt_t, 0 beyond the end.
+  // [lanes, chunks, heads, 2, kChunk]: cs_t in units of log2, and what inserts token t, dt_t but for cures; 0 beyond the end.
   const float* decays;
   // [lanes, chunks, kChunk]: the last token of the chunk up to t at which a document starts, or -1.
   const int* starts;

@@ -38,7 +38,9 @@ struct Place {
   __device__ __forceinline__ float dt(int t) const { return s.dt[(row + t) * s.heads + head]; }
   __device__ __forceinline__ bool reset(int t) const { return s.resets && s.resets[row + t]; }
   // What the state before token t is multiplied by.
-  __device__ __forceinline__ float decay(int t) const { return reset(t) ? 0.f : expf(a * dt(t)); }
+  __device__ __forceinline__ float decay(int t, float log_retention = 0.f) const {
+    return reset(t) ? 0.f : expf(a * dt(t) + log_retention);
+  }
 };
 
 // H [kRows, kColumns]; thread r * kSplit + q holds columns q, q + kSplit, ... of row r. Threads beyond the rows hold nothing, but take
@@ -71,8 +73,8 @@ struct Matrix {
 
 // y, and the final state; `initial` receives the one before (null: neither is wanted). One block per [head, lane].
 extern "C" __global__ void scan_serial(int tokens, int heads, int groups, const int* resets, const Act* xbc, const float* dt,
-                                       const float* a_log, const float* skip, float* state, i64 state_stride, float* initial,
-                                       i64 initial_stride, Act* y) {
+                                       const float* a_log, float log_retention, float insertion, const float* skip, float* state,
+                                       i64 state_stride, float* initial, i64 initial_stride, Act* y) {
   const Shape s = {tokens, heads, groups, resets, xbc, dt, a_log};
   const Place at(s);
   Matrix<P, N> h;
@@ -87,7 +89,8 @@ extern "C" __global__ void scan_serial(int tokens, int heads, int groups, const 
     const Act *b = at.b(t), *c = at.c(t);
     const float x = h.r < P ? to_float(at.x(t)[h.r]) : 0.f;
     const float sum = h.step(
-        at.decay(t), at.dt(t) * x, [=](int n) { return to_float(b[n]); }, [=](int n) { return to_float(c[n]); });
+        at.decay(t, log_retention), at.dt(t) * insertion * x, [=](int n) { return to_float(b[n]); },
+        [=](int n) { return to_float(c[n]); });
     if (h.r < P && h.q == 0) store_float(y + (at.row + t) * heads * P + at.head * P + h.r, sum + skip[at.head] * x);
   }
   // Nothing is changed where only the output is wanted.

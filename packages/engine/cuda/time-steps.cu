@@ -5,12 +5,12 @@
 __device__ __forceinline__ float softplus(float x) { return x > 20.f ? x : log1pf(expf(x)); }
 
 extern "C" __global__ void time_steps(int rows, int heads, float low, float high, const Act* raw, int stride, const float* bias,
-                                      float* dt) {
+                                      float scale, float* dt) {
   const i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= (i64)rows * heads) return;
   const i64 row = i / heads;
   const int head = i - row * heads;
-  dt[i] = fminf(fmaxf(softplus(to_float(raw[row * stride + head]) + bias[head]), low), high);
+  dt[i] = fminf(fmaxf(softplus(to_float(raw[row * stride + head]) + bias[head]), low), high) * scale;
 }
 
 // Blocks of 32 x 8 threads: 32 heads, rows in turns. Each leaves its share of the bias's gradient in a row of `partial`

@@ -65,7 +65,7 @@ export class ChunkScan {
   scan(args: ScanArgs<F, I>): void {
     const { lanes, tokens, heads, headDim, dState, groups, state, chunkStates_BKHPN, y_RI } = args;
     const o = this.#operations;
-    const prepared = this.#prepare(args);
+    const prepared = this.#prepare(args, args);
     const { chunks, decays, starts, states, defines } = prepared;
     const laneFloats = heads * headDim * dState;
     const first = [state.data.f32, state.stride];
@@ -101,7 +101,11 @@ export class ChunkScan {
     o.columnSums(lanes * chunks, heads, heads, partial + 4 * sums, dSkip_H.f32);
   }
 
-  #prepare(args: Segment<I> & ScanShape & { readonly dt_RH: F; readonly aLog_H: F }): Prepared {
+  /** @param cure absent: the recurrence as it was trained */
+  #prepare(
+    args: Segment<I> & ScanShape & { readonly dt_RH: F; readonly aLog_H: F },
+    { logRetention = 0, insertion = 1 }: Pick<ScanArgs<F, I>, "logRetention" | "insertion"> = {},
+  ): Prepared {
     const { lanes, tokens, heads, headDim, dState } = args;
     const o = this.#operations;
     const chunks = Math.ceil(tokens / CHUNK);
@@ -113,7 +117,8 @@ export class ChunkScan {
     o.launch(
       "scan_decays",
       { grid: [chunks, lanes], block: [256], defines },
-      ...[tokens, heads, chunks, args.resets_R?.address ?? 0, args.dt_RH.f32, args.aLog_H.f32, decays, starts],
+      ...[tokens, heads, chunks, args.resets_R?.address ?? 0, args.dt_RH.f32, args.aLog_H.f32, logRetention, insertion],
+      ...[decays, starts],
     );
     return { chunks, decays, starts, states, defines };
   }

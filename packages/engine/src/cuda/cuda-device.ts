@@ -1,4 +1,3 @@
-import { SegueError } from "@segue/core";
 import type { BufferKind, Device } from "../devices/device.js";
 import { cudaBufferFloats, rounded } from "./buffer-floats.js";
 import { ChunkScan } from "./chunk-scan.js";
@@ -101,19 +100,13 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element, isSm
     adamW: (args) => optimizer.step(args),
     clippedAdamW: (args) => optimizer.clippedStep(args),
     stateStatistics: (args) => operations.stateStatistics(args),
-    laneSums: () => notYet("laneSums"),
-    mixHeads: () => notYet("mixHeads"),
+    laneSums: (args) => operations.laneSums(args),
+    mixHeads: (args) => operations.mixHeads(args),
     close: () => {
       runtime.close();
       blas.close();
     },
   };
-}
-
-function notYet(operation: string): never {
-  throw new SegueError("CURE_UNSUPPORTED", `The cuda device has no ${operation}; evaluate with engine cpu.`, {
-    status: "UNIMPLEMENTED",
-  });
 }
 
 function bitsOf(value: number): number {

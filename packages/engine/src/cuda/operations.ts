@@ -8,10 +8,12 @@ import type {
   GatedNormArgs,
   GatedNormBackwardArgs,
   HeadLossArgs,
+  LaneSumsArgs,
   MatmulArgs,
+  MixHeadsArgs,
   RowsArgs,
+  ScaledTimeStepsArgs,
   StateStatisticsArgs,
-  TimeStepsArgs,
   TimeStepsBackwardArgs,
 } from "../devices/device.js";
 import type { CublasLt, Element } from "./cublaslt.js";
@@ -190,11 +192,11 @@ export class CudaOperations {
     );
   }
 
-  timeSteps({ rows, heads, min, max, raw, bias_H, dt_RH }: TimeStepsArgs<F>): void {
+  timeSteps({ rows, heads, min, max, raw, bias_H, scale = 1, dt_RH }: ScaledTimeStepsArgs<F>): void {
     this.launch(
       "time_steps",
       { grid: [ceil(rows * heads, VECTOR_THREADS)], block: [VECTOR_THREADS] },
-      ...[rows, heads, min, max, this.columns(raw), raw.stride, bias_H.f32, dt_RH.f32],
+      ...[rows, heads, min, max, this.columns(raw), raw.stride, bias_H.f32, scale, dt_RH.f32],
     );
   }
 
@@ -281,6 +283,24 @@ export class CudaOperations {
   stateStatistics({ lanes, heads, size, state, out }: StateStatisticsArgs<F>): void {
     const launch = { grid: [lanes * heads], block: [256] } as const;
     this.launch("state_statistics", launch, heads, size, state.data.f32, state.stride, out.f32);
+  }
+
+  laneSums({ lanes, tokens, columns, groups, width, squared, out }: LaneSumsArgs<F>): void {
+    const whole = columns.data.f32 !== 0;
+    this.launch(
+      whole ? "lane_sums_float" : "lane_sums_act",
+      { grid: [groups, lanes], block: [256] },
+      ...[tokens, width, squared ? 1 : 0],
+      ...[whole ? columns.data.f32 + 4 * columns.first : this.columns(columns), columns.stride, out.data.f32, out.stride],
+    );
+  }
+
+  mixHeads({ lanes, heads, size, factors_BH, from, state, accumulate }: MixHeadsArgs<F>): void {
+    this.launch(
+      "mix_heads",
+      { grid: [ceil(size, VECTOR_THREADS), heads, lanes], block: [VECTOR_THREADS] },
+      ...[size, factors_BH.f32, from.data.f32, from.stride, state.data.f32, state.stride, accumulate ? 1 : 0],
+    );
   }
 
   bytesOf(activations: number): number {

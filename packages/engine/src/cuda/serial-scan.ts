@@ -28,7 +28,8 @@ export class SerialScan {
     o.launch(
       "scan_serial",
       { grid: [heads, lanes], block: threads(headDim), defines: { HEAD_DIM: headDim, STATE: dState } },
-      ...[tokens, heads, groups, args.resets_R?.address ?? 0, o.act(args.xBC_RC), args.dt_RH.f32, args.aLog_H.f32, args.skip_H.f32],
+      ...[tokens, heads, groups, args.resets_R?.address ?? 0, o.act(args.xBC_RC), args.dt_RH.f32, args.aLog_H.f32],
+      ...[args.logRetention ?? 0, args.insertion ?? 1, args.skip_H.f32],
       ...[state.data.f32, state.stride, args.keepState ? 0 : chunkStates_BKHPN.f32, heads * headDim * dState, o.act(y_RI)],
     );
   }
