@@ -12,7 +12,12 @@ export interface Prompt {
  * Feeds prompts of any length, at most `segmentTokens` at a time, so that memory does not grow with the prompt.
  * @returns logits after the last token, [lanes, vocab]
  */
-export function prefillPrompt(engine: Engine, states: LaneStates, prompt: Prompt, segmentTokens: number): Float32Array {
+export function prefillPrompt(
+  engine: Pick<Engine, "prefill">,
+  states: LaneStates,
+  prompt: Prompt,
+  segmentTokens: number,
+): Float32Array {
   const { lanes, tokens, read } = prompt;
   if (tokens < 1 || segmentTokens < 1) throw new RangeError("a prompt and its segments have at least one token");
   for (let start = 0; ; start += segmentTokens) {
@@ -30,7 +35,12 @@ export function prefillPrompt(engine: Engine, states: LaneStates, prompt: Prompt
  * @param logits_BV logits after the prompt
  * @returns [lanes, newTokens]
  */
-export function greedyDecode(engine: Engine, states: LaneStates, logits_BV: Float32Array, newTokens: number): Int32Array {
+export function greedyDecode(
+  engine: Pick<Engine, "prefill">,
+  states: LaneStates,
+  logits_BV: Float32Array,
+  newTokens: number,
+): Int32Array {
   const { lanes } = states;
   const decoded_BT = new Int32Array(lanes * newTokens);
   let logits = logits_BV;

@@ -44,6 +44,35 @@ export interface AdamWStep {
   readonly totalWeight: number;
 }
 
+/** The recurrence as cures change it in inference (paper.md sections 2.1 and 2.4); neutral: 0, 1, 1. */
+export interface Recurrence {
+  /** Added to dt A of every token. */
+  readonly logRetention: number;
+  /** Multiplies what every token adds to the state. */
+  readonly insertion: number;
+  readonly dtScale: number;
+}
+
+/** What a pass did in every layer: sums over its tokens (and, of squares, over the columns of a head or group). */
+export interface LayerMoments {
+  /** Of dt as it was used: the decay over the pass is exp(A dt). */
+  readonly dt_BLH: Float32Array;
+  /** Of the squares of x, B and C as they enter the recurrence. */
+  readonly x2_BLH: Float32Array;
+  readonly b2_BLG: Float32Array;
+  readonly c2_BLG: Float32Array;
+}
+
+/** @throws SegueError CURE_UNSUPPORTED by engines that cannot do it */
+export interface ForwardOptions {
+  readonly recurrence?: Recurrence | undefined;
+  /** Overwritten; see {@link newLayerMoments}. */
+  readonly moments?: LayerMoments | undefined;
+}
+
+/** A batch without labels. */
+export type PromptBatch = Pick<SegmentBatch, "lanes" | "tokens" | "tokens_BT" | "resets_BT">;
+
 export interface EngineDescription {
   readonly name: "cuda" | "cpu" | "tfjs";
   /** For people, for example "tfjs (wasm, SIMD)" or "cpu (AVX-512, 2 threads)". */
@@ -59,8 +88,8 @@ export interface Engine {
   readonly model: ModelSpec;
   readonly layout: ParameterLayout;
 
-  /** Flat parameters in the order of `layout`. */
-  readParameters(into: Float32Array): void;
+  /** Flat parameters in the order of `layout`: as many as `into` holds, from number `offset` on (default 0). */
+  readParameters(into: Float32Array, offset?: number): void;
   writeParameters(from: Float32Array): void;
   /** AdamW's first and second moments, flat as the parameters. */
   readMoments(first: Float32Array, second: Float32Array): void;
@@ -76,6 +105,13 @@ export interface Engine {
   /** Row-major [lanes, laneStateFloats(model)]: per lane ssm [layers, heads, headDim, dState], then conv [layers, dConv - 1, convDim]. */
   readStates(states: LaneStates, into: Float32Array): void;
   writeStates(states: LaneStates, from: Float32Array): void;
+  /**
+   * Into the SSM states: `factors_BLH`, one for each head, times those of `from` (which may be the same); added to what is there, or instead of
+   * it. Convolution taps stay. Absent where cures are unsupported.
+   */
+  mixStates?(into: LaneStates, from: LaneStates, factors_BLH: Float32Array, accumulate: boolean): void;
+  /** Frobenius norm of each head's SSM state, [lanes, layers, heads]. Absent where cures are unsupported. */
+  headNorms?(states: LaneStates): Float32Array;
 
   /**
    * Forward and backward over the segments that `rules` cut the batch into; without rules the batch is one segment. The states enter as
@@ -103,10 +139,10 @@ export interface Engine {
   trainStep?(parts: readonly TrainingPart[], step: AdamWStep, rules?: SegmentRules): () => TrainingResult;
 
   /** Forward only; advances the states. @returns logits after the last token, [lanes, vocab] */
-  prefill(batch: Pick<SegmentBatch, "lanes" | "tokens" | "tokens_BT" | "resets_BT">, states: LaneStates): Float32Array;
+  prefill(batch: PromptBatch, states: LaneStates, options?: ForwardOptions): Float32Array;
 
   /** Forward only; advances the states. @returns unweighted cross-entropy of every label, [lanes, tokens] */
-  score(batch: SegmentBatch, states: LaneStates): Float32Array;
+  score(batch: SegmentBatch, states: LaneStates, options?: ForwardOptions): Float32Array;
 
   close(): void;
 }

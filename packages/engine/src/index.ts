@@ -3,13 +3,21 @@ export type {
   Engine,
   EngineDescription,
   EngineOptions,
+  ForwardOptions,
   LaneStates,
+  LayerMoments,
+  PromptBatch,
+  Recurrence,
   SegmentBatch,
   SegmentRules,
   TrainingPart,
   TrainingResult,
 } from "./engine.js";
 export { availableEngines, createEngine, type EngineName, type EngineOffer } from "./create-engine.js";
+export { curedEngine } from "./cures/cured-engine.js";
+export type { TextReader } from "./cures/normalisation.js";
+export type { InferenceEngine } from "./cures/state-rule.js";
+export { newLayerMoments } from "./native/moments.js";
 export { initialParameters } from "./initial-parameters.js";
 export { readModelFolder, writeModelFolder, type ModelFolder } from "./checkpoint-folder.js";
 export { continueText, drawToken, prefillStream, type SamplingOptions } from "./generate.js";

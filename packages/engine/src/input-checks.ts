@@ -1,5 +1,5 @@
 import { SegueError } from "@segue/core";
-import type { LaneStates, SegmentBatch } from "./engine.js";
+import type { ForwardOptions, LaneStates, SegmentBatch } from "./engine.js";
 
 /** @throws SegueError ENGINE_INPUT_INVALID */
 export function expectLength(what: string, actual: number, expected: number): void {
@@ -39,4 +39,15 @@ export function expectSegment(
   }
   if (batch.weights_BT) expectLength("weights", batch.weights_BT.length, rows);
   if (batch.resets_BT) expectLength("resets", batch.resets_BT.length, rows);
+}
+
+/** @throws SegueError CURE_UNSUPPORTED when a pass is asked for what an engine cannot do */
+export function expectPlain(options: ForwardOptions | undefined): void {
+  if (options?.recurrence || options?.moments) throw cureUnsupported("tfjs");
+}
+
+export function cureUnsupported(engine: string): SegueError {
+  return new SegueError("CURE_UNSUPPORTED", `The engine ${engine} knows no cures and no statistics of a pass; take cpu or cuda.`, {
+    status: "UNIMPLEMENTED",
+  });
 }

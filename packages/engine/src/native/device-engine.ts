@@ -13,7 +13,9 @@ import type {
   AdamWStep,
   Engine,
   EngineDescription,
+  ForwardOptions,
   LaneStates,
+  PromptBatch,
   SegmentBatch,
   SegmentRules,
   TrainingPart,
@@ -23,7 +25,8 @@ import { expectLane, expectLength, expectSegment } from "../input-checks.js";
 import { cutIntoSegments } from "../segments.js";
 import { Arena, arenaFloats } from "./arena.js";
 import { takeBackward, takeForward, type BackwardBuffers, type ForwardBuffers, type Recomputes, type Take } from "./buffers.js";
-import { backward, forward, type Mamba2, type TokenSegment } from "./mamba2.js";
+import { backward, forward, momentFloats, type Mamba2, type TokenSegment } from "./mamba2.js";
+import { fillMoments, takeMoments } from "./moments.js";
 import { modelTensors, type ModelTensors } from "./parameters.js";
 import { fullPasses, takeChain, truncatedPasses, zeroStatePart, type ChainBuffers, type SegmentPasses } from "./tbptt.js";
 
@@ -121,8 +124,8 @@ export class DeviceEngine<F, I> implements Engine {
     this.#ints = this.#intsFor(0);
   }
 
-  readParameters(into: Float32Array): void {
-    this.#device.download(this.#parameters, into);
+  readParameters(into: Float32Array, offset = 0): void {
+    this.#device.download(this.#device.slice(this.#parameters, offset, into.length), into);
   }
 
   writeParameters(from: Float32Array): void {
@@ -172,6 +175,28 @@ export class DeviceEngine<F, I> implements Engine {
   writeStates(states: LaneStates, from: Float32Array): void {
     expectLength("states", from.length, states.lanes * laneStateFloats(this.model));
     this.#device.upload(from, this.#floatsOf(states));
+  }
+
+  mixStates(into: LaneStates, from: LaneStates, factors_BLH: Float32Array, accumulate: boolean): void {
+    const { lanes } = into;
+    const heads = this.model.layers * modelWidths(this.model).heads;
+    expectLength("lanes of the states", from.lanes, lanes);
+    expectLength("factors", factors_BLH.length, lanes * heads);
+    const factors_BH = this.#arena.buffers(`mix ${lanes}`, (take) => take(lanes * heads));
+    this.#device.upload(factors_BLH, factors_BH);
+    const parts = (of: LaneStates) => ({ data: this.#floatsOf(of), stride: laneStateFloats(this.model) });
+    const size = this.model.headDim * this.model.dState;
+    this.#device.mixHeads({ lanes, heads, size, factors_BH, from: parts(from), state: parts(into), accumulate });
+  }
+
+  headNorms(states: LaneStates): Float32Array {
+    const statistics = this.stateStatistics(states);
+    const rms = STATE_STATISTICS.indexOf("rms");
+    const rootSize = Math.sqrt(this.model.headDim * this.model.dState);
+    return Float32Array.from(
+      { length: statistics.length / STATE_STATISTICS.length },
+      (_, head) => statistics[head * STATE_STATISTICS.length + rms]! * rootSize,
+    );
   }
 
   /** [lanes, layers, heads, {@link STATE_STATISTICS}] of the SSM states. */
@@ -279,7 +304,7 @@ export class DeviceEngine<F, I> implements Engine {
     return () => norm;
   }
 
-  prefill(batch: Pick<SegmentBatch, "lanes" | "tokens" | "tokens_BT" | "resets_BT">, states: LaneStates): Float32Array {
+  prefill(batch: PromptBatch, states: LaneStates, options: ForwardOptions = {}): Float32Array {
     const { lanes, tokens } = batch;
     const { vocab, dModel } = this.model;
     expectSegment(batch, states, vocab);
@@ -288,8 +313,9 @@ export class DeviceEngine<F, I> implements Engine {
       forward: takeForward(this.model, lanes, tokens, false, take),
       last_BD: take(lanes * dModel, "activation"),
       logits_BV: take(lanes * vocab),
+      moments: takeMoments(this.model, lanes, take),
     }));
-    const hidden_RD = this.#replayForward("prefill", segment, this.#floatsOf(states), buffers.forward);
+    const hidden_RD = this.#infer("prefill", segment, states, buffers, options);
     const { tokens_R: lastRows_B } = this.#ints;
     this.#device.uploadInts(
       Array.from({ length: lanes }, (_, lane) => (lane + 1) * tokens - 1),
@@ -307,16 +333,20 @@ export class DeviceEngine<F, I> implements Engine {
     });
     const logits_BV = new Float32Array(lanes * vocab);
     this.#device.download(buffers.logits_BV, logits_BV);
+    this.#readMoments(buffers.moments, lanes, options);
     return logits_BV;
   }
 
-  score(batch: SegmentBatch, states: LaneStates): Float32Array {
+  score(batch: SegmentBatch, states: LaneStates, options: ForwardOptions = {}): Float32Array {
     const { lanes, tokens } = batch;
     expectSegment(batch, states, this.model.vocab);
     const segment = this.#uploadSegment(batch);
     const labels_R = this.#uploadLabels(batch);
-    const buffers = this.#arena.buffers(`score ${lanes} ${tokens}`, (take) => takeForward(this.model, lanes, tokens, false, take));
-    const hidden_RD = this.#replayForward("score", segment, this.#floatsOf(states), buffers);
+    const buffers = this.#arena.buffers(`score ${lanes} ${tokens}`, (take) => ({
+      forward: takeForward(this.model, lanes, tokens, false, take),
+      moments: takeMoments(this.model, lanes, take),
+    }));
+    const hidden_RD = this.#infer("score", segment, states, buffers, options);
     this.#device.headLoss({
       rows: lanes * tokens,
       width: this.model.dModel,
@@ -324,10 +354,11 @@ export class DeviceEngine<F, I> implements Engine {
       hidden_RD,
       table_VD: this.#mamba2.parameters.head_VD,
       labels_R,
-      losses_R: buffers.losses_R,
+      losses_R: buffers.forward.losses_R,
     });
     const losses_BT = new Float32Array(lanes * tokens);
-    this.#device.download(buffers.losses_R, losses_BT);
+    this.#device.download(buffers.forward.losses_R, losses_BT);
+    this.#readMoments(buffers.moments, lanes, options);
     return losses_BT;
   }
 
@@ -388,6 +419,33 @@ export class DeviceEngine<F, I> implements Engine {
     this.#device.download(losses_R, host_R);
     const sum = total();
     return () => sum;
+  }
+
+  /** @returns the normed output of the last block */
+  #infer(
+    key: string,
+    segment: TokenSegment<I>,
+    states: LaneStates,
+    buffers: { readonly forward: ForwardBuffers<F>; readonly moments: F },
+    { recurrence, moments }: ForwardOptions,
+  ): F {
+    const inference = { recurrence, moments: moments && buffers.moments };
+    const cured = recurrence ? ` ${recurrence.logRetention} ${recurrence.insertion} ${recurrence.dtScale}` : "";
+    const floats = this.#floatsOf(states);
+    this.#replay(
+      `${key}${cured}${moments ? " moments" : ""}`,
+      segment,
+      [floats],
+      () => void forward(this.#mamba2, segment, floats, buffers.forward, inference),
+    );
+    return buffers.forward.normed_RD;
+  }
+
+  #readMoments(moments: F, lanes: number, options: ForwardOptions): void {
+    if (!options.moments) return;
+    const sums = new Float32Array(lanes * this.model.layers * momentFloats(this.model));
+    this.#device.download(moments, sums);
+    fillMoments(this.model, sums, options.moments);
   }
 
   /** @returns the normed output of the last block */

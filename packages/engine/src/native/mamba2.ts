@@ -1,5 +1,6 @@
 import { convStateFloats, laneStateFloats, modelWidths, ssmStateFloats, type ModelSpec } from "@segue/core";
 import type { Device, LaneParts, ScanShape, Segment } from "../devices/device.js";
+import type { Recurrence } from "../engine.js";
 import type { BackwardBuffers, ForwardBuffers } from "./buffers.js";
 import type { ModelTensors } from "./parameters.js";
 
@@ -12,6 +13,13 @@ export interface Mamba2<F, I> {
 
 export interface TokenSegment<I> extends Segment<I> {
   readonly tokens_R: I;
+}
+
+/** What inference may ask for. */
+export interface Inference<F> {
+  readonly recurrence?: Recurrence | undefined;
+  /** Receives the sums of {@link LayerMoments}: [lanes, layers, {@link momentFloats}]. */
+  readonly moments?: F | undefined;
 }
 
 /** dt is not clamped: the released models' limits are (0, infinity) (paper.md 7.3). */
@@ -101,11 +109,48 @@ function layerCalls<F, I>(
   };
 }
 
+/** Sums of one lane and layer: dt [H], x² [H], B² [G], C² [G]. */
+export function momentFloats(model: ModelSpec): number {
+  return 2 * modelWidths(model).heads + 2 * model.groups;
+}
+
+/** Of one layer, from what its forward pass left. */
+function sumMoments<F, I>(
+  m: Mamba2<F, I>,
+  segment: TokenSegment<I>,
+  l: ForwardBuffers<F>["layers"][number],
+  layer: number,
+  moments: F,
+): void {
+  const { device, model } = m;
+  const { lanes, tokens } = segment;
+  const { heads, dInner, convDim } = modelWidths(model);
+  const { headDim, dState, groups } = model;
+  const stride = momentFloats(model) * model.layers;
+  let first = momentFloats(model) * layer;
+  const sum = (of: { data: F; first: number; stride: number }, count: number, width: number, squared: boolean): void => {
+    const out = { data: device.slice(moments, first, lanes * stride - first), stride };
+    device.laneSums({ lanes, tokens, columns: of, groups: count, width, squared, out });
+    first += count;
+  };
+  const xBC = (column: number) => ({ data: l.xBC_RC, first: column, stride: convDim });
+  sum({ data: l.dt_RH, first: 0, stride: heads }, heads, 1, false);
+  sum(xBC(0), heads, headDim, true);
+  sum(xBC(dInner), groups, dState, true);
+  sum(xBC(dInner + groups * dState), groups, dState, true);
+}
+
 /**
  * Embedding, blocks and final norm (paper.md 7.2, 7.3). Advances the states.
  * @returns the normed output of the last block, [R, D], in a buffer of `buffers`
  */
-export function forward<F, I>(m: Mamba2<F, I>, segment: TokenSegment<I>, states: F, buffers: ForwardBuffers<F>): F {
+export function forward<F, I>(
+  m: Mamba2<F, I>,
+  segment: TokenSegment<I>,
+  states: F,
+  buffers: ForwardBuffers<F>,
+  { recurrence, moments }: Inference<F> = {},
+): F {
   const { device, model, parameters } = m;
   const { dInner } = modelWidths(model);
   const rows = segment.lanes * segment.tokens;
@@ -139,8 +184,10 @@ export function forward<F, I>(m: Mamba2<F, I>, segment: TokenSegment<I>, states:
     const calls = layerCalls(m, segment, block, l, normed_RD);
     device.matmul(calls.project);
     device.conv({ ...calls.conv, state: state.taps, savedTaps_BWC: l.taps_BWC });
-    device.timeSteps(calls.timeSteps);
-    device.scan({ ...calls.scan, state: state.ssm });
+    device.timeSteps({ ...calls.timeSteps, scale: recurrence?.dtScale });
+    const { logRetention, insertion } = recurrence ?? {};
+    device.scan({ ...calls.scan, logRetention, insertion, state: state.ssm });
+    if (moments !== undefined) sumMoments(m, segment, l, layer, moments);
     // RMSNorm(y * SiLU(z))
     device.gatedNorm({
       rows,

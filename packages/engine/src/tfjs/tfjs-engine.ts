@@ -1,7 +1,17 @@
 import { laneStateFloats, parameterLayout, type ModelSpec, type ParameterLayout } from "@segue/core";
 import type { Scalar, Tensor, Tensor1D, Tensor2D } from "@tensorflow/tfjs";
-import type { AdamWStep, Engine, EngineDescription, EngineOptions, LaneStates, SegmentBatch, SegmentRules } from "../engine.js";
-import { expectLane, expectLength, expectSegment } from "../input-checks.js";
+import type {
+  AdamWStep,
+  Engine,
+  EngineDescription,
+  EngineOptions,
+  ForwardOptions,
+  LaneStates,
+  PromptBatch,
+  SegmentBatch,
+  SegmentRules,
+} from "../engine.js";
+import { expectLane, expectLength, expectPlain, expectSegment } from "../input-checks.js";
 import { cutIntoSegments } from "../segments.js";
 import { applyAdamW } from "../optimizer/adamw.js";
 import { mamba2 } from "./mamba2.js";
@@ -49,8 +59,8 @@ class TfjsEngine implements Engine {
     this.#secondMoment = new Float32Array(this.layout.size);
   }
 
-  readParameters(into: Float32Array): void {
-    into.set(this.#parameters);
+  readParameters(into: Float32Array, offset = 0): void {
+    into.set(this.#parameters.subarray(offset, offset + into.length));
   }
 
   writeParameters(from: Float32Array): void {
@@ -192,7 +202,8 @@ class TfjsEngine implements Engine {
     return applyAdamW(vectors, gradientSum, this.layout, step);
   }
 
-  prefill(batch: Pick<SegmentBatch, "lanes" | "tokens" | "tokens_BT" | "resets_BT">, states: LaneStates): Float32Array {
+  prefill(batch: PromptBatch, states: LaneStates, options?: ForwardOptions): Float32Array {
+    expectPlain(options);
     return this.#advance(batch, states, (parameters, hidden_RD) => {
       const hidden_BTD = this.#tf.reshape(hidden_RD, [batch.lanes, batch.tokens, -1]);
       const last = this.#tf.slice(hidden_BTD, [0, batch.tokens - 1, 0], [batch.lanes, 1, -1]);
@@ -200,7 +211,8 @@ class TfjsEngine implements Engine {
     });
   }
 
-  score(batch: SegmentBatch, states: LaneStates): Float32Array {
+  score(batch: SegmentBatch, states: LaneStates, options?: ForwardOptions): Float32Array {
+    expectPlain(options);
     return this.#advance(batch, states, (parameters, hidden_RD) =>
       this.operations.crossEntropy(this.network.logits(parameters, hidden_RD), batch.labels_BT),
     );
