@@ -249,6 +249,76 @@ for (const shape of SCAN_CASES) {
   }
 }
 
+for (const shape of SCAN_CASES) {
+  const { lanes, tokens, heads, headDim, dState, groups, chunk } = shape;
+  for (const cure of [{ logRetention: -0.05 }, { insertion: 0.6 }, { logRetention: -0.01, insertion: 1.3 }]) {
+    const size = `${lanes} x ${tokens}, ${heads} x ${headDim} heads, state ${dState}, ${groups} groups, chunk ${chunk}`;
+    DEVICE_CASES[`scan with ${JSON.stringify(cure)}, ${size}`] = ({ device, ...b }) => {
+      const rows = lanes * tokens;
+      const width = heads * headDim + 2 * groups * dState;
+      const laneStride = heads * headDim * dState + 5;
+      const state = { data: b.noise("state", lanes * laneStride), stride: laneStride };
+      const y_RI = b.poison(rows * heads * headDim);
+      device.scan({
+        ...{ ...shape, ...cure, state, y_RI, resets_R: b.ints(someResets("cured scan", rows, 40)) },
+        ...{ xBC_RC: b.noise("xBC", rows * width, 0.7), dt_RH: b.floats(noise("dt", rows * heads, 0.4).map(Math.abs)) },
+        ...{ aLog_H: b.noise("aLog", heads, 0.7), skip_H: b.noise("skip", heads) },
+        chunkStates_BKHPN: b.poison(lanes * Math.ceil(tokens / chunk) * heads * headDim * dState),
+      });
+      return {
+        y: { data: y_RI, length: rows * heads * headDim },
+        finalState: { data: state.data, length: lanes * laneStride },
+      };
+    };
+  }
+}
+
+DEVICE_CASES["timeSteps, scaled"] = ({ device, ...b }) => {
+  const [rows, heads] = [41, 7];
+  const dt_RH = b.poison(rows * heads);
+  const raw = { data: b.noise("raw", rows * 9, 8), first: 1, stride: 9 };
+  device.timeSteps({ rows, heads, min: 0.1, max: 3, raw, bias_H: b.noise("bias", heads), scale: 0.3, dt_RH });
+  return { dt: { data: dt_RH, length: rows * heads } };
+};
+
+for (const [lanes, tokens, groups, width] of [
+  [1, 1, 1, 1],
+  [3, 50, 4, 9],
+  [2, 300, 2, 128],
+] as const) {
+  for (const squared of [false, true]) {
+    DEVICE_CASES[`laneSums${squared ? " of squares" : ""}, ${lanes} x ${tokens}, ${groups} groups of ${width}`] = ({
+      device,
+      ...b
+    }) => {
+      const stride = groups * width + 4;
+      const out = { data: b.poison(lanes * (groups + 2)), stride: groups + 2 };
+      const columns = { data: b.noise("columns", lanes * tokens * stride, 1, 0.5), first: 3, stride };
+      device.laneSums({ lanes, tokens, columns, groups, width, squared, out });
+      return { sums: { data: out.data, length: lanes * (groups + 2) } };
+    };
+  }
+}
+
+for (const accumulate of [false, true]) {
+  DEVICE_CASES[`mixHeads${accumulate ? ", accumulating" : ""}`] = ({ device, ...b }) => {
+    const [lanes, heads, size] = [3, 5, 37];
+    const [from, to] = [heads * size + 3, heads * size + 8];
+    const state = { data: accumulate ? b.noise("state", lanes * to) : b.poison(lanes * to), stride: to };
+    const factors_BH = b.noise("factors", lanes * heads);
+    device.mixHeads({
+      lanes,
+      heads,
+      size,
+      factors_BH,
+      from: { data: b.noise("from", lanes * from), stride: from },
+      state,
+      accumulate,
+    });
+    return { state: { data: state.data, length: lanes * to } };
+  };
+}
+
 for (const length of [1, 17, 40000]) {
   DEVICE_CASES[`adamW, ${length} parameters`] = ({ device, ...b }) => {
     const [parameters, firstMoment] = [b.noise("parameters", length), b.noise("first", length, 0.01)];
