@@ -1,5 +1,5 @@
-import { modelWidths, type CureSpec, type ModelSpec } from "@segue/core";
-import type { Engine, LaneStates, LayerMoments } from "../engine.js";
+import { modelWidths, type CureSpec } from "@segue/core";
+import type { Engine, LaneStates } from "../engine.js";
 import type { MixingEngine, StateRule } from "./state-rule.js";
 
 /** What the tokens between two boundaries did: what they added to the states, and the logarithm of their decay. */
