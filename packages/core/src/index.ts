@@ -25,7 +25,15 @@ export {
 } from "./spec/defaults.js";
 export { modelVectors, mostWorkers, shardsPerPlacement } from "./spec/placement.js";
 export { LIMITS, type JobSpecInput } from "./spec/schema.js";
-export { laneTokensPerStep, tokensPerStep } from "./spec/step-tokens.js";
+export {
+  laneTokensPerStep,
+  mostLaneTokensPerStep,
+  segmentsBefore,
+  stepsForTokens,
+  tokensBefore,
+  tokensPerStep,
+} from "./spec/step-tokens.js";
+export { tbpttAt, tbpttStages, trainingLength } from "./spec/tbptt-stages.js";
 export { resolveVocabulary, specInvalid, validateJobSpec, type ParsedSpec } from "./spec/validate.js";
 export { EVALUATION_KINDS, evaluationKind, type EvaluationKind } from "./spec/evaluation-kind.js";
 export { EDITABLE_SETTINGS, editJobSpec, type EditedSpec } from "./spec/edit.js";
@@ -79,6 +87,7 @@ export { minimumPasskeyPromptTokens, passkeyPrompt, type PasskeyPrompt, type Pas
 export { CAPACITY_LAWS, CAPACITY_POINTS, modelCapacity, type ModelCapacity } from "./capacity/capacity.js";
 export { fitExponential, fitLine, type ExponentialFit, type Fit, type LineFit, type Point } from "./capacity/fit.js";
 export { headStatistics, varianceGrowth, type HeadGrowth, type HeadStatistics, type StateSample } from "./state/head-statistics.js";
+export { drawInitialState, type InitialStateRule } from "./state/initial-state.js";
 export { judgeCollapse, meanCurve, type CollapseVerdict, type LossCurve } from "./position/collapse.js";
 export { lossSpans, meanLoss, type LossSpan } from "./position/spans.js";
 export { positionPrompt, type PositionPrompt } from "./position/prompt.js";

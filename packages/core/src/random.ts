@@ -99,7 +99,7 @@ function mix(word: number): number {
 }
 
 /** ln x for x in (0, 1], from arithmetic alone: x = m 2^e with m in [1/2, 1), ln m = 2 atanh((m - 1) / (m + 1)) as a series. */
-function naturalLog(x: number): number {
+export function naturalLog(x: number): number {
   let mantissa = x;
   let exponent = 0;
   while (mantissa < 0.5) {

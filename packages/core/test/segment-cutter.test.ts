@@ -7,6 +7,7 @@ import {
   type DocumentSource,
   type SegmentCutterOptions,
   type StepSegments,
+  type TbpttSpec,
 } from "@segue/core";
 
 const EOS = 0;
@@ -51,18 +52,32 @@ interface Settings {
   readonly epochs?: number;
   readonly shuffle?: boolean;
   readonly seed?: number;
+  readonly sequence?: TbpttSpec["sequence"];
+  readonly stateDropProbability?: number;
+  readonly initialState?: TbpttSpec["initialState"];
+  readonly curriculum?: TbpttSpec["curriculum"];
 }
 
 function options(settings: Settings): SegmentCutterOptions {
   const { lengths, shards = 1, lanesPerShard = 1, resetAtDocumentEnd = true } = settings;
   const { segmentTokens = 4, segmentsPerStep = 1, segmentsPerChain = 0 } = settings;
+  const { sequence = "contiguous", stateDropProbability = 0, initialState = "zero", curriculum = [] } = settings;
   const { minDocumentTokens = 0, epochs = 1, shuffle = false, seed = 1 } = settings;
   return {
     source: source(lengths),
     eosId: EOS,
     seed,
     data: { minDocumentTokens, epochs, shuffle },
-    tbptt: { segmentTokens, segmentsPerStep, segmentsPerChain, resetAtDocumentEnd },
+    tbptt: {
+      segmentTokens,
+      segmentsPerStep,
+      segmentsPerChain,
+      resetAtDocumentEnd,
+      sequence,
+      stateDropProbability,
+      initialState,
+      curriculum,
+    },
     batch: { shards, lanesPerShard },
   };
 }

@@ -6,6 +6,7 @@ export function jobSpecToProto(spec: JobSpec): JobSpecMessage {
   return create(JobSpecSchema, {
     ...spec,
     data: { ...spec.data, paths: [...spec.data.paths] },
+    tbptt: { ...spec.tbptt, curriculum: [...spec.tbptt.curriculum] },
     evaluations: spec.evaluations.map((evaluation) => ({
       ...evaluation,
       cures: [...evaluation.cures],

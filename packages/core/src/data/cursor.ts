@@ -5,16 +5,17 @@ export interface DataCursor {
   /** 0-based pass over the documents, and how many documents of its order have been taken. */
   readonly epoch: number;
   readonly taken: number;
+  /** Of every lane, and of the tape of documents of the same number, which it reads unless `tbptt.sequence` is unrelated. */
   readonly lanes: readonly LaneCursor[];
   readonly counters: DataCounters;
 }
 
 export interface LaneCursor {
-  /** Index of the document being read; null: the lane takes the next one (or is dry when there is none). */
+  /** Index of the document being read; null: the tape takes the next one (or is dry when there is none). */
   readonly document: number | null;
   /** Tokens of the document's tape (its tokens and the end token) that have been inputs. */
   readonly position: number;
-  /** Segments since the state was last zeroed by `tbptt.segmentsPerChain`. */
+  /** Segments since the lane's chain began (`tbptt.segmentsPerChain`, `.stateDropProbability`). */
   readonly segmentsInChain: number;
 }
 

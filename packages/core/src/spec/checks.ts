@@ -4,13 +4,17 @@ import { minimumPasskeyDocumentTokens } from "../passkey/document.js";
 import { byteTokenizer } from "../tokenizer/tokenizer.js";
 import { DEFAULT_PASSKEY_DATA, DEFAULT_SPEC, MODEL_PRESETS } from "./defaults.js";
 import type { JobSpec } from "./job-spec.js";
-import { laneTokensPerStep, tokensPerStep } from "./step-tokens.js";
+import { mostLaneTokensPerStep, tokensBefore } from "./step-tokens.js";
 import { mostWorkers } from "./placement.js";
 import type { Refuse } from "./refuse.js";
 import { LIMITS, type JobSpecInput } from "./schema.js";
 import { checkEvaluations } from "./evaluation-checks.js";
+import { checkTbptt, tbpttWarnings } from "./tbptt-checks.js";
 
 const LEAST_STRAGGLER_FACTOR = 1.2;
+
+/** What the tokens of a step depend on. */
+const STEP_SIZES = ["batch.shards", "batch.lanesPerShard", "tbptt.segmentTokens", "tbptt.segmentsPerStep", "tbptt.curriculum"];
 
 interface Checked {
   readonly violations: Violation[];
@@ -28,6 +32,7 @@ export function crossFieldChecks(input: JobSpecInput, spec: JobSpec, sound: (fie
   };
   checkModel(input, spec, refuse);
   checkData(input, spec, refuse);
+  checkTbptt(spec, refuse);
   checkTraining(input, spec, refuse);
   checkSync(spec, refuse);
   checkEvaluations(input, spec, refuse);
@@ -138,10 +143,11 @@ function checkTraining(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void
     "train.tokens",
   );
   refuse(steps !== undefined && tokens !== undefined, "train.tokens", "excludes train.steps; remove one of them", "train.steps");
-  const perShard = batch.lanesPerShard * laneTokensPerStep(tbptt);
-  const perStep = tokensPerStep(spec);
-  const sizes = ["batch.shards", "batch.lanesPerShard", "tbptt.segmentTokens", "tbptt.segmentsPerStep"];
-  const laneTokens = `tbptt.segmentTokens${tbptt.segmentsPerStep > 1 ? " times tbptt.segmentsPerStep" : ""}`;
+  const perShard = batch.lanesPerShard * mostLaneTokensPerStep(tbptt);
+  const perStep = batch.shards * perShard;
+  const sizes = STEP_SIZES;
+  const ofOneStage = `tbptt.segmentTokens${tbptt.segmentsPerStep > 1 ? " times tbptt.segmentsPerStep" : ""}`;
+  const laneTokens = tbptt.curriculum.length === 0 ? ofOneStage : "the most tokens of a lane in tbptt.curriculum";
   refuse(
     perShard > LIMITS.tokensPerShard,
     "batch.lanesPerShard",
@@ -155,7 +161,7 @@ function checkTraining(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void
     ...sizes,
   );
   refuse(
-    train.steps > 2 ** 32 - 1 || perStep * train.steps > LIMITS.totalTokens,
+    train.steps > 2 ** 32 - 1 || tokensBefore(spec, train.steps) > LIMITS.totalTokens,
     "train",
     "asks for more tokens than can be counted",
     ...sizes,
@@ -224,18 +230,18 @@ function checkSync(spec: JobSpec, refuse: Refuse): void {
     "sync.mode",
     "sync.innerSteps",
   );
-  const tokens = innerSteps * tokensPerStep(spec);
+  const tokens = innerSteps * batch.shards * batch.lanesPerShard * mostLaneTokensPerStep(spec.tbptt);
   refuse(
     tokens > LIMITS.tokensPerRound,
     "sync.innerSteps",
     `times the tokens of a step must not exceed ${LIMITS.tokensPerRound}, since a round's segments lie in memory, but is ${tokens}`,
     "sync.mode",
-    ...["batch.shards", "batch.lanesPerShard", "tbptt.segmentTokens", "tbptt.segmentsPerStep"],
+    ...STEP_SIZES,
   );
 }
 
 function warningsFor(spec: JobSpec): string[] {
-  const { model, data, tokenizer, tbptt, schedule, train, checkpoints } = spec;
+  const { data, tokenizer, schedule, train, checkpoints } = spec;
   const warnings: string[] = [];
   const warn = (condition: boolean, sentence: string): void => {
     if (condition) warnings.push(sentence);
@@ -253,25 +259,6 @@ function warningsFor(spec: JobSpec): string[] {
     warn(sync.mode === "exact" && sync[name] !== DEFAULT_SPEC.sync[name], `sync.${name} has no effect with sync.mode exact.`);
   }
   warn(sync.mode === "exact" && sync.replicas !== spec.batch.shards, "sync.replicas has no effect with sync.mode exact.");
-  const noCarry = !tbptt.carrySsm && !tbptt.carryConv;
-  const chainTokens = tbptt.segmentsPerChain * tbptt.segmentTokens;
-  warn(
-    noCarry && tbptt.segmentsPerChain !== DEFAULT_SPEC.tbptt.segmentsPerChain,
-    "tbptt.segmentsPerChain has no effect: with carrySsm and carryConv off every segment starts from zero.",
-  );
-  const full = tbptt.gradient === "full";
-  warn(
-    full && tbptt.segmentsPerStep === 1,
-    "tbptt.gradient full has no effect on steps of one segment: set tbptt.segmentsPerStep to the segments it should flow through.",
-  );
-  warn(
-    full && tbptt.segmentsPerStep > 1 && (noCarry || tbptt.segmentsPerChain === 1),
-    `tbptt.gradient full has no effect: with ${noCarry ? "carrySsm and carryConv off" : "segmentsPerChain 1"} every segment starts from zero.`,
-  );
-  warn(
-    model.chunk > tbptt.segmentTokens && model.chunk !== DEFAULT_SPEC.model.chunk,
-    "model.chunk is larger than tbptt.segmentTokens: a segment is one chunk.",
-  );
   warn(tokenizer.kind === "bytes" && tokenizer.file !== undefined, "tokenizer.file has no effect with tokenizer.kind bytes.");
   warn(
     schedule.decaySteps === 0 && schedule.finalRatio !== DEFAULT_SPEC.schedule.finalRatio,
@@ -295,11 +282,8 @@ function warningsFor(spec: JobSpec): string[] {
       passkey.askProbability === 0 && passkey.answerWeight !== DEFAULT_PASSKEY_DATA.answerWeight,
       "data.passkey.answerWeight has no effect with askProbability 0.",
     );
-    warn(
-      !noCarry && chainTokens > 0 && passkey.documentTokens > chainTokens,
-      `data.passkey documents are longer than a chain (${chainTokens} tokens): the state is zeroed inside them. Set tbptt.segmentsPerChain to 0 to keep it.`,
-    );
   }
+  warnings.push(...tbpttWarnings(spec));
   return warnings;
 }
 

@@ -36,7 +36,12 @@ export const DEFAULT_SPEC = {
     segmentsPerChain: 12,
     carrySsm: true,
     carryConv: true, // the paper's code starts the convolution from zeros; carrying it is exact
-    resetAtDocumentEnd: true, // ours: the paper joins documents without a reset
+    resetAtDocumentEnd: true, // ours: the paper joins documents without a reset; false with sequence unrelated
+    sequence: "contiguous",
+    stateDropProbability: 0,
+    initialState: "zero",
+    initialStateStd: 0.1, // ours: Ruiz and Gu name no value
+    curriculum: [],
   },
   batch: { shards: 64, lanesPerShard: 4 }, // 64 x 4 x 2048 = the paper's 524,288 tokens a step
   optimizer: { learningRate: 5e-4, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 },

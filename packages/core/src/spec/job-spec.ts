@@ -78,6 +78,24 @@ export interface TbpttSpec {
   readonly carrySsm: boolean;
   readonly carryConv: boolean;
   readonly resetAtDocumentEnd: boolean;
+  /** What a lane's state goes on to after a segment: the next one of the same document, or one of another (state passing). */
+  readonly sequence: "contiguous" | "unrelated";
+  /** Probability that a lane's state is dropped before a segment, so that a chain begins there. */
+  readonly stateDropProbability: number;
+  /** The SSM state where a chain begins (docs/design/initial-states.md). */
+  readonly initialState: "zero" | "noise" | "fittedNoise";
+  /** Standard deviation of `noise`. */
+  readonly initialStateStd: number;
+  /** In order of step; see `tbpttStages`. */
+  readonly curriculum: readonly TbpttStage[];
+}
+
+/** Settings that change from a step (0-based) on. */
+export interface TbpttStage {
+  readonly fromStep: number;
+  readonly segmentTokens?: number | undefined;
+  readonly segmentsPerStep?: number | undefined;
+  readonly segmentsPerChain?: number | undefined;
 }
 
 export interface BatchSpec {

@@ -93,6 +93,20 @@ export const jobSpecInputSchema = section({
     carrySsm: flag(),
     carryConv: flag(),
     resetAtDocumentEnd: flag(),
+    sequence: choice("contiguous", "unrelated"),
+    stateDropProbability: number(0, 1),
+    initialState: choice("zero", "noise", "fittedNoise"),
+    initialStateStd: number(0, 1000),
+    curriculum: listOf(
+      section({
+        fromStep: required(integer(1, uint32)),
+        segmentTokens: integer(2, 2 ** 20),
+        segmentsPerStep: integer(1, 4096),
+        segmentsPerChain: integer(0, uint32),
+      }),
+      0,
+      64,
+    ),
   }).optional(),
   batch: section({
     shards: integer(1, 4096),

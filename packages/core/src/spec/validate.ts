@@ -22,7 +22,7 @@ import type {
   TrainSpec,
   WorkersSpec,
 } from "./job-spec.js";
-import { tokensPerStep } from "./step-tokens.js";
+import { stepsForTokens } from "./step-tokens.js";
 import { mostWorkers } from "./placement.js";
 import { jobSpecInputSchema, settingNames, type JobSpecInput } from "./schema.js";
 
@@ -119,10 +119,10 @@ export function unknownSetting(key: string, names: readonly string[]): string {
 
 function fillDefaults(input: JobSpecInput): JobSpec {
   const batch = fill<BatchSpec>(DEFAULT_SPEC.batch, input.batch);
-  const tbptt = fill<TbpttSpec>(DEFAULT_SPEC.tbptt, input.tbptt);
+  const tbptt = fillTbptt(input.tbptt);
   const sync = fill<SyncSpec>({ ...DEFAULT_SPEC.sync, replicas: batch.shards }, input.sync);
   const { tokens, ...train } = input.train ?? {};
-  const steps = train.steps ?? Math.ceil((tokens ?? 0) / tokensPerStep({ batch, tbptt }));
+  const steps = train.steps ?? stepsForTokens({ batch, tbptt }, tokens ?? 0);
   return {
     name: input.name ?? DEFAULT_SPEC.name,
     seed: input.seed ?? DEFAULT_SPEC.seed,
@@ -141,6 +141,11 @@ function fillDefaults(input: JobSpecInput): JobSpec {
     evaluations: (input.evaluations ?? DEFAULT_SPEC.evaluations).map((evaluation) => fillEvaluation(evaluation, tbptt)),
     workers: fill<WorkersSpec>({ ...DEFAULT_SPEC.workers, max: mostWorkers({ batch, sync }) }, input.workers),
   };
+}
+
+function fillTbptt(input: JobSpecInput["tbptt"]): TbpttSpec {
+  const isUnrelated = input?.sequence === "unrelated";
+  return fill<TbpttSpec>({ ...DEFAULT_SPEC.tbptt, ...(isUnrelated && { resetAtDocumentEnd: false }) }, input);
 }
 
 function fillModel(input: JobSpecInput): ModelSpec {

@@ -1,10 +1,11 @@
 import {
   assignShards,
-  laneTokensPerStep,
   LIMITS,
+  mostLaneTokensPerStep,
   mostWorkers,
   parameterLayout,
   shardsPerPlacement,
+  tbpttStages,
   type JobSpec,
 } from "@segue/core";
 import type { EngineName } from "../create-engine.js";
@@ -30,7 +31,7 @@ export interface ProcessMemory {
 
 export interface JobMemory extends MemoryOptions {
   readonly parameters: number;
-  /** The worker that needs the most. */
+  /** The worker that needs the most, in the stage of the curriculum in which it does. */
   readonly worker: ProcessMemory;
   readonly coordinator: ProcessMemory;
   /** What the figures leave out; empty where measured peaks agree with them. */
@@ -51,17 +52,26 @@ const CAVEATS: Readonly<Record<EngineName, string>> = {
 export function jobMemory(spec: JobSpec, options: MemoryOptions): JobMemory {
   const { workers, engine, threads } = options;
   if (workers < 1 || workers > mostWorkers(spec)) throw new RangeError(`${workers} workers for a job of 1 to ${mostWorkers(spec)}`);
-  const members = assignShards(spec.batch.shards, workers, shardsPerPlacement(spec)).map(({ length }, member) =>
-    processMemory([...engineParts({ spec, engine, threads, shards: length }), ...workerParts(spec, workers, member, threads)]),
+  const stages = tbpttStages(spec.tbptt).map((tbptt) => ({ ...spec, tbptt }));
+  const members = stages.flatMap((stage) =>
+    assignShards(spec.batch.shards, workers, shardsPerPlacement(spec)).map(({ length }, member) =>
+      processMemory([
+        ...engineParts({ spec: stage, engine, threads, shards: length }),
+        ...workerParts(stage, workers, member, threads),
+      ]),
+    ),
   );
+  const coordinators = stages.map((stage) => processMemory(coordinatorParts(stage, workers * threads)));
   const total = ({ hostBytes, deviceBytes }: ProcessMemory): number => hostBytes + deviceBytes;
+  const largest = (of: readonly ProcessMemory[]): ProcessMemory =>
+    of.reduce((most, one) => (total(one) > total(most) ? one : most));
   return {
     workers,
     engine,
     threads,
     parameters: parameterLayout(spec.model).size,
-    worker: members.reduce((most, member) => (total(member) > total(most) ? member : most)),
-    coordinator: processMemory(coordinatorParts(spec, workers * threads)),
+    worker: largest(members),
+    coordinator: largest(coordinators),
     caveat: CAVEATS[engine],
   };
 }
@@ -81,7 +91,7 @@ export function largestLanesPerShard(
     return worker.hostBytes <= hostBytes && worker.deviceBytes <= deviceBytes;
   };
   let fitting = 0;
-  let tooMany = Math.floor(LIMITS.tokensPerShard / laneTokensPerStep(spec.tbptt)) + 1;
+  let tooMany = Math.floor(LIMITS.tokensPerShard / mostLaneTokensPerStep(spec.tbptt)) + 1;
   while (tooMany - fitting > 1) {
     const middle = Math.floor((fitting + tooMany) / 2);
     if (fits(middle)) fitting = middle;

@@ -35,6 +35,12 @@ export function workerParts(spec: JobSpec, workers: number, member: number, thre
       "2 rounds x steps x shards here x tokens x 13 bytes",
       stepsWaiting(spec, workers * threads) * shards * shardTokens * TOKEN_BYTES,
     ),
+    ...initialStateParts(spec),
     hostPart("segment arrays", "tokens, labels, weights, resets, losses of one shard", shardTokens * 2 * TOKEN_BYTES),
   ];
+}
+
+function initialStateParts({ tbptt, batch, model }: JobSpec): MemoryPart[] {
+  if (tbptt.initialState === "zero") return [];
+  return [hostPart("initial states", "lanes of one shard x state", batch.lanesPerShard * laneStateFloats(model) * FLOAT_BYTES)];
 }

@@ -1,6 +1,6 @@
 import type { JobSpec } from "@segue/core";
 
-/** One shard's part of a step; row-major [lanesPerShard, segmentsPerStep * segmentTokens], little-endian, ready for the wire. */
+/** One shard's part of a step; row-major [lanesPerShard, segmentsPerStep * segmentTokens] of that step, little-endian, ready for the wire. */
 export interface CutShard {
   readonly shard: number;
   /** int32. */

@@ -1,4 +1,4 @@
-import { parameterLayout, tokensPerStep } from "@segue/core";
+import { parameterLayout, tokensBefore } from "@segue/core";
 import { JobPhase, type JobSchema } from "@segue/protocol";
 import { jobSpecToProto } from "@segue/runtime";
 import type { MessageInitShape } from "@bufbuild/protobuf";
@@ -14,13 +14,13 @@ export interface JobView {
 /** Seconds left at the present speed; 0 when unknown or over. */
 export function etaSeconds({ record, live }: JobView): number {
   if (record.phase !== "RUNNING" || live.tokensPerSecond <= 0) return 0;
-  return ((record.spec.train.steps - live.step) * tokensPerStep(record.spec)) / live.tokensPerSecond;
+  const left = tokensBefore(record.spec, record.spec.train.steps) - tokensBefore(record.spec, live.step);
+  return left / live.tokensPerSecond;
 }
 
 export function jobToProto(view: JobView): MessageInitShape<typeof JobSchema> {
   const { record, live } = view;
   const { spec } = record;
-  const stepTokens = tokensPerStep(spec);
   return {
     jobId: record.jobId,
     name: spec.name,
@@ -28,8 +28,8 @@ export function jobToProto(view: JobView): MessageInitShape<typeof JobSchema> {
     reason: record.reason,
     step: live.step,
     totalSteps: spec.train.steps,
-    tokens: BigInt(live.step * stepTokens),
-    totalTokens: BigInt(spec.train.steps * stepTokens),
+    tokens: BigInt(tokensBefore(spec, live.step)),
+    totalTokens: BigInt(tokensBefore(spec, spec.train.steps)),
     loss: live.loss,
     tokensPerSecond: live.tokensPerSecond,
     learningRate: live.learningRate,

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { laneTokensPerStep, parseJobSpec, SegueError, validateJobSpec, type JobSpec, type ParsedSpec } from "@segue/core";
+import { mostLaneTokensPerStep, parseJobSpec, SegueError, validateJobSpec, type JobSpec, type ParsedSpec } from "@segue/core";
 import type { SubmitJobRequest } from "@segue/protocol";
 import { jobSpecInputFromProto } from "@segue/runtime";
 import type { DataSource } from "../feed/step-cutter.js";
@@ -44,7 +44,7 @@ function parseSource(source: SubmitJobRequest["source"]): ParsedSpec {
 /** One worker's segments of one step travel in one message. */
 function checkMessageSize({ batch, tbptt, workers }: JobSpec): void {
   const shards = Math.ceil(batch.shards / workers.min);
-  const bytes = shards * batch.lanesPerShard * laneTokensPerStep(tbptt) * BYTES_PER_POSITION;
+  const bytes = shards * batch.lanesPerShard * mostLaneTokensPerStep(tbptt) * BYTES_PER_POSITION;
   if (bytes <= MAX_SEGMENTS_BYTES) return;
   const min = Math.ceil((workers.min * bytes) / MAX_SEGMENTS_BYTES);
   const description = `a step of one worker would be ${bytes} bytes; raise workers.min to ${min} or make the batch smaller`;

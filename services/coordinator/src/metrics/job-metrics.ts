@@ -1,4 +1,4 @@
-import { parameterLayout, tokensPerStep } from "@segue/core";
+import { parameterLayout, tokensBefore } from "@segue/core";
 import { redisKeys, type MetricsWriter } from "@segue/runtime";
 import type { Manifest } from "../checkpoints/manifest.js";
 import { etaSeconds, type JobView } from "../jobs/job-view.js";
@@ -26,7 +26,6 @@ export class JobMetrics {
   job(view: JobView): void {
     const { record, live } = view;
     const { spec, jobId } = record;
-    const stepTokens = tokensPerStep(spec);
     this.#writer?.zadd(redisKeys.jobs, record.submittedAtMs, jobId);
     this.#writer?.hash(redisKeys.job(jobId), {
       name: spec.name,
@@ -35,8 +34,8 @@ export class JobMetrics {
       ...live,
       members: JSON.stringify(live.members),
       totalSteps: spec.train.steps,
-      tokens: live.step * stepTokens,
-      totalTokens: spec.train.steps * stepTokens,
+      tokens: tokensBefore(spec, live.step),
+      totalTokens: tokensBefore(spec, spec.train.steps),
       attempt: record.attempt,
       etaSeconds: etaSeconds(view),
       parameters: parameterLayout(spec.model).size,
@@ -65,7 +64,7 @@ export class JobMetrics {
           lr: metrics.learningRate,
           gnorm: metrics.gradientNorm,
           tps: live.tokensPerSecond,
-          tokens: metrics.step * tokensPerStep(spec),
+          tokens: tokensBefore(spec, metrics.step),
         });
       }
     }

@@ -1,4 +1,4 @@
-import { tokensPerStep } from "@segue/core";
+import { tokensBefore } from "@segue/core";
 import type { CutStep } from "../feed/step-cutter.js";
 import { SegmentFeed } from "../feed/segment-feed.js";
 import { CheckpointKeeper } from "./checkpoint-keeper.js";
@@ -56,7 +56,7 @@ export class CommittedCut {
     this.#states.commit(step, states);
     feed.discardBefore(step);
     this.keeper.committed(
-      { step, tokens: step * tokensPerStep(this.#parts.spec), loss, documentsRead, documentsDroppedShort, data: cursor },
+      { step, tokens: tokensBefore(this.#parts.spec, step), loss, documentsRead, documentsDroppedShort, data: cursor },
       { eosId: feed.eosId, tokenizerJson: feed.tokenizerJson, states, weightsDigest },
     );
   }

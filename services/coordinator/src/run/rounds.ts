@@ -1,4 +1,4 @@
-import { SegueError, tokensPerStep, type LedgerMember, type LedgerRound } from "@segue/core";
+import { SegueError, tokensBefore, type LedgerMember, type LedgerRound } from "@segue/core";
 import { faultPoint } from "@segue/runtime";
 import type { CommittedCut } from "./committed-cut.js";
 import { memberStatuses } from "./member-status.js";
@@ -87,7 +87,8 @@ export class Rounds {
     committed.commit(states, cut, loss);
     this.#stepMs = smoothedStepMs(this.#stepMs, roundWorkMs(round), round.steps);
     const { documentsRead, documentsDroppedShort } = cut;
-    const tokensPerSecond = (1_000 * round.steps * tokensPerStep(spec)) / (performance.now() - this.#startedAtMs);
+    const tokens = tokensBefore(spec, endStep) - tokensBefore(spec, round.firstStep);
+    const tokensPerSecond = (1_000 * tokens) / (performance.now() - this.#startedAtMs);
     book.setLive(jobId, {
       step: endStep,
       loss,

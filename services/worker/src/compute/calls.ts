@@ -1,4 +1,4 @@
-import type { ReductionNode } from "@segue/core";
+import type { InitialStateRule, ReductionNode } from "@segue/core";
 import type { AdamWStep, EngineDescription, EngineOptions, SegmentRules } from "@segue/engine";
 import type { Collection } from "./collect.js";
 import type { JoinParts } from "./join-parts.js";
@@ -20,7 +20,7 @@ export interface ShardStates {
   readonly states: Float32Array;
 }
 
-/** The segments of one shard in one step; arrays are row-major [lanesPerShard, segmentsPerStep * segmentTokens]. */
+/** The segments of one shard in one step; arrays are row-major [lanesPerShard, segmentsPerStep * segmentTokens] of that step. */
 export interface ShardBatch {
   readonly shard: number;
   readonly tokens: Int32Array;
@@ -57,6 +57,8 @@ export interface ComputeCalls {
       readonly node: ReductionNode;
       readonly batches: readonly ShardBatch[];
       readonly rules: SegmentRules;
+      /** Of lanes whose state is dropped before the first token; absent: zero. */
+      readonly initialState?: InitialStateRule | undefined;
       readonly into: Float32Array;
     };
     response: { readonly lossSums: readonly number[]; readonly computeMs: number };

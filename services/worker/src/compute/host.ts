@@ -6,6 +6,7 @@ import { Communicator } from "../nccl/communicator.js";
 import { loadNccl } from "../nccl/nccl-library.js";
 import { roundToBf16, widenBf16 } from "./bf16.js";
 import { collect } from "./collect.js";
+import { withInitialStates } from "./initial-states.js";
 import { OuterStep } from "./outer-step.js";
 import { bytesOf } from "./shared.js";
 import { TreeSum } from "./tree-sum.js";
@@ -223,12 +224,14 @@ export class ComputeHost implements Handlers {
     return this.#open.forwardBackward(batch, states, into, request.rules);
   }
 
-  #shardPart({ batches }: Pick<ComputeCalls["gradient"]["request"], "batches">, shard: number): TrainingPart {
+  #shardPart(request: Pick<ComputeCalls["gradient"]["request"], "batches" | "initialState">, shard: number): TrainingPart {
+    const { batches, initialState } = request;
     const batch = required(
       batches.find((candidate) => candidate.shard === shard),
       `segments of shard ${shard}`,
     );
-    return { batch: segmentBatch(batch, this.#lanesPerShard), states: this.#laneStates(shard) };
+    const part = { batch: segmentBatch(batch, this.#lanesPerShard), states: this.#laneStates(shard) };
+    return initialState ? withInitialStates(this.#open, part, initialState, shard * this.#lanesPerShard) : part;
   }
 
   #refuseVoid(epoch: number): void {

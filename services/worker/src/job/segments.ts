@@ -1,5 +1,6 @@
-import { laneTokensPerStep, SegueError, type JobSpec } from "@segue/core";
+import { laneTokensPerStep, SegueError, tbpttAt, type InitialStateRule, type JobSpec } from "@segue/core";
 import type { Segments, ShardSegment } from "@segue/protocol";
+import type { SegmentRules } from "@segue/engine";
 import type { ShardBatch } from "../compute/calls.js";
 
 /** One step's work for this worker. */
@@ -10,11 +11,18 @@ export interface StepSegments {
 
 /**
  * Takes a step's segments off the wire.
- * @throws SegueError SEGMENT_INVALID when an array does not have lanesPerShard * segmentsPerStep * segmentTokens entries
+ * @throws SegueError SEGMENT_INVALID when an array does not have lanesPerShard * segmentsPerStep * segmentTokens entries of its step
  */
 export function stepSegments(message: Segments, spec: JobSpec): StepSegments {
-  const entries = spec.batch.lanesPerShard * laneTokensPerStep(spec.tbptt);
+  const entries = spec.batch.lanesPerShard * laneTokensPerStep(tbpttAt(spec.tbptt, message.step));
   return { totalWeight: message.totalWeight, batches: message.shards.map((segment) => shardBatch(segment, entries)) };
+}
+
+/** How a step (0-based) is computed: the settings in force, and what a lane's state begins with where it is dropped before the step. */
+export function stepRules({ tbptt, seed }: JobSpec, step: number): { rules: SegmentRules; initialState?: InitialStateRule } {
+  const { segmentTokens, gradient, carrySsm, carryConv, initialState: kind, initialStateStd: std } = tbpttAt(tbptt, step);
+  const rules = { segmentTokens, gradient, carrySsm, carryConv };
+  return kind === "zero" ? { rules } : { rules, initialState: { kind, std, seed, step } };
 }
 
 /** Sum of the label weights of a step over the given shards. */

@@ -5,7 +5,7 @@ import type { ComputeCalls } from "../compute/calls.js";
 import type { ComputeThread } from "../compute/compute-thread.js";
 import type { Exchange, PartsToAdd } from "./exchange.js";
 import type { Membership } from "./membership.js";
-import type { StepSegments } from "./segments.js";
+import { stepRules, type StepSegments } from "./segments.js";
 
 /** What is reported of one step. */
 export interface StepOutcome {
@@ -148,7 +148,7 @@ export class StepRunner implements RoundRunner {
     const node = membership.self.nodes[index];
     if (!node) throw new RangeError(`this member has no node ${index}`);
     const batches = work.batches.filter(({ shard }) => shard >= node.lo && shard < node.hi);
-    return { epoch, node, batches, rules: spec.tbptt, into: exchange.node(step, index) };
+    return { epoch, node, batches, ...stepRules(spec, step), into: exchange.node(step, index) };
   }
 
   #adamw(step: number, { totalWeight }: StepSegments): AdamWStep {

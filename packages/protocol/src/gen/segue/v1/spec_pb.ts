@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file segue/v1/spec.proto.
  */
 export const file_segue_v1_spec: GenFile = /*@__PURE__*/
-  fileDesc("ChNzZWd1ZS92MS9zcGVjLnByb3RvEghzZWd1ZS52MSKuBgoHSm9iU3BlYxIRCgRuYW1lGAEgASgJSACIAQESEQoEc2VlZBgCIAEoDUgBiAEBEicKBW1vZGVsGAMgASgLMhMuc2VndWUudjEuTW9kZWxTcGVjSAKIAQESJQoEZGF0YRgEIAEoCzISLnNlZ3VlLnYxLkRhdGFTcGVjSAOIAQESLwoJdG9rZW5pemVyGAUgASgLMhcuc2VndWUudjEuVG9rZW5pemVyU3BlY0gEiAEBEicKBXRicHR0GAYgASgLMhMuc2VndWUudjEuVGJwdHRTcGVjSAWIAQESJwoFYmF0Y2gYByABKAsyEy5zZWd1ZS52MS5CYXRjaFNwZWNIBogBARIvCglvcHRpbWl6ZXIYCCABKAsyFy5zZWd1ZS52MS5PcHRpbWl6ZXJTcGVjSAeIAQESLQoIc2NoZWR1bGUYCSABKAsyFi5zZWd1ZS52MS5TY2hlZHVsZVNwZWNICIgBARInCgV0cmFpbhgKIAEoCzITLnNlZ3VlLnYxLlRyYWluU3BlY0gJiAEBEikKBnJvdW5kcxgLIAEoCzIULnNlZ3VlLnYxLlJvdW5kc1NwZWNICogBARIzCgtjaGVja3BvaW50cxgMIAEoCzIZLnNlZ3VlLnYxLkNoZWNrcG9pbnRzU3BlY0gLiAEBEi0KC2V2YWx1YXRpb25zGA0gAygLMhguc2VndWUudjEuRXZhbHVhdGlvblNwZWMSKwoHd29ya2VycxgOIAEoCzIVLnNlZ3VlLnYxLldvcmtlcnNTcGVjSAyIAQESFQoIcHJpb3JpdHkYDyABKBFIDYgBARIlCgRzeW5jGBAgASgLMhIuc2VndWUudjEuU3luY1NwZWNIDogBAUIHCgVfbmFtZUIHCgVfc2VlZEIICgZfbW9kZWxCBwoFX2RhdGFCDAoKX3Rva2VuaXplckIICgZfdGJwdHRCCAoGX2JhdGNoQgwKCl9vcHRpbWl6ZXJCCwoJX3NjaGVkdWxlQggKBl90cmFpbkIJCgdfcm91bmRzQg4KDF9jaGVja3BvaW50c0IKCghfd29ya2Vyc0ILCglfcHJpb3JpdHlCBwoFX3N5bmMi2QMKCU1vZGVsU3BlYxITCgZwcmVzZXQYASABKAlIAIgBARITCgZsYXllcnMYAiABKA1IAYgBARIUCgdkX21vZGVsGAMgASgNSAKIAQESFAoHZF9zdGF0ZRgEIAEoDUgDiAEBEhUKCGhlYWRfZGltGAUgASgNSASIAQESEwoGZXhwYW5kGAYgASgNSAWIAQESEwoGZF9jb252GAcgASgNSAaIAQESEwoGZ3JvdXBzGAggASgNSAeIAQESEgoFY2h1bmsYCSABKA1ICIgBARISCgV2b2NhYhgKIAEoDUgJiAEBEh8KEnBhZF92b2NhYl9tdWx0aXBsZRgLIAEoDUgKiAEBEhsKDnRpZV9lbWJlZGRpbmdzGAwgASgISAuIAQESFAoHcm1zX2VwcxgNIAEoAUgMiAEBQgkKB19wcmVzZXRCCQoHX2xheWVyc0IKCghfZF9tb2RlbEIKCghfZF9zdGF0ZUILCglfaGVhZF9kaW1CCQoHX2V4cGFuZEIJCgdfZF9jb252QgkKB19ncm91cHNCCAoGX2NodW5rQggKBl92b2NhYkIVChNfcGFkX3ZvY2FiX211bHRpcGxlQhEKD190aWVfZW1iZWRkaW5nc0IKCghfcm1zX2VwcyL6AQoIRGF0YVNwZWMSDQoFcGF0aHMYASADKAkSFwoKdGV4dF9maWVsZBgCIAEoCUgAiAEBEiAKE21pbl9kb2N1bWVudF90b2tlbnMYAyABKA1IAYgBARITCgZlcG9jaHMYBCABKA1IAogBARIUCgdzaHVmZmxlGAUgASgISAOIAQESLwoHcGFzc2tleRgGIAEoCzIZLnNlZ3VlLnYxLlBhc3NrZXlEYXRhU3BlY0gEiAEBQg0KC190ZXh0X2ZpZWxkQhYKFF9taW5fZG9jdW1lbnRfdG9rZW5zQgkKB19lcG9jaHNCCgoIX3NodWZmbGVCCgoIX3Bhc3NrZXkijwIKD1Bhc3NrZXlEYXRhU3BlYxIcCg9kb2N1bWVudF90b2tlbnMYASABKA1IAIgBARITCgZkaWdpdHMYAiABKA1IAYgBARIWCgltaW5fZGVwdGgYAyABKAFIAogBARIWCgltYXhfZGVwdGgYBCABKAFIA4gBARIcCg9hc2tfcHJvYmFiaWxpdHkYBSABKAFIBIgBARIaCg1hbnN3ZXJfd2VpZ2h0GAYgASgBSAWIAQFCEgoQX2RvY3VtZW50X3Rva2Vuc0IJCgdfZGlnaXRzQgwKCl9taW5fZGVwdGhCDAoKX21heF9kZXB0aEISChBfYXNrX3Byb2JhYmlsaXR5QhAKDl9hbnN3ZXJfd2VpZ2h0ImcKDVRva2VuaXplclNwZWMSEQoEa2luZBgBIAEoCUgAiAEBEhEKBGZpbGUYAiABKAlIAYgBARITCgZlb3NfaWQYAyABKA1IAogBAUIHCgVfa2luZEIHCgVfZmlsZUIJCgdfZW9zX2lkItkCCglUYnB0dFNwZWMSGwoOc2VnbWVudF90b2tlbnMYASABKA1IAIgBARIfChJzZWdtZW50c19wZXJfY2hhaW4YAiABKA1IAYgBARIWCgljYXJyeV9zc20YAyABKAhIAogBARIXCgpjYXJyeV9jb252GAQgASgISAOIAQESIgoVcmVzZXRfYXRfZG9jdW1lbnRfZW5kGAUgASgISASIAQESHgoRc2VnbWVudHNfcGVyX3N0ZXAYBiABKA1IBYgBARIVCghncmFkaWVudBgHIAEoCUgGiAEBQhEKD19zZWdtZW50X3Rva2Vuc0IVChNfc2VnbWVudHNfcGVyX2NoYWluQgwKCl9jYXJyeV9zc21CDQoLX2NhcnJ5X2NvbnZCGAoWX3Jlc2V0X2F0X2RvY3VtZW50X2VuZEIUChJfc2VnbWVudHNfcGVyX3N0ZXBCCwoJX2dyYWRpZW50Il0KCUJhdGNoU3BlYxITCgZzaGFyZHMYASABKA1IAIgBARIcCg9sYW5lc19wZXJfc2hhcmQYAiABKA1IAYgBAUIJCgdfc2hhcmRzQhIKEF9sYW5lc19wZXJfc2hhcmQi7QEKDU9wdGltaXplclNwZWMSGgoNbGVhcm5pbmdfcmF0ZRgBIAEoAUgAiAEBEhIKBWJldGExGAIgASgBSAGIAQESEgoFYmV0YTIYAyABKAFIAogBARIUCgdlcHNpbG9uGAQgASgBSAOIAQESGQoMd2VpZ2h0X2RlY2F5GAUgASgBSASIAQESFgoJY2xpcF9ub3JtGAYgASgBSAWIAQFCEAoOX2xlYXJuaW5nX3JhdGVCCAoGX2JldGExQggKBl9iZXRhMkIKCghfZXBzaWxvbkIPCg1fd2VpZ2h0X2RlY2F5QgwKCl9jbGlwX25vcm0irAEKDFNjaGVkdWxlU3BlYxIZCgx3YXJtdXBfc3RlcHMYASABKA1IAIgBARIYCgtkZWNheV9zdGVwcxgCIAEoDUgBiAEBEhIKBWRlY2F5GAMgASgJSAKIAQESGAoLZmluYWxfcmF0aW8YBCABKAFIA4gBAUIPCg1fd2FybXVwX3N0ZXBzQg4KDF9kZWNheV9zdGVwc0IICgZfZGVjYXlCDgoMX2ZpbmFsX3JhdGlvIo8BCglUcmFpblNwZWMSEgoFc3RlcHMYASABKA1IAIgBARITCgZ0b2tlbnMYAiABKARIAYgBARIWCglwcmVjaXNpb24YAyABKAlIAogBARITCgZlbmdpbmUYBCABKAlIA4gBAUIICgZfc3RlcHNCCQoHX3Rva2Vuc0IMCgpfcHJlY2lzaW9uQgkKB19lbmdpbmUioAIKCFN5bmNTcGVjEhEKBG1vZGUYASABKAlIAIgBARIVCghyZXBsaWNhcxgCIAEoDUgBiAEBEhgKC2lubmVyX3N0ZXBzGAMgASgNSAKIAQESIAoTb3V0ZXJfbGVhcm5pbmdfcmF0ZRgEIAEoAUgDiAEBEhsKDm91dGVyX21vbWVudHVtGAUgASgBSASIAQESEQoEd2lyZRgGIAEoCUgFiAEBEhYKCXRyYW5zcG9ydBgHIAEoCUgGiAEBQgcKBV9tb2RlQgsKCV9yZXBsaWNhc0IOCgxfaW5uZXJfc3RlcHNCFgoUX291dGVyX2xlYXJuaW5nX3JhdGVCEQoPX291dGVyX21vbWVudHVtQgcKBV93aXJlQgwKCl90cmFuc3BvcnQiWAoKUm91bmRzU3BlYxIWCgl0YXJnZXRfbXMYASABKA1IAIgBARIWCgltYXhfc3RlcHMYAiABKA1IAYgBAUIMCgpfdGFyZ2V0X21zQgwKCl9tYXhfc3RlcHMiiQEKD0NoZWNrcG9pbnRzU3BlYxIYCgtldmVyeV9zdGVwcxgBIAEoDUgAiAEBEhYKCWtlZXBfbGFzdBgCIAEoDUgBiAEBEhcKCmtlZXBfZXZlcnkYAyABKA1IAogBAUIOCgxfZXZlcnlfc3RlcHNCDAoKX2tlZXBfbGFzdEINCgtfa2VlcF9ldmVyeSKaAgoORXZhbHVhdGlvblNwZWMSEQoEbmFtZRgBIAEoCUgAiAEBEh4KEWV2ZXJ5X2NoZWNrcG9pbnRzGAIgASgNSAGIAQESNQoHcGFzc2tleRgDIAEoCzIfLnNlZ3VlLnYxLlBhc3NrZXlFdmFsdWF0aW9uU3BlY0gCiAEBEjsKEGxvc3NfYnlfcG9zaXRpb24YBCABKAsyHC5zZWd1ZS52MS5Mb3NzQnlQb3NpdGlvblNwZWNIA4gBARIhCgVjdXJlcxgFIAMoCzISLnNlZ3VlLnYxLkN1cmVTcGVjQgcKBV9uYW1lQhQKEl9ldmVyeV9jaGVja3BvaW50c0IKCghfcGFzc2tleUITChFfbG9zc19ieV9wb3NpdGlvbiK+AgoIQ3VyZVNwZWMSEQoEa2luZBgBIAEoCUgAiAEBEhYKCXJldGVudGlvbhgCIAEoAUgBiAEBEhYKCWluc2VydGlvbhgDIAEoAUgCiAEBEhcKCm11bHRpcGxpZXIYBCABKAFIA4gBARIdChByZWZlcmVuY2VfdG9rZW5zGAUgASgNSASIAQESEwoGdG9rZW5zGAYgASgNSAWIAQESGQoMZXZlcnlfdG9rZW5zGAcgASgNSAaIAQESFQoIZHRfc2NhbGUYCCABKAFIB4gBAUIHCgVfa2luZEIMCgpfcmV0ZW50aW9uQgwKCl9pbnNlcnRpb25CDQoLX211bHRpcGxpZXJCEwoRX3JlZmVyZW5jZV90b2tlbnNCCQoHX3Rva2Vuc0IPCg1fZXZlcnlfdG9rZW5zQgsKCV9kdF9zY2FsZSKeAgoSTG9zc0J5UG9zaXRpb25TcGVjEhMKBnRva2VucxgBIAEoDUgAiAEBEhoKDWJ1Y2tldF90b2tlbnMYAiABKA1IAYgBARITCgZwcm9tcHQYAyABKAlIAogBARIUCgdwcm9tcHRzGAQgASgNSAOIAQESEQoEc2VlZBgFIAEoDUgEiAEBEhkKDHRyYWluX3Rva2VucxgGIAEoDUgFiAEBEhwKD2NvbGxhcHNlX2ZhY3RvchgHIAEoAUgGiAEBQgkKB190b2tlbnNCEAoOX2J1Y2tldF90b2tlbnNCCQoHX3Byb21wdEIKCghfcHJvbXB0c0IHCgVfc2VlZEIPCg1fdHJhaW5fdG9rZW5zQhIKEF9jb2xsYXBzZV9mYWN0b3IijAIKFVBhc3NrZXlFdmFsdWF0aW9uU3BlYxIPCgdsZW5ndGhzGAEgAygNEg4KBmRlcHRocxgCIAMoARIUCgdzYW1wbGVzGAMgASgNSACIAQESEwoGZGlnaXRzGAQgASgNSAGIAQESEQoEc2VlZBgFIAEoDUgCiAEBEhUKCHRlbXBsYXRlGAYgASgJSAOIAQESGAoLY2Fycnlfc3RhdGUYByABKAhIBIgBARIXCgpzdG9wX3dpZHRoGAggASgBSAWIAQFCCgoIX3NhbXBsZXNCCQoHX2RpZ2l0c0IHCgVfc2VlZEILCglfdGVtcGxhdGVCDgoMX2NhcnJ5X3N0YXRlQg0KC19zdG9wX3dpZHRoInUKC1dvcmtlcnNTcGVjEhAKA21pbhgBIAEoDUgAiAEBEhAKA21heBgCIAEoDUgBiAEBEh0KEHN0cmFnZ2xlcl9mYWN0b3IYAyABKAFIAogBAUIGCgRfbWluQgYKBF9tYXhCEwoRX3N0cmFnZ2xlcl9mYWN0b3JiBnByb3RvMw");
+  fileDesc("ChNzZWd1ZS92MS9zcGVjLnByb3RvEghzZWd1ZS52MSKuBgoHSm9iU3BlYxIRCgRuYW1lGAEgASgJSACIAQESEQoEc2VlZBgCIAEoDUgBiAEBEicKBW1vZGVsGAMgASgLMhMuc2VndWUudjEuTW9kZWxTcGVjSAKIAQESJQoEZGF0YRgEIAEoCzISLnNlZ3VlLnYxLkRhdGFTcGVjSAOIAQESLwoJdG9rZW5pemVyGAUgASgLMhcuc2VndWUudjEuVG9rZW5pemVyU3BlY0gEiAEBEicKBXRicHR0GAYgASgLMhMuc2VndWUudjEuVGJwdHRTcGVjSAWIAQESJwoFYmF0Y2gYByABKAsyEy5zZWd1ZS52MS5CYXRjaFNwZWNIBogBARIvCglvcHRpbWl6ZXIYCCABKAsyFy5zZWd1ZS52MS5PcHRpbWl6ZXJTcGVjSAeIAQESLQoIc2NoZWR1bGUYCSABKAsyFi5zZWd1ZS52MS5TY2hlZHVsZVNwZWNICIgBARInCgV0cmFpbhgKIAEoCzITLnNlZ3VlLnYxLlRyYWluU3BlY0gJiAEBEikKBnJvdW5kcxgLIAEoCzIULnNlZ3VlLnYxLlJvdW5kc1NwZWNICogBARIzCgtjaGVja3BvaW50cxgMIAEoCzIZLnNlZ3VlLnYxLkNoZWNrcG9pbnRzU3BlY0gLiAEBEi0KC2V2YWx1YXRpb25zGA0gAygLMhguc2VndWUudjEuRXZhbHVhdGlvblNwZWMSKwoHd29ya2VycxgOIAEoCzIVLnNlZ3VlLnYxLldvcmtlcnNTcGVjSAyIAQESFQoIcHJpb3JpdHkYDyABKBFIDYgBARIlCgRzeW5jGBAgASgLMhIuc2VndWUudjEuU3luY1NwZWNIDogBAUIHCgVfbmFtZUIHCgVfc2VlZEIICgZfbW9kZWxCBwoFX2RhdGFCDAoKX3Rva2VuaXplckIICgZfdGJwdHRCCAoGX2JhdGNoQgwKCl9vcHRpbWl6ZXJCCwoJX3NjaGVkdWxlQggKBl90cmFpbkIJCgdfcm91bmRzQg4KDF9jaGVja3BvaW50c0IKCghfd29ya2Vyc0ILCglfcHJpb3JpdHlCBwoFX3N5bmMi2QMKCU1vZGVsU3BlYxITCgZwcmVzZXQYASABKAlIAIgBARITCgZsYXllcnMYAiABKA1IAYgBARIUCgdkX21vZGVsGAMgASgNSAKIAQESFAoHZF9zdGF0ZRgEIAEoDUgDiAEBEhUKCGhlYWRfZGltGAUgASgNSASIAQESEwoGZXhwYW5kGAYgASgNSAWIAQESEwoGZF9jb252GAcgASgNSAaIAQESEwoGZ3JvdXBzGAggASgNSAeIAQESEgoFY2h1bmsYCSABKA1ICIgBARISCgV2b2NhYhgKIAEoDUgJiAEBEh8KEnBhZF92b2NhYl9tdWx0aXBsZRgLIAEoDUgKiAEBEhsKDnRpZV9lbWJlZGRpbmdzGAwgASgISAuIAQESFAoHcm1zX2VwcxgNIAEoAUgMiAEBQgkKB19wcmVzZXRCCQoHX2xheWVyc0IKCghfZF9tb2RlbEIKCghfZF9zdGF0ZUILCglfaGVhZF9kaW1CCQoHX2V4cGFuZEIJCgdfZF9jb252QgkKB19ncm91cHNCCAoGX2NodW5rQggKBl92b2NhYkIVChNfcGFkX3ZvY2FiX211bHRpcGxlQhEKD190aWVfZW1iZWRkaW5nc0IKCghfcm1zX2VwcyL6AQoIRGF0YVNwZWMSDQoFcGF0aHMYASADKAkSFwoKdGV4dF9maWVsZBgCIAEoCUgAiAEBEiAKE21pbl9kb2N1bWVudF90b2tlbnMYAyABKA1IAYgBARITCgZlcG9jaHMYBCABKA1IAogBARIUCgdzaHVmZmxlGAUgASgISAOIAQESLwoHcGFzc2tleRgGIAEoCzIZLnNlZ3VlLnYxLlBhc3NrZXlEYXRhU3BlY0gEiAEBQg0KC190ZXh0X2ZpZWxkQhYKFF9taW5fZG9jdW1lbnRfdG9rZW5zQgkKB19lcG9jaHNCCgoIX3NodWZmbGVCCgoIX3Bhc3NrZXkijwIKD1Bhc3NrZXlEYXRhU3BlYxIcCg9kb2N1bWVudF90b2tlbnMYASABKA1IAIgBARITCgZkaWdpdHMYAiABKA1IAYgBARIWCgltaW5fZGVwdGgYAyABKAFIAogBARIWCgltYXhfZGVwdGgYBCABKAFIA4gBARIcCg9hc2tfcHJvYmFiaWxpdHkYBSABKAFIBIgBARIaCg1hbnN3ZXJfd2VpZ2h0GAYgASgBSAWIAQFCEgoQX2RvY3VtZW50X3Rva2Vuc0IJCgdfZGlnaXRzQgwKCl9taW5fZGVwdGhCDAoKX21heF9kZXB0aEISChBfYXNrX3Byb2JhYmlsaXR5QhAKDl9hbnN3ZXJfd2VpZ2h0ImcKDVRva2VuaXplclNwZWMSEQoEa2luZBgBIAEoCUgAiAEBEhEKBGZpbGUYAiABKAlIAYgBARITCgZlb3NfaWQYAyABKA1IAogBAUIHCgVfa2luZEIHCgVfZmlsZUIJCgdfZW9zX2lkIssECglUYnB0dFNwZWMSGwoOc2VnbWVudF90b2tlbnMYASABKA1IAIgBARIfChJzZWdtZW50c19wZXJfY2hhaW4YAiABKA1IAYgBARIWCgljYXJyeV9zc20YAyABKAhIAogBARIXCgpjYXJyeV9jb252GAQgASgISAOIAQESIgoVcmVzZXRfYXRfZG9jdW1lbnRfZW5kGAUgASgISASIAQESHgoRc2VnbWVudHNfcGVyX3N0ZXAYBiABKA1IBYgBARIVCghncmFkaWVudBgHIAEoCUgGiAEBEhUKCHNlcXVlbmNlGAggASgJSAeIAQESIwoWc3RhdGVfZHJvcF9wcm9iYWJpbGl0eRgJIAEoAUgIiAEBEhoKDWluaXRpYWxfc3RhdGUYCiABKAlICYgBARIeChFpbml0aWFsX3N0YXRlX3N0ZBgLIAEoAUgKiAEBEigKCmN1cnJpY3VsdW0YDCADKAsyFC5zZWd1ZS52MS5UYnB0dFN0YWdlQhEKD19zZWdtZW50X3Rva2Vuc0IVChNfc2VnbWVudHNfcGVyX2NoYWluQgwKCl9jYXJyeV9zc21CDQoLX2NhcnJ5X2NvbnZCGAoWX3Jlc2V0X2F0X2RvY3VtZW50X2VuZEIUChJfc2VnbWVudHNfcGVyX3N0ZXBCCwoJX2dyYWRpZW50QgsKCV9zZXF1ZW5jZUIZChdfc3RhdGVfZHJvcF9wcm9iYWJpbGl0eUIQCg5faW5pdGlhbF9zdGF0ZUIUChJfaW5pdGlhbF9zdGF0ZV9zdGQi0AEKClRicHR0U3RhZ2USFgoJZnJvbV9zdGVwGAEgASgNSACIAQESGwoOc2VnbWVudF90b2tlbnMYAiABKA1IAYgBARIeChFzZWdtZW50c19wZXJfc3RlcBgDIAEoDUgCiAEBEh8KEnNlZ21lbnRzX3Blcl9jaGFpbhgEIAEoDUgDiAEBQgwKCl9mcm9tX3N0ZXBCEQoPX3NlZ21lbnRfdG9rZW5zQhQKEl9zZWdtZW50c19wZXJfc3RlcEIVChNfc2VnbWVudHNfcGVyX2NoYWluIl0KCUJhdGNoU3BlYxITCgZzaGFyZHMYASABKA1IAIgBARIcCg9sYW5lc19wZXJfc2hhcmQYAiABKA1IAYgBAUIJCgdfc2hhcmRzQhIKEF9sYW5lc19wZXJfc2hhcmQi7QEKDU9wdGltaXplclNwZWMSGgoNbGVhcm5pbmdfcmF0ZRgBIAEoAUgAiAEBEhIKBWJldGExGAIgASgBSAGIAQESEgoFYmV0YTIYAyABKAFIAogBARIUCgdlcHNpbG9uGAQgASgBSAOIAQESGQoMd2VpZ2h0X2RlY2F5GAUgASgBSASIAQESFgoJY2xpcF9ub3JtGAYgASgBSAWIAQFCEAoOX2xlYXJuaW5nX3JhdGVCCAoGX2JldGExQggKBl9iZXRhMkIKCghfZXBzaWxvbkIPCg1fd2VpZ2h0X2RlY2F5QgwKCl9jbGlwX25vcm0irAEKDFNjaGVkdWxlU3BlYxIZCgx3YXJtdXBfc3RlcHMYASABKA1IAIgBARIYCgtkZWNheV9zdGVwcxgCIAEoDUgBiAEBEhIKBWRlY2F5GAMgASgJSAKIAQESGAoLZmluYWxfcmF0aW8YBCABKAFIA4gBAUIPCg1fd2FybXVwX3N0ZXBzQg4KDF9kZWNheV9zdGVwc0IICgZfZGVjYXlCDgoMX2ZpbmFsX3JhdGlvIo8BCglUcmFpblNwZWMSEgoFc3RlcHMYASABKA1IAIgBARITCgZ0b2tlbnMYAiABKARIAYgBARIWCglwcmVjaXNpb24YAyABKAlIAogBARITCgZlbmdpbmUYBCABKAlIA4gBAUIICgZfc3RlcHNCCQoHX3Rva2Vuc0IMCgpfcHJlY2lzaW9uQgkKB19lbmdpbmUioAIKCFN5bmNTcGVjEhEKBG1vZGUYASABKAlIAIgBARIVCghyZXBsaWNhcxgCIAEoDUgBiAEBEhgKC2lubmVyX3N0ZXBzGAMgASgNSAKIAQESIAoTb3V0ZXJfbGVhcm5pbmdfcmF0ZRgEIAEoAUgDiAEBEhsKDm91dGVyX21vbWVudHVtGAUgASgBSASIAQESEQoEd2lyZRgGIAEoCUgFiAEBEhYKCXRyYW5zcG9ydBgHIAEoCUgGiAEBQgcKBV9tb2RlQgsKCV9yZXBsaWNhc0IOCgxfaW5uZXJfc3RlcHNCFgoUX291dGVyX2xlYXJuaW5nX3JhdGVCEQoPX291dGVyX21vbWVudHVtQgcKBV93aXJlQgwKCl90cmFuc3BvcnQiWAoKUm91bmRzU3BlYxIWCgl0YXJnZXRfbXMYASABKA1IAIgBARIWCgltYXhfc3RlcHMYAiABKA1IAYgBAUIMCgpfdGFyZ2V0X21zQgwKCl9tYXhfc3RlcHMiiQEKD0NoZWNrcG9pbnRzU3BlYxIYCgtldmVyeV9zdGVwcxgBIAEoDUgAiAEBEhYKCWtlZXBfbGFzdBgCIAEoDUgBiAEBEhcKCmtlZXBfZXZlcnkYAyABKA1IAogBAUIOCgxfZXZlcnlfc3RlcHNCDAoKX2tlZXBfbGFzdEINCgtfa2VlcF9ldmVyeSKaAgoORXZhbHVhdGlvblNwZWMSEQoEbmFtZRgBIAEoCUgAiAEBEh4KEWV2ZXJ5X2NoZWNrcG9pbnRzGAIgASgNSAGIAQESNQoHcGFzc2tleRgDIAEoCzIfLnNlZ3VlLnYxLlBhc3NrZXlFdmFsdWF0aW9uU3BlY0gCiAEBEjsKEGxvc3NfYnlfcG9zaXRpb24YBCABKAsyHC5zZWd1ZS52MS5Mb3NzQnlQb3NpdGlvblNwZWNIA4gBARIhCgVjdXJlcxgFIAMoCzISLnNlZ3VlLnYxLkN1cmVTcGVjQgcKBV9uYW1lQhQKEl9ldmVyeV9jaGVja3BvaW50c0IKCghfcGFzc2tleUITChFfbG9zc19ieV9wb3NpdGlvbiK+AgoIQ3VyZVNwZWMSEQoEa2luZBgBIAEoCUgAiAEBEhYKCXJldGVudGlvbhgCIAEoAUgBiAEBEhYKCWluc2VydGlvbhgDIAEoAUgCiAEBEhcKCm11bHRpcGxpZXIYBCABKAFIA4gBARIdChByZWZlcmVuY2VfdG9rZW5zGAUgASgNSASIAQESEwoGdG9rZW5zGAYgASgNSAWIAQESGQoMZXZlcnlfdG9rZW5zGAcgASgNSAaIAQESFQoIZHRfc2NhbGUYCCABKAFIB4gBAUIHCgVfa2luZEIMCgpfcmV0ZW50aW9uQgwKCl9pbnNlcnRpb25CDQoLX211bHRpcGxpZXJCEwoRX3JlZmVyZW5jZV90b2tlbnNCCQoHX3Rva2Vuc0IPCg1fZXZlcnlfdG9rZW5zQgsKCV9kdF9zY2FsZSKeAgoSTG9zc0J5UG9zaXRpb25TcGVjEhMKBnRva2VucxgBIAEoDUgAiAEBEhoKDWJ1Y2tldF90b2tlbnMYAiABKA1IAYgBARITCgZwcm9tcHQYAyABKAlIAogBARIUCgdwcm9tcHRzGAQgASgNSAOIAQESEQoEc2VlZBgFIAEoDUgEiAEBEhkKDHRyYWluX3Rva2VucxgGIAEoDUgFiAEBEhwKD2NvbGxhcHNlX2ZhY3RvchgHIAEoAUgGiAEBQgkKB190b2tlbnNCEAoOX2J1Y2tldF90b2tlbnNCCQoHX3Byb21wdEIKCghfcHJvbXB0c0IHCgVfc2VlZEIPCg1fdHJhaW5fdG9rZW5zQhIKEF9jb2xsYXBzZV9mYWN0b3IijAIKFVBhc3NrZXlFdmFsdWF0aW9uU3BlYxIPCgdsZW5ndGhzGAEgAygNEg4KBmRlcHRocxgCIAMoARIUCgdzYW1wbGVzGAMgASgNSACIAQESEwoGZGlnaXRzGAQgASgNSAGIAQESEQoEc2VlZBgFIAEoDUgCiAEBEhUKCHRlbXBsYXRlGAYgASgJSAOIAQESGAoLY2Fycnlfc3RhdGUYByABKAhIBIgBARIXCgpzdG9wX3dpZHRoGAggASgBSAWIAQFCCgoIX3NhbXBsZXNCCQoHX2RpZ2l0c0IHCgVfc2VlZEILCglfdGVtcGxhdGVCDgoMX2NhcnJ5X3N0YXRlQg0KC19zdG9wX3dpZHRoInUKC1dvcmtlcnNTcGVjEhAKA21pbhgBIAEoDUgAiAEBEhAKA21heBgCIAEoDUgBiAEBEh0KEHN0cmFnZ2xlcl9mYWN0b3IYAyABKAFIAogBAUIGCgRfbWluQgYKBF9tYXhCEwoRX3N0cmFnZ2xlcl9mYWN0b3JiBnByb3RvMw");
 
 /**
  * A job spec, field for field what the YAML file says (snake_case here, camelCase there). Every field is optional on the wire: the
@@ -367,6 +367,37 @@ export type TbpttSpec = Message<"segue.v1.TbpttSpec"> & {
    * @generated from field: optional string gradient = 7;
    */
   gradient?: string | undefined;
+
+  /**
+   * "contiguous": a lane's next segment goes on in its document; "unrelated": it is another document's, the state stays.
+   *
+   * @generated from field: optional string sequence = 8;
+   */
+  sequence?: string | undefined;
+
+  /**
+   * Probability that a lane's state is dropped before a segment.
+   *
+   * @generated from field: optional double state_drop_probability = 9;
+   */
+  stateDropProbability?: number | undefined;
+
+  /**
+   * The SSM state where a chain begins: "zero", "noise" or "fittedNoise".
+   *
+   * @generated from field: optional string initial_state = 10;
+   */
+  initialState?: string | undefined;
+
+  /**
+   * @generated from field: optional double initial_state_std = 11;
+   */
+  initialStateStd?: number | undefined;
+
+  /**
+   * @generated from field: repeated segue.v1.TbpttStage curriculum = 12;
+   */
+  curriculum: TbpttStage[];
 };
 
 /**
@@ -375,6 +406,40 @@ export type TbpttSpec = Message<"segue.v1.TbpttSpec"> & {
  */
 export const TbpttSpecSchema: GenMessage<TbpttSpec> = /*@__PURE__*/
   messageDesc(file_segue_v1_spec, 5);
+
+/**
+ * Settings that change from a step on; what is absent stays as it was before.
+ *
+ * @generated from message segue.v1.TbpttStage
+ */
+export type TbpttStage = Message<"segue.v1.TbpttStage"> & {
+  /**
+   * @generated from field: optional uint32 from_step = 1;
+   */
+  fromStep?: number | undefined;
+
+  /**
+   * @generated from field: optional uint32 segment_tokens = 2;
+   */
+  segmentTokens?: number | undefined;
+
+  /**
+   * @generated from field: optional uint32 segments_per_step = 3;
+   */
+  segmentsPerStep?: number | undefined;
+
+  /**
+   * @generated from field: optional uint32 segments_per_chain = 4;
+   */
+  segmentsPerChain?: number | undefined;
+};
+
+/**
+ * Describes the message segue.v1.TbpttStage.
+ * Use `create(TbpttStageSchema)` to create a new message.
+ */
+export const TbpttStageSchema: GenMessage<TbpttStage> = /*@__PURE__*/
+  messageDesc(file_segue_v1_spec, 6);
 
 /**
  * @generated from message segue.v1.BatchSpec
@@ -396,7 +461,7 @@ export type BatchSpec = Message<"segue.v1.BatchSpec"> & {
  * Use `create(BatchSpecSchema)` to create a new message.
  */
 export const BatchSpecSchema: GenMessage<BatchSpec> = /*@__PURE__*/
-  messageDesc(file_segue_v1_spec, 6);
+  messageDesc(file_segue_v1_spec, 7);
 
 /**
  * @generated from message segue.v1.OptimizerSpec
@@ -440,7 +505,7 @@ export type OptimizerSpec = Message<"segue.v1.OptimizerSpec"> & {
  * Use `create(OptimizerSpecSchema)` to create a new message.
  */
 export const OptimizerSpecSchema: GenMessage<OptimizerSpec> = /*@__PURE__*/
-  messageDesc(file_segue_v1_spec, 7);
+  messageDesc(file_segue_v1_spec, 8);
 
 /**
  * @generated from message segue.v1.ScheduleSpec
@@ -476,7 +541,7 @@ export type ScheduleSpec = Message<"segue.v1.ScheduleSpec"> & {
  * Use `create(ScheduleSpecSchema)` to create a new message.
  */
 export const ScheduleSpecSchema: GenMessage<ScheduleSpec> = /*@__PURE__*/
-  messageDesc(file_segue_v1_spec, 8);
+  messageDesc(file_segue_v1_spec, 9);
 
 /**
  * @generated from message segue.v1.TrainSpec
@@ -516,7 +581,7 @@ export type TrainSpec = Message<"segue.v1.TrainSpec"> & {
  * Use `create(TrainSpecSchema)` to create a new message.
  */
 export const TrainSpecSchema: GenMessage<TrainSpec> = /*@__PURE__*/
-  messageDesc(file_segue_v1_spec, 9);
+  messageDesc(file_segue_v1_spec, 10);
 
 /**
  * @generated from message segue.v1.SyncSpec
@@ -571,7 +636,7 @@ export type SyncSpec = Message<"segue.v1.SyncSpec"> & {
  * Use `create(SyncSpecSchema)` to create a new message.
  */
 export const SyncSpecSchema: GenMessage<SyncSpec> = /*@__PURE__*/
-  messageDesc(file_segue_v1_spec, 10);
+  messageDesc(file_segue_v1_spec, 11);
 
 /**
  * @generated from message segue.v1.RoundsSpec
@@ -595,7 +660,7 @@ export type RoundsSpec = Message<"segue.v1.RoundsSpec"> & {
  * Use `create(RoundsSpecSchema)` to create a new message.
  */
 export const RoundsSpecSchema: GenMessage<RoundsSpec> = /*@__PURE__*/
-  messageDesc(file_segue_v1_spec, 11);
+  messageDesc(file_segue_v1_spec, 12);
 
 /**
  * @generated from message segue.v1.CheckpointsSpec
@@ -626,7 +691,7 @@ export type CheckpointsSpec = Message<"segue.v1.CheckpointsSpec"> & {
  * Use `create(CheckpointsSpecSchema)` to create a new message.
  */
 export const CheckpointsSpecSchema: GenMessage<CheckpointsSpec> = /*@__PURE__*/
-  messageDesc(file_segue_v1_spec, 12);
+  messageDesc(file_segue_v1_spec, 13);
 
 /**
  * @generated from message segue.v1.EvaluationSpec
@@ -669,7 +734,7 @@ export type EvaluationSpec = Message<"segue.v1.EvaluationSpec"> & {
  * Use `create(EvaluationSpecSchema)` to create a new message.
  */
 export const EvaluationSpecSchema: GenMessage<EvaluationSpec> = /*@__PURE__*/
-  messageDesc(file_segue_v1_spec, 13);
+  messageDesc(file_segue_v1_spec, 14);
 
 /**
  * A change of the recurrence in inference, against state collapse. Which settings there are depends on the kind.
@@ -735,7 +800,7 @@ export type CureSpec = Message<"segue.v1.CureSpec"> & {
  * Use `create(CureSpecSchema)` to create a new message.
  */
 export const CureSpecSchema: GenMessage<CureSpec> = /*@__PURE__*/
-  messageDesc(file_segue_v1_spec, 14);
+  messageDesc(file_segue_v1_spec, 15);
 
 /**
  * Cross-entropy of every position of long prompts, and whether it shows state collapse.
@@ -794,7 +859,7 @@ export type LossByPositionSpec = Message<"segue.v1.LossByPositionSpec"> & {
  * Use `create(LossByPositionSpecSchema)` to create a new message.
  */
 export const LossByPositionSpecSchema: GenMessage<LossByPositionSpec> = /*@__PURE__*/
-  messageDesc(file_segue_v1_spec, 15);
+  messageDesc(file_segue_v1_spec, 16);
 
 /**
  * @generated from message segue.v1.PasskeyEvaluationSpec
@@ -856,7 +921,7 @@ export type PasskeyEvaluationSpec = Message<"segue.v1.PasskeyEvaluationSpec"> & 
  * Use `create(PasskeyEvaluationSpecSchema)` to create a new message.
  */
 export const PasskeyEvaluationSpecSchema: GenMessage<PasskeyEvaluationSpec> = /*@__PURE__*/
-  messageDesc(file_segue_v1_spec, 16);
+  messageDesc(file_segue_v1_spec, 17);
 
 /**
  * @generated from message segue.v1.WorkersSpec
@@ -885,5 +950,5 @@ export type WorkersSpec = Message<"segue.v1.WorkersSpec"> & {
  * Use `create(WorkersSpecSchema)` to create a new message.
  */
 export const WorkersSpecSchema: GenMessage<WorkersSpec> = /*@__PURE__*/
-  messageDesc(file_segue_v1_spec, 17);
+  messageDesc(file_segue_v1_spec, 18);
 
