@@ -54,6 +54,7 @@ export {
   type SafetensorsTensor,
 } from "./checkpoint/safetensors.js";
 export { learningRateAt } from "./schedule/learning-rate.js";
+export { drawInitialState, type InitialStateRule } from "./state/initial-state.js";
 export { apply } from "./ledger/apply.js";
 export {
   ledgerMark,
@@ -87,7 +88,6 @@ export { minimumPasskeyPromptTokens, passkeyPrompt, type PasskeyPrompt, type Pas
 export { CAPACITY_LAWS, CAPACITY_POINTS, modelCapacity, type ModelCapacity } from "./capacity/capacity.js";
 export { fitExponential, fitLine, type ExponentialFit, type Fit, type LineFit, type Point } from "./capacity/fit.js";
 export { headStatistics, varianceGrowth, type HeadGrowth, type HeadStatistics, type StateSample } from "./state/head-statistics.js";
-export { drawInitialState, type InitialStateRule } from "./state/initial-state.js";
 export { judgeCollapse, meanCurve, type CollapseVerdict, type LossCurve } from "./position/collapse.js";
 export { lossSpans, meanLoss, type LossSpan } from "./position/spans.js";
 export { positionPrompt, type PositionPrompt } from "./position/prompt.js";

@@ -4,6 +4,7 @@ import {
   laneTokensPerStep,
   SegmentCutter,
   shuffledDocument,
+  tbpttAt,
   type DocumentSource,
   type SegmentCutterOptions,
   type StepSegments,
@@ -97,7 +98,7 @@ function lane(steps: readonly StepSegments[], index: number, { batch, tbptt }: S
     missing: number,
   ) =>
     steps.flatMap((step) => {
-      const tokens = laneTokensPerStep(tbptt);
+      const tokens = laneTokensPerStep(tbpttAt(tbptt, step.step));
       const from = (index % batch.lanesPerShard) * tokens;
       const array = pick(step, Math.floor(index / batch.lanesPerShard));
       return array ? Array.from(array.subarray(from, from + tokens)) : new Array<number>(tokens).fill(missing);
@@ -108,6 +109,18 @@ function lane(steps: readonly StepSegments[], index: number, { batch, tbptt }: S
     weights: row((step, shard) => step.shards[shard]!.weights, 1),
     resets: row((step, shard) => step.shards[shard]!.resets, 0),
   };
+}
+
+/** A step's segments by lane and place in the step. */
+function segmentsOf(step: StepSegments, { batch, tbptt }: SegmentCutterOptions) {
+  const { segmentTokens, segmentsPerStep } = tbpttAt(tbptt, step.step);
+  return Array.from({ length: batch.shards * batch.lanesPerShard }, (_, index) => {
+    const { tokens, labels, weights } = lane([step], index, { batch, tbptt } as SegmentCutterOptions);
+    return Array.from({ length: segmentsPerStep }, (_, segment) => {
+      const part = (values: number[]): number[] => values.slice(segment * segmentTokens, (segment + 1) * segmentTokens);
+      return { tokens: part(tokens), labels: part(labels), weights: part(weights) };
+    });
+  });
 }
 
 const settings = fc.record({
@@ -123,6 +136,26 @@ const settings = fc.record({
   shuffle: fc.boolean(),
   seed: fc.nat(),
 });
+/** Of a lane's training beside the plain one; a curriculum within the steps that {@link settings} lead to. */
+const cures = fc.record({
+  sequence: fc.constantFrom("contiguous", "unrelated"),
+  stateDropProbability: fc.constantFrom(0, 0.3, 1),
+  initialState: fc.constantFrom("zero", "noise"),
+  curriculum: fc
+    .uniqueArray(
+      fc.record(
+        {
+          fromStep: fc.integer({ min: 1, max: 8 }),
+          segmentTokens: fc.integer({ min: 2, max: 9 }),
+          segmentsPerStep: fc.integer({ min: 1, max: 3 }),
+          segmentsPerChain: fc.integer({ min: 0, max: 3 }),
+        },
+        { requiredKeys: ["fromStep"] },
+      ),
+      { maxLength: 3, selector: ({ fromStep }) => fromStep },
+    )
+    .map((stages) => stages.sort((a, b) => a.fromStep - b.fromStep)),
+} satisfies Record<string, fc.Arbitrary<unknown>>);
 const longEnough = ({ lengths, minDocumentTokens }: Settings) =>
   lengths.filter((length) => length >= Math.max(1, minDocumentTokens ?? 0));
 
@@ -265,7 +298,8 @@ describe("SegmentCutter", () => {
 
   it("continues identically from the cursor of any step, after a trip through JSON", async () => {
     await fc.assert(
-      fc.asyncProperty(settings, async (given) => {
+      fc.asyncProperty(settings, cures, async (plain, cured) => {
+        const given = { ...plain, ...cured };
         fc.pre(longEnough(given).length > 0);
         const whole = await cutAll(options(given));
         for (const { cursor } of whole) {
@@ -274,6 +308,98 @@ describe("SegmentCutter", () => {
         }
       }),
       { numRuns: 60 },
+    );
+  });
+
+  it("passes states on between documents: the same segments, none after the one before it", async () => {
+    await fc.assert(
+      fc.asyncProperty(settings, cures, async (plain, { curriculum }) => {
+        // In one epoch, so that no document is on two tapes.
+        const given = { ...plain, epochs: 1, curriculum };
+        const lanes = given.shards * given.lanesPerShard;
+        fc.pre(longEnough(given).length > 0 && lanes > 1);
+        const passing = options({ ...given, sequence: "unrelated", resetAtDocumentEnd: false });
+        const apart = options({ ...given, resetAtDocumentEnd: true });
+        const [passed, contiguous] = [await cutAll(passing), await cutAll(apart)];
+        const sorted = (steps: readonly StepSegments[], from: SegmentCutterOptions): string[] =>
+          steps.flatMap((step) => segmentsOf(step, from).flatMap((row) => row.map((segment) => JSON.stringify(segment)))).sort();
+        assert.deepEqual(sorted(passed, passing), sorted(contiguous, apart));
+        for (let index = 0; index < lanes; index++) {
+          const row = passed.flatMap((step) => segmentsOf(step, passing)[index] ?? []);
+          row.slice(1).forEach((segment, at) => {
+            const next = row[at]!.labels.at(-1)!;
+            if (next !== EOS) assert.notEqual(segment.tokens[0], next);
+          });
+        }
+        // Only chains end.
+        if (given.segmentsPerChain === 0 && curriculum.length === 0) {
+          assert.ok(passed.every(({ shards }) => shards.every(({ resets }) => resets === undefined)));
+        }
+      }),
+      { numRuns: 150 },
+    );
+  });
+
+  it("masks the first token of a document where states are passed on, and trains every other", async () => {
+    const from = options({ lengths: [3, 3, 3, 3], lanesPerShard: 2, sequence: "unrelated", resetAtDocumentEnd: false });
+    const steps = await cutAll(from);
+    // Lane 1 goes on with lane 0's first document.
+    assert.deepEqual(lane(steps, 0, from).tokens.slice(0, 8), [1000, 1001, 1002, EOS, 4000, 4001, 4002, EOS]);
+    assert.deepEqual(lane(steps, 1, from).tokens.slice(0, 8), [3000, 3001, 3002, EOS, 2000, 2001, 2002, EOS]);
+    assert.deepEqual(lane(steps, 0, from).weights.slice(0, 4), [1, 1, 1, 0]);
+  });
+
+  it("drops states before segments at random, whatever the number of lanes, and a chain begins there", async () => {
+    const given = { lengths: [400, 400, 400], stateDropProbability: 0.25, segmentsPerChain: 3, resetAtDocumentEnd: false };
+    const droppedOf = async (lanesPerShard: number): Promise<number[]> => {
+      const from = options({ ...given, lanesPerShard });
+      const { resets } = lane(await cutAll(from, 100), 0, from);
+      return resets.flatMap((reset, at) => (reset ? [at] : []));
+    };
+    const dropped = await droppedOf(1);
+    assert.ok(dropped.every((at) => at % 4 === 0));
+    // Chains are at most 3 segments, a quarter ends earlier at each.
+    const lengths = dropped.slice(1).map((at, index) => (at - dropped[index]!) / 4);
+    assert.deepEqual([...new Set(lengths)].sort(), [1, 2, 3]);
+    const ended = lengths.filter((length) => length < 3).length / lengths.length;
+    assert.ok(ended > 0.25 && ended < 0.65, `${ended} of ${lengths.length} chains end early, expected 0.44`);
+    assert.deepEqual(await droppedOf(3), dropped);
+    const always = options({ ...given, segmentsPerStep: 2, stateDropProbability: 1 });
+    const { resets } = lane(await cutAll(always, 4), 0, always);
+    assert.ok(resets.every((reset, at) => reset === (at % 4 === 0 ? 1 : 0)));
+  });
+
+  it("marks the start of a lane's first chain only where it does not start from zero anyway", async () => {
+    for (const [initialState, expected] of [["zero", [8, 16]] as const, ["noise", [0, 8, 16]] as const]) {
+      const from = options({ lengths: [20], segmentsPerChain: 2, resetAtDocumentEnd: false, initialState });
+      const { resets } = lane(await cutAll(from), 0, from);
+      assert.deepEqual(
+        resets.flatMap((reset, at) => (reset ? [at] : [])),
+        expected,
+      );
+    }
+  });
+
+  it("changes the shape of its steps with the curriculum and goes on where it was", async () => {
+    const curriculum = [
+      { fromStep: 2, segmentTokens: 6, segmentsPerChain: 2 },
+      { fromStep: 4, segmentsPerStep: 3 },
+    ];
+    const from = options({ lengths: [60], curriculum });
+    const steps = await cutAll(from);
+    assert.deepEqual(
+      steps.map(({ shards }) => shards[0]!.tokens.length),
+      [4, 4, 6, 6, 18, 18, 18],
+    );
+    const { tokens, resets } = lane(steps, 0, from);
+    assert.deepEqual(
+      tokens.slice(0, 60),
+      Array.from({ length: 60 }, (_, at) => 1000 + at),
+    );
+    // The chain of the first stage goes on; it is over when it has two segments.
+    assert.deepEqual(
+      resets.flatMap((reset, at) => (reset ? [at] : [])),
+      [0, 8, 20, 32, 44, 56, 68],
     );
   });
 

@@ -50,6 +50,23 @@ describe("jobMemory", () => {
     assert.ok(partBytes(specOf({ tbptt: { ...tbptt, gradient: "full" } }), "start states") > 0);
   });
 
+  it("is that of the largest stage of a curriculum", () => {
+    const grown = specOf({ tbptt: { segmentTokens: 256 } });
+    const growing = specOf({
+      tbptt: {
+        curriculum: [
+          { fromStep: 9, segmentTokens: 256 },
+          { fromStep: 99, segmentTokens: 64 },
+        ],
+      },
+    });
+    for (const process of ["worker", "coordinator"] as const) {
+      assert.equal(jobMemory(growing, CPU)[process].hostBytes, jobMemory(grown, CPU)[process].hostBytes);
+    }
+    const limits = { hostBytes: 2 ** 34 };
+    assert.equal(largestLanesPerShard(growing, CPU, limits), largestLanesPerShard(grown, CPU, limits));
+  });
+
   it("does not depend on the length of documents or training", () => {
     const spec = specOf();
     const longer = { ...spec, train: { ...spec.train, steps: 1_000_000_000 } };

@@ -8,7 +8,14 @@ const PASSKEY_JOB = {
   seed: 4_000_000_000,
   model: { preset: "mamba2-130m" },
   data: { passkey: { documentTokens: 4096, askProbability: 0.25 } },
-  tbptt: { segmentTokens: 256, segmentsPerStep: 2, gradient: "full", carryConv: false },
+  tbptt: {
+    segmentTokens: 256,
+    segmentsPerStep: 2,
+    gradient: "full",
+    carryConv: false,
+    sequence: "unrelated",
+    curriculum: [{ fromStep: 3, segmentTokens: 512 }],
+  },
   train: { steps: 7 },
   evaluations: [
     { name: "heat", passkey: { lengths: [1024, 2048], depths: [0, 0.5, 1], carryState: false } },
@@ -52,6 +59,7 @@ describe("job specs on the wire", () => {
     const message = jobSpecToProto(spec);
     assert.equal(message.optimizer?.beta2, spec.optimizer.beta2);
     assert.equal(message.model?.rmsEps, spec.model.rmsEps);
+    assert.deepEqual([message.tbptt?.sequence, message.tbptt?.curriculum[0]?.fromStep], ["unrelated", 3]);
     assert.deepEqual(message.evaluations[0]?.passkey?.lengths, [1024, 2048]);
     assert.equal(message.evaluations[0].passkey.carryState, false);
   });

@@ -36,7 +36,9 @@ export function checkTbptt({ tbptt, batch }: JobSpec, refuse: Refuse): void {
     "tbptt.carrySsm",
   );
   // An engine takes states where a step begins; inside it can only zero them.
-  tbpttStages(tbptt).forEach(({ segmentsPerStep, segmentsPerChain }, index) => {
+  tbpttStages(tbptt).forEach(({ segmentsPerStep, segmentsPerChain }, index, stages) => {
+    const before = stages[index - 1];
+    if (before?.segmentsPerStep === segmentsPerStep && before.segmentsPerChain === segmentsPerChain) return;
     const section = index === 0 ? "tbptt" : `tbptt.curriculum[${index - 1}]`;
     refuse(
       segmentsPerChain % segmentsPerStep !== 0,

@@ -23,6 +23,7 @@ import type {
   WorkersSpec,
 } from "./job-spec.js";
 import { stepsForTokens } from "./step-tokens.js";
+import { trainingLength } from "./tbptt-stages.js";
 import { mostWorkers } from "./placement.js";
 import { jobSpecInputSchema, settingNames, type JobSpecInput } from "./schema.js";
 
@@ -166,8 +167,7 @@ function fillEvaluation(
   tbptt: TbpttSpec,
 ): EvaluationSpec {
   const { name, everyCheckpoints, cures: curesDefault, passkey: passkeyDefaults } = DEFAULT_EVALUATION;
-  const chained = tbptt.carrySsm ? Math.max(1, tbptt.segmentsPerChain) : 1;
-  const trainTokens = lossByPosition?.trainTokens ?? chained * tbptt.segmentTokens;
+  const trainTokens = lossByPosition?.trainTokens ?? trainingLength(tbptt);
   const always = { everyCheckpoints, cures: cures?.map((cure) => filledCure(cure, trainTokens)) ?? curesDefault };
   if (lossByPosition === undefined) {
     const filled = fill<PasskeyEvaluationSpec>(passkeyDefaults, passkey);
