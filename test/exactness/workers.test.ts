@@ -50,6 +50,33 @@ describe("exactness", () => {
     assert.equal(faultsSuffered(cluster, "worker-2"), 1);
   });
 
+  it("states passed on, dropped and begun from noise over a curriculum: the same bits on two workers, killed, paused and resumed", async () => {
+    const tbptt = `tbptt:
+  segmentTokens: 32
+  segmentsPerChain: 5
+  sequence: unrelated
+  stateDropProbability: 0.2
+  initialState: fittedNoise
+  curriculum: [{ fromStep: 30, segmentTokens: 48, segmentsPerChain: 3 }, { fromStep: 350, segmentTokens: 64 }]`;
+    const [alone, pair] = [1, 2].map((minWorkers) => tinySpec({ steps: 400, minWorkers }).replace(/^tbptt: .*$/m, tbptt));
+    const undisturbed = await trainWith(1, alone!, "cpu");
+    await scratch.close();
+    assert.notEqual(await trainWith(1, alone!.replace("initialState: fittedNoise", "initialState: zero"), "cpu"), undisturbed);
+    await scratch.close();
+
+    const faults: Fault[] = [{ point: "worker.computing", action: "kill", fromStep: 40 }];
+    const cluster = await supervisedCluster(scratch, { workers: 2, faults: { "worker-2": faults } });
+    const digest = await trainDisturbed(scratch, cluster, pair!, async (jobId) => {
+      await waitForJob(cluster, jobId, ({ step }) => step >= 60);
+      await segueJson(cluster, "pause", jobId);
+      const paused = await waitForJob(cluster, jobId, ({ phase }) => phase === "PAUSED");
+      assert.ok(paused.step < 350, `paused at ${paused.step}, in the middle of a stage`);
+      await segueJson(cluster, "resume", jobId);
+    });
+    assert.equal(digest, undisturbed);
+    assert.equal(faultsSuffered(cluster, "worker-2"), 1);
+  });
+
   const long = tinySpec({ steps: 400, minWorkers: 2 });
 
   it("a job interrupted by SIGTERM of all processes and resumed ends as if undisturbed", async () => {
