@@ -44,7 +44,7 @@ static void compute_decays(const Scan& s, long task, long head, Decays& d) {
   double a = -exp((double)s.a_log[head]), cs = 0;
   for (long t = 0; t < q; t++) {
     float dt = s.dt[(row + t) * s.heads + head];
-    cs += a * dt + s.log_retention;
+    cs = cs + a * dt + s.log_retention;
     d.dt[t] = dt * s.insertion;
     d.high[t] = (float)cs;
     d.low[t] = (float)(cs - d.high[t]);
