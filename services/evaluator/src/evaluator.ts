@@ -1,4 +1,4 @@
-import { SegueError } from "@segue/core";
+import { cureKey, SegueError } from "@segue/core";
 import type { EngineName } from "@segue/engine";
 import { fromServiceError, queueNames, redisKeys, type connectRedis, type Logger } from "@segue/runtime";
 import { DelayedError, UnrecoverableError, Worker, type Job } from "bullmq";
@@ -78,7 +78,8 @@ export class Evaluator {
     const { checkpoints, model, results, engine, threads, logger } = this.#options;
     const cell = permanently(() => parseCell(job.data));
     const task = taskOf(cell);
-    this.#cell = `${cell.jobId} step ${cell.step}: ${task.text(cell)}`;
+    const cure = cell.cure.kind === "none" ? "" : `, cure ${cureKey(cell.cure)}`;
+    this.#cell = `${cell.jobId} step ${cell.step}: ${task.text(cell)}${cure}`;
     this.#report();
     const signal = this.#cutOff.signal;
     try {

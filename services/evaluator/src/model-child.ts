@@ -7,17 +7,17 @@ import { join } from "node:path";
 import { createTokenizer, SegueError, validateJobSpec } from "@segue/core";
 import { createEngine, readModelFolder } from "@segue/engine";
 import type { ModelReply, ModelRequest } from "./model-messages.js";
-import { PrefixStates } from "./prefix-states.js";
-import type { Cell, Subject } from "./tasks/task.js";
+import { Subjects } from "./subjects.js";
+import type { Cell } from "./tasks/task.js";
 import { taskOf } from "./tasks/tasks.js";
 
 const PROGRESS_MS = 500;
 
-let loaded: { readonly folder: string; readonly subject: Subject } | undefined;
+let loaded: { readonly folder: string; readonly subjects: Subjects } | undefined;
 
-async function subjectOf({ folder, engine: choice, threads }: ModelRequest): Promise<Subject> {
-  if (loaded?.folder === folder) return loaded.subject;
-  loaded?.subject.engine.close();
+async function subjectsOf({ folder, engine: choice, threads }: ModelRequest): Promise<Subjects> {
+  if (loaded?.folder === folder) return loaded.subjects;
+  loaded?.subjects.close();
   loaded = undefined;
   const { model, parameters } = await readModelFolder(folder);
   const manifest = JSON.parse(await readFile(join(folder, "manifest.json"), "utf8")) as { spec: unknown };
@@ -29,16 +29,9 @@ async function subjectOf({ folder, engine: choice, threads }: ModelRequest): Pro
   // Evaluations are in float32 (paper.md section 4.4), whatever the training computes in.
   const engine = await createEngine(choice, { model, precision: "f32", threads });
   engine.writeParameters(parameters);
-  loaded = {
-    folder,
-    subject: {
-      engine,
-      tokenizer: createTokenizer(spec.tokenizer, tokenizerJson),
-      segmentTokens: spec.tbptt.segmentTokens,
-      prefixes: new PrefixStates(engine),
-    },
-  };
-  return loaded.subject;
+  const subjects = new Subjects(engine, createTokenizer(spec.tokenizer, tokenizerJson), spec.tbptt.segmentTokens);
+  loaded = { folder, subjects };
+  return subjects;
 }
 
 function send(reply: ModelReply): void {
@@ -47,15 +40,15 @@ function send(reply: ModelReply): void {
 
 async function answer(request: ModelRequest, cell: Cell): Promise<void> {
   try {
-    const subject = await subjectOf(request);
-    send({ id: request.id, kind: "engine", engine: subject.engine.description.detail });
+    const subjects = await subjectsOf(request);
+    send({ id: request.id, kind: "engine", engine: subjects.engine.description.detail });
     let sentAt = performance.now();
     const progress = (done: number): void => {
       if (performance.now() - sentAt < PROGRESS_MS) return;
       sentAt = performance.now();
       send({ id: request.id, kind: "progress", done });
     };
-    const result = taskOf(cell).evaluate(subject, cell, progress);
+    const result = taskOf(cell).evaluate(subjects.of(cell), cell, progress);
     send({ id: request.id, kind: "result", result });
   } catch (error) {
     const known = error instanceof SegueError;

@@ -1,5 +1,5 @@
 import { laneStateFloats, type PasskeyPrompt } from "@segue/core";
-import { prefillPrompt, type Engine, type LaneStates } from "@segue/engine";
+import { prefillPrompt, type InferenceEngine, type LaneStates } from "@segue/engine";
 
 type Prefix = Pick<PasskeyPrompt, "read">;
 
@@ -20,14 +20,14 @@ interface Snapshot {
  * SEGMENT_TOKENS from the start of the text, so that a state has the same bits whatever was asked for before.
  */
 export class PrefixStates {
-  readonly #engine: Engine;
+  readonly #engine: InferenceEngine;
   readonly #most: number;
   /** Of the same text, the least recently used first. */
   #snapshots: Snapshot[] = [];
   #text: { readonly prefix: Prefix; readonly tokens: number } | undefined;
   #ran = 0;
 
-  constructor(engine: Engine, most?: number) {
+  constructor(engine: InferenceEngine, most?: number) {
     this.#engine = engine;
     const bytes = 4 * laneStateFloats(engine.model);
     this.#most = most ?? Math.max(1, Math.min(MAX_SNAPSHOTS, Math.floor(MAX_SNAPSHOT_BYTES / bytes)));

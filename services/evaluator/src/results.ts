@@ -59,5 +59,5 @@ export class EvaluationResults {
 }
 
 function resultKey(cell: Cell): string {
-  return redisKeys.cellResult(cell.digest, taskOf(cell).work(cell));
+  return redisKeys.cellResult(cell.digest, taskOf(cell).work(cell), cell.cure);
 }

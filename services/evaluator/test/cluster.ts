@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { validateJobSpec } from "@segue/core";
+import { validateJobSpec, type CureSpec } from "@segue/core";
 import { initialParameters, writeModelFolder } from "@segue/engine";
 import { TensorRegistry, Tensors, tensorsHandlers, type Client } from "@segue/protocol";
 import {
@@ -10,6 +10,7 @@ import {
   connectClient,
   connectRedis,
   createLogger,
+  evaluationId,
   queueNames,
   redisKeys,
   startGrpcServer,
@@ -101,28 +102,28 @@ export class TestCluster {
     samples?: number;
   }): Promise<string> {
     const { jobId, step, digest, cells } = options;
-    const evaluationId = `${jobId}_${step}_${options.name ?? "passkey"}`;
+    const id = evaluationId(jobId, step, options.name ?? "passkey");
     const settings = { samples: options.samples ?? 3, digits: 5, seed: 1, template: "paper", carryState: true } as const;
-    const shared = { jobId, step, digest, evaluationId };
-    await this.redis.hset(redisKeys.evaluation(evaluationId), { ...shared, status: "queued" });
+    const shared = { jobId, step, digest, evaluationId: id };
+    await this.redis.hset(redisKeys.evaluation(id), { ...shared, status: "queued" });
     await this.flows.add({
       name: "heatmap",
       queueName: queueNames.heatmaps,
       data: shared,
-      opts: { jobId: evaluationId },
+      opts: { jobId: id },
       children: cells.map((cell) => ({
         name: "cell",
         queueName: queueNames.cells,
         data: { ...shared, ...cell, ...settings },
         opts: {
-          jobId: cellJobId(evaluationId, `len-${cell.length}_depth-${cell.depth}`),
+          jobId: cellJobId(id, `len-${cell.length}_depth-${cell.depth}`),
           attempts: 3,
           backoff: { type: "exponential", delay: 50 },
           failParentOnFailure: true,
         },
       })),
     });
-    return evaluationId;
+    return id;
   }
 
   /** Queues an evaluation of loss by position as the coordinator does. @returns its id */
@@ -132,25 +133,27 @@ export class TestCluster {
     digest: string;
     settings: Pick<LossCell, "tokens" | "bucketTokens" | "prompt" | "seed">;
     parts: Pick<LossCell, "firstPrompt" | "prompts">[];
+    cure?: CureSpec;
   }): Promise<string> {
-    const { jobId, step, digest, settings, parts } = options;
-    const evaluationId = `${jobId}_${step}_loss`;
+    const { jobId, step, digest, settings, parts, cure } = options;
+    const id = evaluationId(jobId, step, "loss", cure);
     const task = "lossByPosition";
-    const shared = { task, jobId, step, digest, evaluationId };
-    await this.redis.hset(redisKeys.evaluation(evaluationId), { ...shared, status: "queued" });
+    const ids = { task, jobId, step, digest, evaluationId: id };
+    const shared = { ...ids, ...(cure && { cure }) };
+    await this.redis.hset(redisKeys.evaluation(id), { ...ids, status: "queued" });
     await this.flows.add({
       name: "heatmap",
       queueName: queueNames.heatmaps,
       data: { ...shared, bucketTokens: settings.bucketTokens, trainTokens: 256, collapseFactor: 2 },
-      opts: { jobId: evaluationId },
+      opts: { jobId: id },
       children: parts.map((part) => ({
         name: "cell",
         queueName: queueNames.cells,
         data: { ...shared, ...settings, ...part },
-        opts: { jobId: cellJobId(evaluationId, `prompts-${part.firstPrompt}-${part.prompts}`), failParentOnFailure: true },
+        opts: { jobId: cellJobId(id, `prompts-${part.firstPrompt}-${part.prompts}`), failParentOnFailure: true },
       })),
     });
-    return evaluationId;
+    return id;
   }
 
   async evaluation(evaluationId: string): Promise<StoredEvaluation> {

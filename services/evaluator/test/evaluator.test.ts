@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { byteTokenizer, type CollapseVerdict } from "@segue/core";
+import { byteTokenizer, NO_CURE, type CollapseVerdict } from "@segue/core";
 import { createEngine, initialParameters } from "@segue/engine";
 import { redisKeys } from "@segue/runtime";
 import { CheckpointCache } from "../src/checkpoint-cache.js";
@@ -71,6 +71,7 @@ describe("evaluator", function () {
     engine.writeParameters(initialParameters(spec.model, 1));
     const work = {
       task: "passkey",
+      cure: NO_CURE,
       jobId: "job-a",
       step: 10,
       digest,
@@ -178,7 +179,7 @@ describe("evaluator", function () {
     const results = new EvaluationResults(cluster.redis);
     const interval = { low: 0.1, high: 0.9 };
     const result = { length: 400, depth: 0.5, correct: 1, samples: 2, interval, ms: 5, tokens: 900, answers: [] };
-    const ids = { task: "passkey", jobId: "j", step: 1, digest: "0".repeat(64), evaluationId: "e" } as const;
+    const ids = { task: "passkey", cure: NO_CURE, jobId: "j", step: 1, digest: "0".repeat(64), evaluationId: "e" } as const;
     const settings = { samples: 2, digits: 5, seed: 0, template: "paper", carryState: true, stopWidth: 0 } as const;
     const cell = { ...ids, ...settings, length: 400, depth: 0.5 };
     await results.cell(cell, result);

@@ -1,5 +1,13 @@
 import assert from "node:assert/strict";
-import { byteTokenizer, laneStateFloats, passkeyPrompt, randomStream, validateJobSpec, type PasskeyPrompt } from "@segue/core";
+import {
+  byteTokenizer,
+  laneStateFloats,
+  NO_CURE,
+  passkeyPrompt,
+  randomStream,
+  validateJobSpec,
+  type PasskeyPrompt,
+} from "@segue/core";
 import { availableEngines, createEngine, greedyDecode, initialParameters, type Engine } from "@segue/engine";
 import { evaluatePasskeyCell } from "../src/tasks/passkey.js";
 import { PrefixStates, SEGMENT_TOKENS } from "../src/prefix-states.js";
@@ -14,6 +22,7 @@ const settings = { samples: 5, digits: 5, seed: 3, template: "paper", carryState
 const cellOf = (length: number, depth: number) => ({
   ...settings,
   task: "passkey" as const,
+  cure: NO_CURE,
   jobId: "job",
   step: 1,
   digest: "ab".repeat(32),

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { byteTokenizer, positionPrompt, validateJobSpec } from "@segue/core";
+import { byteTokenizer, NO_CURE, positionPrompt, validateJobSpec } from "@segue/core";
 import { availableEngines, createEngine, initialParameters, type Engine, type EngineName } from "@segue/engine";
 import { evaluateLossCell, lossByPositionTask, type LossCell, type LossCellResult } from "../src/tasks/loss-by-position.js";
 
@@ -10,7 +10,7 @@ const { spec } = validateJobSpec({
 });
 const tokenizer = byteTokenizer();
 const cell: LossCell = {
-  ...{ task: "lossByPosition", jobId: "job", step: 1, digest: "ab".repeat(32), evaluationId: "job_1_loss" },
+  ...{ task: "lossByPosition", jobId: "job", step: 1, digest: "ab".repeat(32), evaluationId: "job_1_loss", cure: NO_CURE },
   ...{ firstPrompt: 1, prompts: 2, tokens: 5000, bucketTokens: 100, prompt: "random", seed: 4 },
 };
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { byteTokenizer, validateJobSpec, wilsonInterval } from "@segue/core";
+import { byteTokenizer, NO_CURE, validateJobSpec, wilsonInterval } from "@segue/core";
 import { PrefixStates } from "../src/prefix-states.js";
 import { evaluatePasskeyCell, type PasskeyCell } from "../src/tasks/passkey.js";
 import { RememberingEngine } from "./remembering-engine.js";
@@ -11,6 +11,7 @@ const { spec } = validateJobSpec({
 });
 const cell: PasskeyCell = {
   task: "passkey",
+  cure: NO_CURE,
   jobId: "job-1",
   step: 10,
   digest: "ab".repeat(32),

@@ -1,6 +1,6 @@
 import { judgeCollapse, meanCurve, positionPrompt, SegueError } from "@segue/core";
 import { z } from "zod";
-import { cellIds, closingIds, type CellResult, type Outcome, type Subject, type Task } from "./task.js";
+import { cellIds, closingIds, REFERENCE_SEED, type CellResult, type Outcome, type Subject, type Task } from "./task.js";
 
 const task = z.literal("lossByPosition");
 
@@ -44,6 +44,10 @@ export const lossByPositionTask: Task<LossCell, LossCellResult, LossClosing> = {
   size: ({ prompts, tokens }) => prompts * tokens,
   work: ({ tokens, bucketTokens, prompt, seed, firstPrompt, prompts }) =>
     `loss_tokens-${tokens}_bucket-${bucketTokens}_${prompt}_seed-${seed}_prompts-${firstPrompt}-${prompts}`,
+  reference: ({ prompt }) => ({
+    name: prompt,
+    prompt: (tokenizer, tokens) => positionPrompt(tokenizer, { prompt, seed: REFERENCE_SEED, tokens }, 0),
+  }),
   evaluate: evaluateLossCell,
   field: ({ firstPrompt, prompts, ...found }) => ({ name: `prompts:${firstPrompt}:${prompts}`, found }),
   close: closeLoss,

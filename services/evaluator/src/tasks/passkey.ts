@@ -1,9 +1,21 @@
 import { passkeyPrompt, wilsonInterval, type Interval } from "@segue/core";
 import { z } from "zod";
 import { answerGroup, equalLengthGroups, MAX_LANES, type Answer } from "../passkey-answers.js";
-import { cellIds, closingIds, type CellResult, type Closing, type Outcome, type Subject, type Task } from "./task.js";
+import {
+  cellIds,
+  closingIds,
+  REFERENCE_SEED,
+  type CellResult,
+  type Closing,
+  type Outcome,
+  type ReferenceText,
+  type Subject,
+  type Task,
+} from "./task.js";
 
 const KEPT_ANSWERS = 4;
+/** More than the question takes, and what is left of a context that is no whole number of filler sentences. */
+const PROMPT_END_TOKENS = 512;
 
 /** Absent from coordinators of before there was anything else. */
 const task = z.literal("passkey").default("passkey");
@@ -43,6 +55,7 @@ export const passkeyTask: Task<PasskeyCell, PasskeyCellResult> = {
   text: ({ length, depth, carryState }) => `length ${length}, depth ${depth}${carryState ? "" : ", state not carried"}`,
   size: ({ samples }) => samples,
   work: workOf,
+  reference: referenceOf,
   evaluate: evaluatePasskeyCell,
   field: ({ length, depth, ...found }) => ({ name: `${length}:${depth}`, found }),
   close: closeHeatMap,
@@ -51,6 +64,14 @@ export const passkeyTask: Task<PasskeyCell, PasskeyCellResult> = {
 function workOf({ length, depth, seed, template, samples, digits, carryState, stopWidth }: PasskeyCell): string {
   const prompts = `passkey_len-${length}_depth-${depth}_seed-${seed}_${template}_${samples}x${digits}`;
   return `${prompts}_${carryState ? "carry" : "reset"}${stopWidth > 0 ? `_stop-${stopWidth}` : ""}`;
+}
+
+function referenceOf({ template, digits }: PasskeyCell): ReferenceText {
+  const settings = { template, digits, depth: 0.5, seed: REFERENCE_SEED, sample: 0 };
+  return {
+    name: `passkey ${template} ${digits}`,
+    prompt: (tokenizer, tokens) => passkeyPrompt({ ...settings, tokenizer, contextTokens: tokens + PROMPT_END_TOKENS }),
+  };
 }
 
 /**

@@ -1,5 +1,5 @@
-import type { Tokenizer } from "@segue/core";
-import type { Engine } from "@segue/engine";
+import { cureSchema, NO_CURE, type CureSpec, type PositionPrompt, type Tokenizer } from "@segue/core";
+import type { InferenceEngine } from "@segue/engine";
 import { z } from "zod";
 import type { PrefixStates } from "../prefix-states.js";
 
@@ -11,6 +11,7 @@ export interface Cell {
   /** Of the checkpoint. */
   readonly digest: string;
   readonly evaluationId: string;
+  readonly cure: CureSpec;
 }
 
 /** What a cell gave, beside what its task found. */
@@ -35,14 +36,21 @@ export interface Outcome {
   readonly summary: object;
 }
 
-/** The model under evaluation. */
+/** The model under evaluation, with a cell's cure. */
 export interface Subject {
-  readonly engine: Engine;
+  readonly engine: InferenceEngine;
   readonly tokenizer: Tokenizer;
   /** Of the job's training, and so of the control that zeroes the state at its boundaries. */
   readonly segmentTokens: number;
   /** Of the engine's model. */
   readonly prefixes: PrefixStates;
+}
+
+/** By which a cure may be set: a text like those of the cells, but none of them. */
+export interface ReferenceText {
+  /** The same for the same text. */
+  readonly name: string;
+  prompt(tokenizer: Tokenizer, tokens: number): PositionPrompt;
 }
 
 export type TaskName = "passkey" | "lossByPosition";
@@ -56,8 +64,9 @@ export interface Task<C extends Cell = Cell, R extends CellResult = CellResult, 
   text(cell: C): string;
   /** The cell's work in units of its progress. */
   size(cell: C): number;
-  /** What makes two cells of a checkpoint the same work, with the same result. */
+  /** What makes two cells of a checkpoint and a cure the same work, with the same result. */
   work(cell: C): string;
+  reference(cell: C): ReferenceText;
   /** A function of the model and the cell alone, but for the costs. `onProgress` is told how much of the cell's size is done. */
   evaluate(subject: Subject, cell: C, onProgress?: (done: number) => void): R;
   /** A result's name within its evaluation, and what is kept under it. */
@@ -72,7 +81,11 @@ export const cellIds = {
   step: z.number().int().min(0),
   digest: z.string().regex(/^[0-9a-f]{64}$/),
   evaluationId: z.string().min(1),
+  cure: cureSchema.default(NO_CURE),
 };
 
-/** The same of closings. */
+/** Settings that the closings of every task have. */
 export const closingIds = { jobId: z.string().min(1), evaluationId: z.string().min(1) };
+
+/** Of reference texts: far from the seeds that people choose. */
+export const REFERENCE_SEED = 2 ** 32 - 1;
