@@ -348,74 +348,9 @@ DEVICE_CASES["stateStatistics, 2 lanes of 3 heads of 35"] = ({ device, ...b }) =
   return { out: { data: out, length: 2 * 3 * 4 } };
 };
 
-for (const [lanes, tokens, headDim, dState, groups] of [
-  [2, 1, 5, 7, 1],
-  [2, 70, 8, 16, 2],
-  [1, 130, 16, 16, 1],
-] as const) {
-  for (const [logRetention, insertion] of [
-    [-0.05, 1],
-    [0, 0.7],
-    [-0.2, 1.5],
-  ] as const) {
-    const heads = 4;
-    const cure = `log retention ${logRetention}, insertion ${insertion}`;
-    DEVICE_CASES[`cured scan, ${lanes} x ${tokens}, ${heads} x ${headDim} heads, ${cure}`] = ({ device, ...b }) => {
-      const rows = lanes * tokens;
-      const laneFloats = heads * headDim * dState;
-      const shape = { lanes, tokens, heads, headDim, dState, groups, chunk: 64 };
-      const state = { data: b.noise("state", lanes * laneFloats), stride: laneFloats };
-      const y_RI = b.poison(rows * heads * headDim);
-      device.scan({
-        ...{ ...shape, logRetention, insertion, resets_R: b.ints(someResets("scan", rows, 40)) },
-        xBC_RC: b.noise("xBC", rows * (heads * headDim + 2 * groups * dState), 0.7),
-        ...{ dt_RH: b.floats(noise("dt", rows * heads, 0.4).map(Math.abs)), aLog_H: b.noise("aLog", heads, 0.7) },
-        ...{
-          skip_H: b.noise("skip", heads),
-          state,
-          chunkStates_BKHPN: b.poison(lanes * Math.ceil(tokens / 64) * laneFloats),
-          y_RI,
-        },
-      });
-      return { y: { data: y_RI, length: rows * heads * headDim }, finalState: { data: state.data, length: lanes * laneFloats } };
-    };
-  }
-}
-
-DEVICE_CASES["scaled timeSteps, 30 x 5"] = ({ device, ...b }) => {
-  const dt_RH = b.poison(30 * 5);
-  const raw = { data: b.noise("raw", 30 * 9, 8), first: 2, stride: 9 };
-  device.timeSteps({ rows: 30, heads: 5, min: 0, max: 3, scale: 0.3, raw, bias_H: b.noise("bias", 5), dt_RH });
-  return { dt: { data: dt_RH, length: 30 * 5 } };
+DEVICE_CASES["mixHeads in place"] = ({ device, ...b }) => {
+  const state = { data: b.noise("state", 2 * 110), stride: 110 };
+  const factors_BH = b.noise("factors", 2 * 3);
+  device.mixHeads({ lanes: 2, heads: 3, size: 35, factors_BH, from: state, state, accumulate: false });
+  return { state: { data: state.data, length: 2 * 110 } };
 };
-
-for (const [lanes, tokens, groups, width] of [
-  [1, 1, 1, 1],
-  [3, 50, 4, 1],
-  [2, 300, 3, 17],
-] as const) {
-  for (const squared of [false, true]) {
-    DEVICE_CASES[`laneSums, ${lanes} x ${tokens}, ${groups} groups of ${width}${squared ? ", squared" : ""}`] = ({
-      device,
-      ...b
-    }) => {
-      const stride = groups * width + 7;
-      const columns = { data: b.noise("x", lanes * tokens * stride, 1, 0.3), first: 5, stride };
-      const out = { data: b.poison(lanes * (groups + 2)), stride: groups + 2 };
-      device.laneSums({ lanes, tokens, columns, groups, width, squared, out });
-      return { out: { data: out.data, length: lanes * (groups + 2) } };
-    };
-  }
-}
-
-for (const accumulate of [false, true]) {
-  for (const inPlace of [false, true]) {
-    const name = `mixHeads, 2 lanes of 3 heads of 35${accumulate ? ", accumulating" : ""}${inPlace ? ", in place" : ""}`;
-    DEVICE_CASES[name] = ({ device, ...b }) => {
-      const state = { data: b.noise("state", 2 * 110), stride: 110 };
-      const from = inPlace ? state : { data: b.noise("from", 2 * 107), stride: 107 };
-      device.mixHeads({ lanes: 2, heads: 3, size: 35, factors_BH: b.noise("factors", 2 * 3), from, state, accumulate });
-      return { state: { data: state.data, length: 2 * 110 } };
-    };
-  }
-}

@@ -56,13 +56,14 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element, isSm
       recomputesLayers = true;
       return isNew;
     },
-    freeBytes: () => runtime.freeBytes(),
+    freeBytes: () => runtime.memory.freeBytes(),
     bufferFloats,
     buffer: (memory, offset, length, kind) => bufferAt(memory.f32 + 4 * offset, length, kind),
     floats: (length, kind = "float") => bufferAt(runtime.allocate(4 * bufferFloats(length, kind)), length, kind),
     ints: (length) => ({ address: runtime.allocate(4 * length), length }),
     slice: sliceOf,
     free: (floats) => runtime.release(floats.f32 || floats.bf16),
+    freeInts: (ints) => runtime.release(ints.address),
     upload: (from, to) => {
       runtime.upload(from, to.f32);
       if (to.bf16) operations.round(to);

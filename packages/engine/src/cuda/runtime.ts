@@ -1,8 +1,9 @@
 import koffi from "koffi";
 import { SegueError } from "@segue/core";
 import { KernelCompiler, readCudaSources, type Defines } from "./compiler.js";
-import { describeGpu, Driver, OUT_OF_MEMORY, type Address, type Gpu } from "./driver.js";
+import { describeGpu, Driver, type Address, type Gpu } from "./driver.js";
 import { KERNELS, type KernelName } from "./kernels.js";
+import { DeviceMemory } from "./memory.js";
 import { Staging } from "./staging.js";
 
 const MEGABYTE = 2 ** 20;
@@ -45,14 +46,12 @@ export class CudaRuntime {
   readonly stream: Address;
   readonly #modules = new Map<string, Address>();
   readonly #kernels = new Map<string, LoadedKernel>();
-  readonly #allocations = new Map<Address, number>();
   readonly #graphs = new Map<string, Graph | "seen">();
   /** Values of a launch, eight bytes each, and where they are. */
   readonly #values = new DataView(new ArrayBuffer(8 * MOST_ARGUMENTS));
   readonly #pointers: BigUint64Array;
   readonly #staging: Staging;
-  #bytes = 0;
-  #peakBytes = 0;
+  readonly #memory: DeviceMemory;
   /** Changes when memory is released, after which recorded work may not run. */
   #generation = 0;
   #capturing = false;
@@ -67,13 +66,16 @@ export class CudaRuntime {
     this.driver.call("cuCtxSetCurrent", this.driver.result("cuDevicePrimaryCtxRetain", this.gpu.ordinal));
     this.stream = this.driver.result("cuStreamCreate", NON_BLOCKING);
     this.#staging = new Staging(this.driver);
+    this.#memory = new DeviceMemory(this.driver, this.gpu.name, () => {
+      this.synchronize();
+      this.#dropGraphs();
+    });
     const first = koffi.address(this.#values.buffer);
     this.#pointers = BigUint64Array.from({ length: MOST_ARGUMENTS }, (_, i) => first + BigInt(8 * i));
   }
 
-  /** Bytes of device memory held, and the most there ever were. */
-  get memory(): { bytes: number; peakBytes: number } {
-    return { bytes: this.#bytes, peakBytes: this.#peakBytes };
+  get memory(): Pick<DeviceMemory, "bytes" | "peakBytes" | "freeBytes"> {
+    return this.#memory;
   }
 
   /**
@@ -82,27 +84,14 @@ export class CudaRuntime {
    */
   allocate(bytes: number): Address {
     if (bytes === 0) return 0;
-    const out = new BigUint64Array(1);
-    const status = this.driver.attempt("cuMemAlloc_v2", out, bytes);
-    if (status === OUT_OF_MEMORY) throw this.#outOfMemory(bytes);
-    if (status !== 0) this.driver.call("cuMemAlloc_v2", out, bytes);
-    const address = Number(out[0]);
-    this.#allocations.set(address, bytes);
-    this.#bytes += bytes;
-    this.#peakBytes = Math.max(this.#peakBytes, this.#bytes);
+    const address = this.#memory.take(bytes);
     this.fill(address, 0, Math.ceil(bytes / 4));
     return address;
   }
 
-  /** Waits for the work under way. */
+  /** See {@link DeviceMemory.release}. */
   release(address: Address): void {
-    const bytes = this.#allocations.get(address);
-    if (bytes === undefined || this.#closed) return;
-    this.synchronize();
-    this.#dropGraphs();
-    this.#allocations.delete(address);
-    this.#bytes -= bytes;
-    this.driver.call("cuMemFree_v2", address);
+    if (!this.#closed) this.#memory.release(address);
   }
 
   /** Small uploads wait for nothing: what is in `from` now gets there in its turn. */
@@ -230,9 +219,8 @@ export class CudaRuntime {
   close(): void {
     if (this.#closed) return;
     this.synchronize();
-    this.#dropGraphs();
     this.#staging.close();
-    for (const address of this.#allocations.keys()) this.driver.call("cuMemFree_v2", address);
+    this.#memory.close();
     for (const module of this.#modules.values()) this.driver.call("cuModuleUnload", module);
     this.driver.call("cuStreamDestroy_v2", this.stream);
     this.driver.call("cuDevicePrimaryCtxRelease_v2", this.gpu.ordinal);
@@ -301,26 +289,5 @@ export class CudaRuntime {
     }
     this.#graphs.clear();
     this.#generation++;
-  }
-
-  /** What is left of the GPU's memory. */
-  freeBytes(): number {
-    return this.#freeAndTotal().free;
-  }
-
-  #freeAndTotal(): { free: number; total: number } {
-    const [free, total] = [new BigUint64Array(1), new BigUint64Array(1)];
-    this.driver.call("cuMemGetInfo_v2", free, total);
-    return { free: Number(free[0]), total: Number(total[0]) };
-  }
-
-  #outOfMemory(bytes: number): SegueError {
-    const { free, total } = this.#freeAndTotal();
-    const mib = (n: number): string => `${Math.ceil(n / MEGABYTE)} MiB`;
-    return new SegueError(
-      "DEVICE_OUT_OF_MEMORY",
-      `${this.gpu.name} has ${mib(free)} of ${mib(total)} left and ${mib(bytes)} more are needed; this engine holds ${mib(this.#bytes)}`,
-      { status: "RESOURCE_EXHAUSTED" },
-    );
   }
 }

@@ -319,6 +319,8 @@ export interface Device<F, I> {
   buffer?(memory: F, offset: number, length: number, kind: BufferKind): F;
   /** Gives storage back that {@link floats} made; absent: it goes with its last reference. */
   free?(floats: F): void;
+  /** The same for what {@link ints} made. */
+  freeInts?(ints: I): void;
   upload(from: Float32Array, to: F): void;
   uploadInts(from: ArrayLike<number>, to: I): void;
   download(from: F, to: Float32Array): void;

@@ -50,6 +50,8 @@ export class Arena<F, I> {
     if (floats > this.#floats) {
       this.#views.clear();
       this.#device.free?.(this.#memory);
+      // Nothing is held should the larger stretch not be had.
+      this.#memory = this.#device.floats(0);
       this.#floats = 0;
       this.#memory = this.#device.floats(floats);
       this.#floats = floats;

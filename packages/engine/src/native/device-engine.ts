@@ -493,7 +493,13 @@ export class DeviceEngine<F, I> implements Engine {
 
   #uploadSegment({ lanes, tokens, tokens_BT, resets_BT }: Omit<SegmentBatch, "labels_BT">): TokenSegment<I> {
     const rows = lanes * tokens;
-    if (this.#ints.capacity < rows) this.#ints = this.#intsFor(rows);
+    if (this.#ints.capacity < rows) {
+      const { tokens_R, labels_R, resets_R } = this.#ints;
+      // Nothing is held should there be no memory for more.
+      this.#ints = this.#intsFor(0);
+      for (const ints of [tokens_R, labels_R, resets_R]) this.#device.freeInts?.(ints);
+      this.#ints = this.#intsFor(rows);
+    }
     this.#device.uploadInts(tokens_BT, this.#ints.tokens_R);
     if (!resets_BT) return { lanes, tokens, tokens_R: this.#ints.tokens_R };
     this.#device.uploadInts(resets_BT, this.#ints.resets_R);

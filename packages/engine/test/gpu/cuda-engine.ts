@@ -7,14 +7,7 @@ import { DeviceEngine } from "../../src/native/device-engine.js";
 import { createReferenceEngine } from "../../src/native/index.js";
 import { someResets } from "../devices-support.js";
 import { GOLDEN_CASES, noisyParameters, randomTokens, readGolden, relativeError, worstTensor } from "../native-support.js";
-
-const rest = { expand: 2, dConv: 4, padVocabMultiple: 1, tieEmbeddings: true, rmsEps: 1e-5, chunk: 64 };
-/** Odd widths and two groups: nothing that a fast path could take. */
-const ODD: ModelSpec = { ...rest, layers: 2, dModel: 12, dState: 5, headDim: 6, groups: 2, vocab: 17 };
-/** What the tensor cores take; several heads in a group. */
-const EVEN: ModelSpec = { ...rest, layers: 2, dModel: 64, dState: 32, headDim: 32, groups: 1, vocab: 72 };
-const WIDE: ModelSpec = { ...rest, layers: 1, dModel: 128, dState: 128, headDim: 64, groups: 2, vocab: 64 };
-const MODELS = { odd: ODD, even: EVEN, wide: WIDE };
+import { MODELS } from "./models.js";
 
 /**
  * Relative errors of outputs, of whole gradients, and of the worst tensor's gradient. Sums that nearly cancel, as those of A_log and
