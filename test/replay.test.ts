@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Scratch, runSegue, segueJson, tinySpec } from "./helpers/clusters.js";
+import { Scratch, runSegue, segueJson, tinySpec, withStates } from "./helpers/clusters.js";
 import { submitSpec, waitForJob, waitForSuccess } from "./helpers/jobs.js";
 
 interface ReplayResult {
@@ -21,7 +21,7 @@ describe("segue replay", () => {
 
   it("computes a disturbed job again from its store, and names the step that differs", async () => {
     const cluster = await scratch.cluster({ workers: 2, threads: 1 });
-    const jobId = await submitSpec(scratch, cluster, tinySpec({ steps: 120, everySteps: 40 }));
+    const jobId = await submitSpec(scratch, cluster, withStates(tinySpec({ steps: 120, everySteps: 40 }), 60));
     await waitForJob(cluster, jobId, ({ step }) => step >= 20);
     await cluster.kill("worker-1");
     await waitForJob(cluster, jobId, ({ step }) => step >= 50);

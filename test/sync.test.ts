@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Scratch, runSegue, tinySpec } from "./helpers/clusters.js";
+import { Scratch, runSegue, tinySpec, withStates } from "./helpers/clusters.js";
 import { finalDigest, submitSpec, waitForJob, waitForSuccess } from "./helpers/jobs.js";
 
 describe("sync", () => {
@@ -36,15 +36,15 @@ describe("sync", () => {
     assert.equal(await finalDigest(cluster, jobId), alone.digest);
   });
 
-  it("diloco: a job interrupted and resumed from its checkpoint ends as if undisturbed", async () => {
-    const undisturbed = await trainWith(1, diloco(1, 400));
+  it("diloco: a job on two workers interrupted and resumed from its checkpoint ends as one worker does, states passed on and dropped", async () => {
+    const undisturbed = await trainWith(1, withStates(diloco(1, 400), 350));
     const dir = scratch.folder();
-    const first = await scratch.cluster({ dir, workers: 1, engine: "cpu", threads: 1 });
-    const jobId = await submitSpec(scratch, first, diloco(1, 400));
+    const first = await scratch.cluster({ dir, workers: 2, engine: "cpu", threads: 1 });
+    const jobId = await submitSpec(scratch, first, withStates(diloco(2, 400), 350));
     await waitForJob(first, jobId, ({ step }) => step >= 40);
     await Promise.all(first.names.map((name) => first.kill(name, "SIGTERM")));
     await first.close();
-    const second = await scratch.cluster({ dir, workers: 1, engine: "cpu", threads: 1 });
+    const second = await scratch.cluster({ dir, workers: 2, engine: "cpu", threads: 1 });
     await waitForSuccess(second, jobId);
     assert.equal(await finalDigest(second, jobId), undisturbed.digest);
   });

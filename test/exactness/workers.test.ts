@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { Fault } from "@segue/runtime";
-import { Scratch, segueJson, tinySpec } from "../helpers/clusters.js";
+import { Scratch, segueJson, tinySpec, withStates } from "../helpers/clusters.js";
 import { faultsSuffered, supervisedCluster, trainDisturbed } from "../helpers/disturbed.js";
 import { finalDigest, jobOf, submitSpec, waitForJob, waitForSuccess } from "../helpers/jobs.js";
 
@@ -51,14 +51,7 @@ describe("exactness", () => {
   });
 
   it("states passed on, dropped and begun from noise over a curriculum: the same bits on two workers, killed, paused and resumed", async () => {
-    const tbptt = `tbptt:
-  segmentTokens: 32
-  segmentsPerChain: 5
-  sequence: unrelated
-  stateDropProbability: 0.2
-  initialState: fittedNoise
-  curriculum: [{ fromStep: 30, segmentTokens: 48, segmentsPerChain: 3 }, { fromStep: 350, segmentTokens: 64 }]`;
-    const [alone, pair] = [1, 2].map((minWorkers) => tinySpec({ steps: 400, minWorkers }).replace(/^tbptt: .*$/m, tbptt));
+    const [alone, pair] = [1, 2].map((minWorkers) => withStates(tinySpec({ steps: 400, minWorkers }), 350));
     const undisturbed = await trainWith(1, alone!, "cpu");
     await scratch.close();
     assert.notEqual(await trainWith(1, alone!.replace("initialState: fittedNoise", "initialState: zero"), "cpu"), undisturbed);

@@ -77,3 +77,15 @@ checkpoints: { everySteps: ${everySteps} }
 workers: { min: ${minWorkers}, max: 4 }
 `;
 }
+
+/** A tiny job whose states are passed on, dropped at random and begun from noise, over a curriculum of three stages. */
+export function withStates(spec: string, thirdFromStep: number): string {
+  const tbptt = `tbptt:
+  segmentTokens: 32
+  segmentsPerChain: 5
+  sequence: unrelated
+  stateDropProbability: 0.2
+  initialState: fittedNoise
+  curriculum: [{ fromStep: 30, segmentTokens: 48, segmentsPerChain: 3 }, { fromStep: ${thirdFromStep}, segmentTokens: 64 }]`;
+  return spec.replace(/^tbptt: .*$/m, tbptt);
+}
