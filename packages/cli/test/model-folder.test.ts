@@ -1,15 +1,18 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
   byteTokenizer,
+  decodeSafetensors,
   headStatistics,
   laneStateFloats,
   positionPrompt,
   randomStream,
   validateJobSpec,
+  tensorToFloat32,
   type StateSample,
+  type StateSummary,
 } from "@segue/core";
 import { availableEngines, createEngine, initialParameters, writeModelFolder, type EngineName } from "@segue/engine";
 import { segue } from "./support/scripted-coordinator.js";
@@ -108,6 +111,22 @@ describe("segue on a model folder", function () {
         assert.deepEqual([found.layer, found.head], [layer, head]);
         assert.ok(Math.abs(found.variance / variance - 1) < 1e-3 && Math.abs(found.rms / rms - 1) < 1e-3);
       });
+    });
+
+    it("writes every statistic of every sample where it is told", async () => {
+      const out = join(dir, "states.safetensors");
+      const more = ["--tokens", "512", "--every", "256", "--histograms", "300", "--out", out];
+      const { stdout } = await segue(["states", dir, "--json", ...more]);
+      const { samples, summary } = JSON.parse(stdout) as { samples: StateSample[]; summary: StateSummary };
+      const tensors = decodeSafetensors(await readFile(out));
+      const heads = samples[0]!.heads.length;
+      assert.deepEqual(
+        tensorToFloat32(tensors.get("ssm.median")!),
+        Float32Array.from(samples.flatMap((sample) => sample.heads.map(({ median }) => median))),
+      );
+      assert.deepEqual(tensors.get("histogram.counts")!.shape, [1, model.layers, heads / model.layers, 40]);
+      assert.equal(tensorToFloat32(tensors.get("conv.variance")!)[model.layers], Math.fround(samples[1]!.conv[0]!.variance));
+      assert.equal(summary.outliers[0]!.share, Math.max(...samples[1]!.heads.map(({ outlierShare }) => outlierShare)));
     });
 
     it("names the heads that grow beyond the training length", async () => {

@@ -87,7 +87,14 @@ export { minimumPasskeyDocumentTokens, passkeyDocument, passkeySource } from "./
 export { minimumPasskeyPromptTokens, passkeyPrompt, type PasskeyPrompt, type PasskeyPromptOptions } from "./passkey/prompt.js";
 export { CAPACITY_LAWS, CAPACITY_POINTS, modelCapacity, type ModelCapacity } from "./capacity/capacity.js";
 export { fitExponential, fitLine, type ExponentialFit, type Fit, type LineFit, type Point } from "./capacity/fit.js";
-export { headStatistics, varianceGrowth, type HeadGrowth, type HeadStatistics, type StateSample } from "./state/head-statistics.js";
+export { convStatistics, headHistograms, headStatistics, type HeadStatistics } from "./state/head-statistics.js";
+export { histogramOf, type Histogram } from "./state/histogram.js";
+export { packedStateBytes, packStates } from "./state/pack-states.js";
+export { firstTokenRetention } from "./state/retention.js";
+export type { HeadInputs, StateSample } from "./state/state-sample.js";
+export { summariseStates, varianceGrowth, type HeadGrowth, type HeadShare, type StateSummary } from "./state/state-summary.js";
+export { valueStatistics, type ValueStatistics } from "./state/value-statistics.js";
+export { remembranceStarts, totalVariation } from "./position/effective-remembrance.js";
 export { judgeCollapse, meanCurve, type CollapseVerdict, type LossCurve } from "./position/collapse.js";
 export { lossSpans, meanLoss, type LossSpan } from "./position/spans.js";
 export { positionPrompt, type PositionPrompt } from "./position/prompt.js";

@@ -18,6 +18,8 @@ export { curedEngine } from "./cures/cured-engine.js";
 export type { TextReader } from "./cures/normalisation.js";
 export type { InferenceEngine } from "./cures/state-rule.js";
 export { newLayerMoments } from "./native/moments.js";
+export { traceStates, type TraceOptions } from "./trace-states.js";
+export { effectiveRemembrance, remembranceTokens, type RemembranceOptions } from "./effective-remembrance.js";
 export { initialParameters } from "./initial-parameters.js";
 export { readModelFolder, writeModelFolder, type ModelFolder } from "./checkpoint-folder.js";
 export { continueText, drawToken, prefillStream, type SamplingOptions } from "./generate.js";

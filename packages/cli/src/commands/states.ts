@@ -1,18 +1,19 @@
+import { writeFile } from "node:fs/promises";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { Option, type Command } from "commander";
 import {
-  headStatistics,
-  laneStateFloats,
+  packStates,
   positionPrompt,
+  summariseStates,
   varianceGrowth,
   type HeadGrowth,
   type LossByPositionSpec,
   type StateSample,
 } from "@segue/core";
-import type { EngineName } from "@segue/engine";
+import { traceStates, type EngineName } from "@segue/engine";
 import { addJsonOption } from "../connection.js";
 import { openModelFolder } from "../model-folder.js";
-import { wholeNumber } from "../numbers.js";
+import { tokenCounts, wholeNumber } from "../numbers.js";
 import { Output, type CliRuntime } from "../runtime.js";
 import { formatCount } from "../show/format.js";
 import { renderTable, type Column } from "../show/table.js";
@@ -24,6 +25,8 @@ const SHOWN_HEADS = 8;
 interface StatesOptions extends Pick<LossByPositionSpec, "prompt" | "seed" | "tokens"> {
   readonly every: number;
   readonly trainTokens?: number;
+  readonly histograms: number[];
+  readonly out?: string;
   readonly engine: EngineName | "auto";
   readonly threads: number;
   readonly json?: boolean;
@@ -36,13 +39,16 @@ export function addStatesCommand(program: Command, runtime: CliRuntime): void {
     .option("--tokens <count>", "how much of it, K is 1,024", wholeNumber(1, MAX_TOKENS), 32 * 1024)
     .option("--every <tokens>", "tokens between two samples", wholeNumber(1, 2 ** 20), 128)
     .option("--train-tokens <tokens>", "training length: tell which heads' variances grow beyond it", wholeNumber(1, MAX_TOKENS))
+    .option("--histograms <tokens,...>", "places where every head's distribution is taken, into --out", tokenCounts, [])
+    .option("--out <file>", "write every statistic of every sample as safetensors")
     .option("--seed <seed>", "of the text", wholeNumber(0, 2 ** 32 - 1), 0)
     .addOption(new Option("--engine <name>", "what computes").choices(["auto", "cuda", "cpu", "tfjs"]).default("auto"))
     .option("--threads <count>", "CPU threads; 0: as many as there are cores", wholeNumber(0, 1024), 0)
     .addHelpText(
       "after",
-      "\nThe folder is what segue export writes, or a public Mamba-2 model. --json has every head of every sample.\n\n" +
-        "Example:\n  segue states ./text-model --tokens 64K --train-tokens 2K\n",
+      "\nThe folder is what segue export writes, or a public Mamba-2 model. --json has every head of every sample,\n" +
+        "and so has --out, in little space (docs/reference/state-statistics.md).\n\n" +
+        "Example:\n  segue states ./text-model --tokens 64K --train-tokens 2K --histograms 8K,20K --out states.safetensors\n",
     )
     .action((dir: string, options: StatesOptions) => states(dir, options, runtime));
 }
@@ -54,23 +60,25 @@ async function states(dir: string, options: StatesOptions, runtime: CliRuntime):
   try {
     output.note(`engine ${engine.description.detail}`);
     const { read } = positionPrompt(tokenizer, options, 0);
-    const lane = engine.createStates(1);
-    const state_F = new Float32Array(laneStateFloats(engine.model));
-    for (let at = 0; at < options.tokens; at += options.every) {
-      const tokens = Math.min(options.every, options.tokens - at);
-      engine.prefill({ lanes: 1, tokens, tokens_BT: read(at, tokens) }, lane);
-      engine.readStates(lane, state_F);
-      samples.push({ tokens: at + tokens, heads: headStatistics(engine.model, state_F) });
+    const { tokens, every: everyTokens, histograms: histogramTokens } = options;
+    for (const sample of traceStates(engine, read, { tokens, everyTokens, histogramTokens })) {
+      samples.push(sample);
       // Computing blocks: only between two pieces can Ctrl-C be heard.
       await nextTurn();
       runtime.signal.throwIfAborted();
+    }
+    if (options.out !== undefined) {
+      const { prompt, seed } = options;
+      await writeFile(options.out, packStates(engine.model, samples, { prompt, seed: String(seed) }));
+      output.note(`wrote ${options.out}`);
     }
   } finally {
     engine.close();
   }
   const { prompt, seed, every, trainTokens } = options;
   const growth = trainTokens === undefined ? [] : varianceGrowth(samples, trainTokens);
-  output.result({ folder: dir, prompt, seed, every, trainTokens, growth, samples }, () => statesText(samples, growth));
+  const summary = summariseStates(samples, trainTokens ?? options.tokens);
+  output.result({ folder: dir, prompt, seed, every, trainTokens, growth, summary, samples }, () => statesText(samples, growth));
 }
 
 /** Every n-th sample, over all heads, and the heads that grow the most. */

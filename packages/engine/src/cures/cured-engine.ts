@@ -9,8 +9,7 @@ import type { InferenceEngine, MixingEngine, StateRule } from "./state-rule.js";
 
 /**
  * An engine whose recurrence is changed by a cure in inference (paper.md section 2); `none` is the engine itself. States
- * are changed at multiples of a number of tokens from their start, however the text is cut into calls. Statistics of a pass can only be asked of
- * the engine itself.
+ * are changed at multiples of a number of tokens from their start, however the text is cut into calls.
  * @param reference the text that sets the thresholds of `normalised`, which must be given then
  * @throws SegueError CURE_UNSUPPORTED for engines that know no cures
  */
@@ -39,21 +38,30 @@ function mixing(engine: Engine): MixingEngine {
   return engine as MixingEngine;
 }
 
-function passesOf(engine: Engine): Omit<InferenceEngine, "prefill" | "score"> {
+function modelOf(engine: Engine): Pick<InferenceEngine, "description" | "model" | "layout" | "readParameters"> {
   return {
     description: engine.description,
     model: engine.model,
+    layout: engine.layout,
+    readParameters: (into, offset) => engine.readParameters(into, offset),
+  };
+}
+
+function passesOf(engine: MixingEngine): Omit<InferenceEngine, "prefill" | "score"> {
+  return {
+    ...modelOf(engine),
     createStates: (lanes) => engine.createStates(lanes),
     freeStates: (states) => engine.freeStates(states),
     forkStates: (states, lane, copies) => engine.forkStates(states, lane, copies),
     zeroStates: (states, part) => engine.zeroStates(states, part),
+    readStates: (states, into) => engine.readStates(states, into),
+    headNorms: (states) => engine.headNorms(states),
   };
 }
 
 function changedRecurrence(engine: Engine, recurrence: NonNullable<ForwardOptions["recurrence"]>): InferenceEngine {
-  if (!engine.mixStates) throw cureUnsupported(engine.description.name);
   return {
-    ...passesOf(engine),
+    ...passesOf(mixing(engine)),
     prefill: (batch, states, options) => engine.prefill(batch, states, { ...options, recurrence }),
     score: (batch, states, options) => engine.score(batch, states, { ...options, recurrence }),
   };
@@ -71,8 +79,7 @@ function changedStates<K>(engine: MixingEngine, rule: StateRule<K>): InferenceEn
   const { model } = engine;
   const of = (states: LaneStates): CuredStates<K> => states as CuredStates<K>;
   const moments = new Map<number, LayerMoments>();
-  const momentsOf = (lanes: number): LayerMoments | undefined => {
-    if (!rule.note) return undefined;
+  const momentsOf = (lanes: number): LayerMoments => {
     const known = moments.get(lanes) ?? newLayerMoments(model, lanes);
     moments.set(lanes, known);
     return known;
@@ -84,13 +91,16 @@ function changedStates<K>(engine: MixingEngine, rule: StateRule<K>): InferenceEn
     states: CuredStates<K>,
     cut: (start: number, tokens: number) => B,
     pass: (piece: B, options: ForwardOptions, start: number) => void,
+    wanted: LayerMoments | undefined,
   ): void {
     if (batch.resets_BT) throw new SegueError("ENGINE_INPUT_INVALID", "a cure of states cannot follow resets inside a segment");
+    const sums = rule.note || wanted ? momentsOf(batch.lanes) : undefined;
+    if (wanted) for (const sum of arraysOf(wanted)) sum.fill(0);
     for (let start = 0; start < batch.tokens;) {
       const tokens = Math.min(batch.tokens - start, rule.everyTokens - (states.position % rule.everyTokens));
-      const sums = momentsOf(batch.lanes);
       pass(tokens === batch.tokens ? batch : cut(start, tokens), { moments: sums }, start);
       if (sums) rule.note?.(states.kept, sums);
+      if (sums && wanted) addMoments(wanted, sums);
       states.position += tokens;
       start += tokens;
       if (states.position % rule.everyTokens === 0) rule.apply(states.kept, states.inner);
@@ -98,8 +108,7 @@ function changedStates<K>(engine: MixingEngine, rule: StateRule<K>): InferenceEn
   }
 
   return {
-    description: engine.description,
-    model,
+    ...modelOf(engine),
     createStates(lanes) {
       const created: CuredStates<K> = { lanes, inner: engine.createStates(lanes), position: 0, kept: rule.begin(lanes) };
       return created;
@@ -127,25 +136,40 @@ function changedStates<K>(engine: MixingEngine, rule: StateRule<K>): InferenceEn
       cured.kept = rule.begin(cured.lanes);
       cured.position = 0;
     },
-    prefill(batch, states) {
+    readStates: (states, into) => engine.readStates(of(states).inner, into),
+    headNorms: (states) => engine.headNorms(of(states).inner),
+    prefill(batch, states, options) {
       const cured = of(states);
       let logits_BV: Float32Array | undefined;
       const cut = (start: number, tokens: number): PromptBatch =>
         segmentOf({ ...batch, labels_BT: batch.tokens_BT }, start, tokens);
-      inPieces(batch, cured, cut, (piece, options) => (logits_BV = engine.prefill(piece, cured.inner, options)));
+      const pass = (piece: PromptBatch, own: ForwardOptions): void => {
+        logits_BV = engine.prefill(piece, cured.inner, own);
+      };
+      inPieces(batch, cured, cut, pass, options?.moments);
       return logits_BV!;
     },
-    score(batch, states) {
+    score(batch, states, options) {
       const cured = of(states);
       const losses_BT = new Float32Array(batch.lanes * batch.tokens);
       const cut = (start: number, tokens: number): SegmentBatch => segmentOf(batch, start, tokens);
-      inPieces(batch, cured, cut, (piece, options, start) => {
-        const part_BT = engine.score(piece, cured.inner, options);
+      const pass = (piece: SegmentBatch, own: ForwardOptions, start: number): void => {
+        const part_BT = engine.score(piece, cured.inner, own);
         for (let lane = 0; lane < batch.lanes; lane++) {
           losses_BT.set(part_BT.subarray(lane * piece.tokens, (lane + 1) * piece.tokens), lane * batch.tokens + start);
         }
-      });
+      };
+      inPieces(batch, cured, cut, pass, options?.moments);
       return losses_BT;
     },
   };
+}
+
+function arraysOf({ dt_BLH, x2_BLH, b2_BLG, c2_BLG }: LayerMoments): Float32Array[] {
+  return [dt_BLH, x2_BLH, b2_BLG, c2_BLG];
+}
+
+function addMoments(into: LayerMoments, from: LayerMoments): void {
+  const added = arraysOf(from);
+  arraysOf(into).forEach((sum, which) => added[which]!.forEach((value, index) => (sum[index]! += value)));
 }

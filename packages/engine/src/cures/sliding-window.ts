@@ -1,5 +1,6 @@
-import { modelWidths, type CureSpec } from "@segue/core";
-import type { Engine, LaneStates } from "../engine.js";
+import type { CureSpec } from "@segue/core";
+import { decayRates } from "../decay-rates.js";
+import type { LaneStates } from "../engine.js";
 import type { MixingEngine, StateRule } from "./state-rule.js";
 
 /** What the tokens between two boundaries did: what they added to the states, and the logarithm of their decay. */
@@ -87,19 +88,6 @@ export function slidingWindow(
       if (entering) engine.freeStates(entering);
     },
   };
-}
-
-/** A = -exp(A_log) of every layer and head. */
-function decayRates(engine: Pick<Engine, "layout" | "readParameters" | "model">): Float64Array {
-  const { heads } = modelWidths(engine.model);
-  const entries = engine.layout.entries.filter(({ name }) => name.endsWith("A_log"));
-  const rates_LH = new Float64Array(entries.length * heads);
-  entries.forEach(({ offset, size }, layer) => {
-    const log_H = new Float32Array(size);
-    engine.readParameters(log_H, offset);
-    log_H.forEach((log, head) => (rates_LH[layer * heads + head] = -Math.exp(log)));
-  });
-  return rates_LH;
 }
 
 function repeated(values: Float64Array, times: number): Float64Array {

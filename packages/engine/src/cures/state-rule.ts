@@ -3,7 +3,18 @@ import type { Engine, LaneStates, LayerMoments } from "../engine.js";
 /** What inference needs of an engine. */
 export type InferenceEngine = Pick<
   Engine,
-  "description" | "model" | "createStates" | "freeStates" | "forkStates" | "zeroStates" | "prefill" | "score"
+  | "description"
+  | "model"
+  | "layout"
+  | "readParameters"
+  | "createStates"
+  | "freeStates"
+  | "forkStates"
+  | "zeroStates"
+  | "readStates"
+  | "headNorms"
+  | "prefill"
+  | "score"
 >;
 
 /** An engine that can change states. */
