@@ -33,7 +33,7 @@ export {
   tokensBefore,
   tokensPerStep,
 } from "./spec/step-tokens.js";
-export { tbpttAt, tbpttStages, trainingLength } from "./spec/tbptt-stages.js";
+export { stageEnd, tbpttAt, tbpttStages, trainingLength } from "./spec/tbptt-stages.js";
 export { resolveVocabulary, specInvalid, validateJobSpec, type ParsedSpec } from "./spec/validate.js";
 export { EVALUATION_KINDS, evaluationKind, type EvaluationKind } from "./spec/evaluation-kind.js";
 export { EDITABLE_SETTINGS, editJobSpec, type EditedSpec } from "./spec/edit.js";

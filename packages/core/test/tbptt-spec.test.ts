@@ -6,6 +6,7 @@ import {
   parseJobSpec,
   segmentsBefore,
   SegueError,
+  stageEnd,
   stepsForTokens,
   tbpttAt,
   tbpttStages,
@@ -54,6 +55,10 @@ describe("the curriculum", () => {
         [10, []],
         [30, []],
       ],
+    );
+    assert.deepEqual(
+      [0, 9, 10, 30].map((step) => stageEnd(tbptt, step)),
+      [10, 10, 30, Infinity],
     );
     assert.equal(trainingLength(tbptt), 512);
     assert.equal(trainingLength({ ...tbptt, carrySsm: false }), 128);

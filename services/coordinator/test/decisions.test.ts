@@ -131,6 +131,11 @@ describe("round sizing", () => {
     assert.equal(roundSteps({ ...sizing, stepMs: 60_000 }), 1);
   });
 
+  it("ends a round where a stage of the curriculum begins, if members agree there", () => {
+    assert.equal(roundSteps({ ...sizing, step: 10, stageEnd: 13 }), 3);
+    assert.equal(roundSteps({ ...sizing, step: 8, stageEnd: 13, multipleOf: 8 }), 8);
+  });
+
   it("ends where members agree on weights, or with the training", () => {
     assert.equal(roundSteps({ ...sizing, multipleOf: 8 }), 16);
     assert.equal(roundSteps({ ...sizing, multipleOf: 300, totalSteps: 1000 }), 300);

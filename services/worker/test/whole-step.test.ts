@@ -38,11 +38,16 @@ async function twoSteps(prefersWholeSteps: boolean): Promise<Float32Array> {
   for (const step of [1, 2]) {
     const random = randomStream(9, "whole step", step);
     const ids = (): Int32Array => Int32Array.from({ length: LANES * TOKENS }, () => random.below(MODEL.vocab));
-    const batches = Array.from({ length: SHARDS }, (_, shard) => ({ shard, tokens: ids(), labels: ids() }));
+    const batches = Array.from({ length: SHARDS }, (_, shard) => {
+      // Lane 1 of every shard drops its state before the step.
+      const resets = Uint8Array.from({ length: LANES * TOKENS }, (_, at) => (at === TOKENS ? 1 : 0));
+      return { shard, tokens: ids(), labels: ids(), resets };
+    });
+    const initialState = { kind: "noise", std: 1, seed: 2, step } as const;
     const adamw = { optimizer: OPTIMIZER, learningRate: 1e-2, step, totalWeight: SHARDS * LANES * TOKENS };
     const node = { lo: 0, hi: SHARDS };
     const { lossSums, gradientNorm } = host.wholeStep({
-      ...{ epoch: 0, node, batches, rules: RULES, adamw, into: new Float32Array(parameters) },
+      ...{ epoch: 0, node, batches, rules: RULES, initialState, adamw, into: new Float32Array(parameters) },
     });
     seen.push(...lossSums, gradientNorm);
   }

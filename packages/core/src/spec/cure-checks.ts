@@ -4,7 +4,12 @@ import type { EvaluationSpec } from "./job-spec.js";
 import type { Refuse } from "./refuse.js";
 
 /** The rules of `cures` in one evaluation. */
-export function checkCures(inputs: readonly WrittenCure[], { cures, passkey }: EvaluationSpec, field: string, refuse: Refuse): void {
+export function checkCures(
+  inputs: readonly WrittenCure[],
+  { cures, passkey }: EvaluationSpec,
+  field: string,
+  refuse: Refuse,
+): void {
   const keys = cures.map(cureKey);
   cures.forEach((cure, index) => {
     const own = `${field}[${index}]`;

@@ -22,6 +22,11 @@ export function tbpttAt<T extends Staged>(tbptt: T, step: number): T {
   return stages.findLast(({ fromStep }) => fromStep <= step) ?? stages[0];
 }
 
+/** The first step after `step` at which another stage begins; Infinity when there is none. */
+export function stageEnd({ curriculum }: Staged, step: number): number {
+  return curriculum.find(({ fromStep }) => fromStep > step)?.fromStep ?? Infinity;
+}
+
 /** The training length: tokens of the longest chain, or of the longest segment where chains have no end or nothing is carried. */
 export function trainingLength(tbptt: TbpttSpec): number {
   const chained = (segments: number): number => (tbptt.carrySsm ? Math.max(1, segments) : 1);

@@ -9,6 +9,8 @@ export interface RoundSizing {
   readonly maxSteps: number;
   /** Steps after which the members agree on weights; a round ends there, or with the training. @default 1 */
   readonly multipleOf?: number | undefined;
+  /** Where steps change their size; a round of single steps ends there. @default Infinity */
+  readonly stageEnd?: number | undefined;
   /** Steps between checkpoints; 0: none on the way. */
   readonly checkpointEverySteps: number;
   /** Measured; undefined before the first round. */
@@ -21,14 +23,15 @@ export interface RoundSizing {
 const MAX_GROWTH = 4;
 
 /**
- * Steps of the next round: about `targetMs` of work, ending at checkpoint boundaries and at the end of training. Never changes results,
+ * Steps of the next round: about `targetMs` of work, ending at checkpoint boundaries, stages of a curriculum and the end of training. Never changes results,
  * only how often they are committed.
  */
 export function roundSteps(sizing: RoundSizing): number {
-  const { step, totalSteps, targetMs, maxSteps, checkpointEverySteps, stepMs, previousSteps, multipleOf = 1 } = sizing;
+  const { step, totalSteps, targetMs, maxSteps, checkpointEverySteps, stepMs, previousSteps } = sizing;
+  const { multipleOf = 1, stageEnd = Infinity } = sizing;
   const wanted = stepMs === undefined ? 1 : Math.max(1, Math.round(targetMs / Math.max(stepMs, 0.001)));
   const toCheckpoint = checkpointEverySteps > 0 ? checkpointEverySteps - (step % checkpointEverySteps) : Infinity;
-  const bounded = Math.min(wanted, Math.max(1, previousSteps * MAX_GROWTH), maxSteps);
+  const bounded = Math.min(wanted, Math.max(1, previousSteps * MAX_GROWTH), maxSteps, stageEnd - step);
   const whole = Math.max(1, Math.floor(bounded / multipleOf)) * multipleOf;
   return Math.min(whole, toCheckpoint, totalSteps - step);
 }

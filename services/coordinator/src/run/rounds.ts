@@ -1,4 +1,4 @@
-import { SegueError, tokensBefore, type LedgerMember, type LedgerRound } from "@segue/core";
+import { SegueError, stageEnd, tokensBefore, tokensPerStep, type LedgerMember, type LedgerRound } from "@segue/core";
 import { faultPoint } from "@segue/runtime";
 import type { CommittedCut } from "./committed-cut.js";
 import { memberStatuses } from "./member-status.js";
@@ -42,6 +42,7 @@ export class Rounds {
       targetMs: spec.rounds.targetMs,
       maxSteps: spec.rounds.maxSteps,
       multipleOf: spec.sync.mode === "diloco" ? spec.sync.innerSteps : 1,
+      stageEnd: stageEnd(spec.tbptt, step),
       checkpointEverySteps: spec.checkpoints.everySteps,
       stepMs: this.#stepMs,
       previousSteps: this.#previousSteps,
@@ -59,7 +60,8 @@ export class Rounds {
     dispatcher.runRound(ledger.state, keeper.isDue(step + steps, ledger.state.totalSteps));
     await faultPoint("coordinator.roundStarted", step);
     dispatcher
-      .sendSegments(ledger.state, feed, Math.min(step + 2 * steps, ledger.state.totalSteps))
+      // Not those of a stage of larger steps, of which a round has fewer.
+      .sendSegments(ledger.state, feed, Math.min(step + 2 * steps, stageEnd(spec.tbptt, step), ledger.state.totalSteps))
       .catch((error: unknown) => onFatal(error instanceof Error ? error : new Error(String(error))));
   }
 
@@ -85,7 +87,8 @@ export class Rounds {
     ledger.apply({ type: "roundCommitted" });
     this.#measurePaces(members, round);
     committed.commit(states, cut, loss);
-    this.#stepMs = smoothedStepMs(this.#stepMs, roundWorkMs(round), round.steps);
+    const growth = tokensPerStep(spec, endStep) / tokensPerStep(spec, round.firstStep);
+    this.#stepMs = growth * smoothedStepMs(this.#stepMs, roundWorkMs(round), round.steps);
     const { documentsRead, documentsDroppedShort } = cut;
     const tokens = tokensBefore(spec, endStep) - tokensBefore(spec, round.firstStep);
     const tokensPerSecond = (1_000 * tokens) / (performance.now() - this.#startedAtMs);
