@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { modelWidths, type ModelSpec } from "@segue/core";
-import { trainingArenaFloats } from "../src/native/device-engine.js";
+import { trainingArenaFloats } from "../src/native/training-buffers.js";
 
 const MODEL: ModelSpec = {
   ...{ layers: 2, dModel: 64, dState: 16, headDim: 16, expand: 2, dConv: 4, groups: 1, chunk: 32, vocab: 64, padVocabMultiple: 1 },

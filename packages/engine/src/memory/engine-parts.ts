@@ -1,7 +1,7 @@
 import { laneStateFloats, modelWidths, parameterLayout, type JobSpec, type ModelSpec } from "@segue/core";
 import type { EngineName } from "../create-engine.js";
 import { cudaBufferFloats } from "../cuda/buffer-floats.js";
-import { trainingArenaFloats } from "../native/device-engine.js";
+import { trainingArenaFloats } from "../native/training-buffers.js";
 import { FLOAT_BYTES, hostPart, MIB, type MemoryPart } from "./memory-part.js";
 
 export interface EngineLoad {

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { openCudaDevice } from "../../src/cuda/cuda-device.js";
 import { initialParameters } from "../../src/initial-parameters.js";
-import { DeviceEngine, trainingArenaFloats } from "../../src/native/device-engine.js";
+import { DeviceEngine } from "../../src/native/device-engine.js";
+import { trainingArenaFloats } from "../../src/native/training-buffers.js";
 import { adamWStep, CHAIN_MODEL, chainBatch } from "./chain-model.js";
 
 const MIB = 2 ** 20;

@@ -1,0 +1,237 @@
+import { SegueError, splitPoint, type ReductionNode } from "@segue/core";
+import type { Device } from "../devices/device.js";
+import type { AdamWStep, LaneStates, SegmentBatch, SegmentRules, TrainingPart, TrainingResult } from "../engine.js";
+import { expectLength, expectSegment } from "../input-checks.js";
+import { cutIntoSegments } from "../segments.js";
+import type { DeviceModel } from "./device-model.js";
+import { floatsOf } from "./lane-states.js";
+import { backward, forward, type TokenSegment } from "./mamba2.js";
+import { modelTensors, type ModelTensors } from "./parameters.js";
+import { fullPasses, truncatedPasses, zeroStatePart, type SegmentPasses } from "./tbptt.js";
+import { carveTraining, trainingArenaFloats, type TrainingBuffers } from "./training-buffers.js";
+
+/** A flat vector of gradients and its views. */
+interface Gradients<F> {
+  readonly flat: F;
+  readonly tensors: ModelTensors<F>;
+}
+
+/** Gradients of a model and its AdamW steps, for {@link DeviceEngine}. */
+export class Training<F, I> {
+  readonly #model: DeviceModel<F, I>;
+  readonly #device: Device<F, I>;
+  readonly #gradients: Gradients<F>;
+  /** The gradients of one of several segments, until they are added up. */
+  #addend: Gradients<F> | undefined;
+  readonly #firstMoment: F;
+  readonly #secondMoment: F;
+  /** Sums of right subtrees of the reduction tree. */
+  readonly #rightOfDepth: Gradients<F>[] = [];
+  #losses_R = new Float32Array(0);
+  #weights_R = new Float32Array(0);
+
+  constructor(model: DeviceModel<F, I>) {
+    this.#model = model;
+    this.#device = model.device;
+    this.#firstMoment = model.device.floats(model.layout.size);
+    this.#secondMoment = model.device.floats(model.layout.size);
+    this.#gradients = this.#newGradients();
+  }
+
+  readMoments(first: Float32Array, second: Float32Array): void {
+    this.#device.download(this.#firstMoment, first);
+    this.#device.download(this.#secondMoment, second);
+  }
+
+  writeMoments(first: Float32Array, second: Float32Array): void {
+    expectLength("first moment", first.length, this.#model.layout.size);
+    expectLength("second moment", second.length, this.#model.layout.size);
+    this.#device.upload(first, this.#firstMoment);
+    this.#device.upload(second, this.#secondMoment);
+  }
+
+  forwardBackward(batch: SegmentBatch, states: LaneStates, gradient: Float32Array, rules?: SegmentRules): number {
+    expectLength("gradient", gradient.length, this.#model.layout.size);
+    const lossSum = this.#addGradients(batch, states, rules, this.#gradients);
+    this.#device.download(this.#gradients.flat, gradient);
+    return lossSum();
+  }
+
+  trainStep(parts: readonly TrainingPart[], step: AdamWStep, rules?: SegmentRules): () => TrainingResult {
+    const lossSums: (() => number)[] = [];
+    this.#sumOver({ lo: 0, hi: parts.length }, 0, (index, into) => {
+      const { batch, states } = parts[index]!;
+      lossSums.push(this.#addGradients(batch, states, rules, into));
+    });
+    const gradientNorm = this.#descend(step);
+    return () => ({ lossSums: lossSums.map((lossSum) => lossSum()), gradientNorm: gradientNorm() });
+  }
+
+  /** Leaves the gradients of the batch's segments in `into`. @returns the loss sum, once it is there */
+  #addGradients(batch: SegmentBatch, states: LaneStates, rules: SegmentRules | undefined, into: Gradients<F>): () => number {
+    const { lanes } = batch;
+    expectSegment(batch, states, this.#model.spec.vocab);
+    const segments = cutIntoSegments(batch, rules?.segmentTokens ?? batch.tokens);
+    const chained = rules?.gradient === "full" ? segments.length : 1;
+    const startSegment = (floats: F): void => {
+      if (rules?.carrySsm === false) zeroStatePart(this.#device, this.#model.spec, floats, lanes, "ssm");
+      if (rules?.carryConv === false) zeroStatePart(this.#device, this.#model.spec, floats, lanes, "conv");
+    };
+    const { passes, lossSum } = this.#trainingPasses(segments, chained, into);
+    const { chain } = this.#trainingBuffers(segments[0]!, chained);
+    if (chain && rules) fullPasses(this.#device, passes, floatsOf<F>(states), startSegment, rules, chain);
+    else truncatedPasses(passes, floatsOf<F>(states), startSegment);
+    return lossSum;
+  }
+
+  /** Adds the gradients of shards in the order of the reduction tree; the sum of shard 0 on is in `#gradients`. */
+  #sumOver(
+    node: ReductionNode,
+    depth: number,
+    gradientOf: (shard: number, into: Gradients<F>) => void,
+    into = this.#gradients,
+  ): void {
+    const split = splitPoint(node);
+    if (split === undefined) return gradientOf(node.lo, into);
+    this.#sumOver({ lo: node.lo, hi: split }, depth + 1, gradientOf, into);
+    const right = (this.#rightOfDepth[depth] ??= this.#newGradients());
+    this.#sumOver({ lo: split, hi: node.hi }, depth + 1, gradientOf, right);
+    this.#device.add(right.flat, into.flat);
+  }
+
+  applyAdamW(gradientSum: Float32Array, step: AdamWStep): number {
+    expectLength("gradient", gradientSum.length, this.#model.layout.size);
+    this.#device.upload(gradientSum, this.#gradients.flat);
+    return this.#descend(step)();
+  }
+
+  /** One AdamW step by `#gradients`. @returns the mean gradient's norm, once it is there */
+  #descend({ optimizer, learningRate, step, totalWeight }: AdamWStep): () => number {
+    const { beta1, beta2, epsilon, weightDecay, clipNorm } = optimizer;
+    const mean = totalWeight > 0 ? 1 / totalWeight : 0;
+    const flat = {
+      parameters: this.#model.parameters,
+      gradient: this.#gradients.flat,
+      firstMoment: this.#firstMoment,
+      secondMoment: this.#secondMoment,
+    };
+    const rates = { learningRate, beta1, beta2, epsilon, weightDecay, step };
+    if (this.#device.clippedAdamW) {
+      const squared = this.#device.clippedAdamW({
+        ...flat,
+        ...rates,
+        gradientScale: mean,
+        clipNorm,
+        entries: this.#model.layout.entries,
+      });
+      return () => Math.sqrt(squared()) * mean;
+    }
+    const norm = Math.sqrt(this.#device.sumOfSquares(flat.gradient)) * mean;
+    const clip = clipNorm > 0 && norm > clipNorm ? clipNorm / norm : 1;
+    for (const { offset, size, decay } of this.#model.layout.entries) {
+      const part = (whole: F): F => this.#device.slice(whole, offset, size);
+      this.#device.adamW({
+        parameters: part(flat.parameters),
+        gradient: part(flat.gradient),
+        firstMoment: part(flat.firstMoment),
+        secondMoment: part(flat.secondMoment),
+        ...rates,
+        gradientScale: mean * clip,
+        weightDecay: decay ? weightDecay : 0,
+      });
+    }
+    return () => norm;
+  }
+
+  /** Passes that leave the sum of the segments' gradients in `into`. */
+  #trainingPasses(
+    segments: readonly SegmentBatch[],
+    chained: number,
+    into: Gradients<F>,
+  ): { passes: SegmentPasses<F>; lossSum: () => number } {
+    const segmentLosses: (() => number)[] = [];
+    let isFirst = true;
+    let current: { segment: TokenSegment<I>; buffers: TrainingBuffers<F>; weights_R: Float32Array } | undefined;
+    const passes: SegmentPasses<F> = {
+      count: segments.length,
+      forward: (index, floats) => {
+        const batch = segments[index]!;
+        const buffers = this.#trainingBuffers(batch, chained);
+        const segment = this.#model.uploadSegment(batch);
+        const weights_R = batch.weights_BT ?? this.#hostWeights(batch.lanes * batch.tokens);
+        this.#device.upload(weights_R, buffers.backward.weights_R);
+        this.#model.replay(
+          `forward ${chained}`,
+          segment,
+          [floats],
+          () => void forward(this.#model.mamba2, segment, floats, buffers.forward),
+        );
+        current = { segment, buffers, weights_R };
+      },
+      backward: (index, stateGradients) => {
+        const { segment, buffers, weights_R } = current!;
+        const labels_R = this.#model.uploadLabels(segments[index]!);
+        const { flat, tensors } = isFirst ? into : (this.#addend ??= this.#newGradients());
+        const targets = { labels_R, weights_R: buffers.backward.weights_R, losses_R: buffers.forward.losses_R };
+        const through = (["ssm", "taps"] as const).filter((part) => stateGradients?.[part] !== undefined);
+        const memory = [flat, ...through.map((part) => stateGradients![part]!)];
+        this.#model.replay(`backward ${chained} through ${through.join(" and ")}`, segment, memory, () =>
+          backward(this.#model.mamba2, segment, targets, buffers.forward, buffers.backward, tensors, stateGradients),
+        );
+        if (!isFirst) this.#device.add(flat, into.flat);
+        isFirst = false;
+        segmentLosses.push(this.#weightedSum(buffers.forward.losses_R, Float32Array.from(weights_R)));
+      },
+    };
+    return { passes, lossSum: () => segmentLosses.reduce((sum, loss) => sum + loss(), 0) };
+  }
+
+  /** The sum of losses times weights, once it is there. */
+  #weightedSum(losses_R: F, weights_R: Float32Array): () => number {
+    const rows = weights_R.length;
+    const host_R = this.#device.downloadLater ? new Float32Array(rows) : this.#hostLosses(rows);
+    const total = (): number => host_R.reduce((sum, loss, r) => sum + loss * weights_R[r]!, 0);
+    const arrived = this.#device.downloadLater?.(losses_R, host_R);
+    if (arrived) return () => (arrived(), total());
+    this.#device.download(losses_R, host_R);
+    const sum = total();
+    return () => sum;
+  }
+
+  /** @throws SegueError DEVICE_OUT_OF_MEMORY that says what would fit */
+  #trainingBuffers({ lanes, tokens }: Pick<SegmentBatch, "lanes" | "tokens">, chained: number): TrainingBuffers<F> {
+    const shape = { model: this.#model.spec, lanes, tokens, chained };
+    const key = `training ${lanes} ${tokens} ${chained} ${this.#device.recomputesLayers}`;
+    try {
+      return this.#model.arena.buffers(key, (take) => carveTraining(shape, take, this.#device));
+    } catch (failure) {
+      if (!(failure instanceof SegueError && failure.code === "DEVICE_OUT_OF_MEMORY")) throw failure;
+      if (this.#device.economise?.()) return this.#trainingBuffers(shape, chained);
+      const free = this.#device.freeBytes?.() ?? 0;
+      const fits = (count: number): boolean =>
+        4 * trainingArenaFloats(this.#model.spec, count, tokens, chained, this.#device) <= free;
+      let most = lanes;
+      while (most > 0 && !fits(most)) most--;
+      const advice = most > 0 ? `about ${most} lanes a shard would fit` : "shorter segments or a smaller model would fit";
+      throw new SegueError(failure.code, `${lanes} lanes of ${tokens} tokens: ${failure.message}; ${advice}`, {
+        status: "RESOURCE_EXHAUSTED",
+        cause: failure,
+      });
+    }
+  }
+
+  #newGradients(): Gradients<F> {
+    const flat = this.#device.floats(this.#model.layout.size);
+    return { flat, tensors: modelTensors(this.#device, this.#model.layout, this.#model.spec.layers, flat) };
+  }
+
+  #hostLosses(rows: number): Float32Array {
+    if (this.#losses_R.length !== rows) this.#losses_R = new Float32Array(rows);
+    return this.#losses_R;
+  }
+
+  #hostWeights(rows: number): Float32Array {
+    if (this.#weights_R.length !== rows) this.#weights_R = new Float32Array(rows).fill(1);
+    return this.#weights_R;
+  }
+}
