@@ -4,7 +4,7 @@
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { createTokenizer, SegueError, validateJobSpec } from "@segue/core";
+import { createTokenizer, SegueError, tbpttAt, validateJobSpec } from "@segue/core";
 import { createEngine, readModelFolder } from "@segue/engine";
 import type { ModelReply, ModelRequest } from "./model-messages.js";
 import { Subjects } from "./subjects.js";
@@ -20,7 +20,7 @@ async function subjectsOf({ folder, engine: choice, threads }: ModelRequest): Pr
   loaded?.subjects.close();
   loaded = undefined;
   const { model, parameters } = await readModelFolder(folder);
-  const manifest = JSON.parse(await readFile(join(folder, "manifest.json"), "utf8")) as { spec: unknown };
+  const manifest = JSON.parse(await readFile(join(folder, "manifest.json"), "utf8")) as { spec: unknown; step: number };
   const { spec } = validateJobSpec(manifest.spec);
   const tokenizerJson =
     spec.tokenizer.kind === "huggingface"
@@ -29,7 +29,8 @@ async function subjectsOf({ folder, engine: choice, threads }: ModelRequest): Pr
   // Evaluations are in float32 (paper.md section 4.4), whatever the training computes in.
   const engine = await createEngine(choice, { model, precision: "f32", threads });
   engine.writeParameters(parameters);
-  const subjects = new Subjects(engine, createTokenizer(spec.tokenizer, tokenizerJson), spec.tbptt.segmentTokens);
+  const { segmentTokens } = tbpttAt(spec.tbptt, Math.max(0, manifest.step - 1));
+  const subjects = new Subjects(engine, createTokenizer(spec.tokenizer, tokenizerJson), segmentTokens);
   loaded = { folder, subjects };
   return subjects;
 }
