@@ -37,9 +37,10 @@ export function addApi(app: FastifyInstance, store: DashboardStore, feed: LiveFe
     },
     ({ params, query }) => store.series(params.jobId, query.points),
   );
-  app.get<JobParams>("/api/evaluations/:jobId", { schema: { params: JOB_PARAMS } }, async ({ params }) => ({
-    evaluations: await store.evaluations(params.jobId),
-  }));
+  app.get<JobParams>("/api/evaluations/:jobId", { schema: { params: JOB_PARAMS } }, async ({ params }) => {
+    const { heatMaps, losses } = await store.evaluations(params.jobId);
+    return { evaluations: heatMaps, losses };
+  });
   app.get("/api/workers", async () => {
     const [workers, evaluators] = await Promise.all([store.workers(), store.evaluators()]);
     return { workers, evaluators };

@@ -5,7 +5,7 @@ import type { DashboardStore, StreamCursor } from "./store.js";
 
 /** One message to a browser. `topic` is what changed; `payload` its whole new value, except for `points`, which are new ones only. */
 export interface LiveEvent {
-  readonly topic: "redis" | "jobs" | "workers" | "evaluators" | "queues" | "job" | "evaluations" | "points";
+  readonly topic: "redis" | "jobs" | "workers" | "evaluators" | "queues" | "job" | "evaluations" | "losses" | "points";
   readonly payload: unknown;
 }
 
@@ -104,10 +104,11 @@ export class LiveFeed {
   }
 
   async #readJob(jobId: string, watched: WatchedJob): Promise<void> {
-    const [detail, evaluations] = await Promise.all([this.#store.job(jobId), this.#store.evaluations(jobId)]);
+    const [detail, { heatMaps, losses }] = await Promise.all([this.#store.job(jobId), this.#store.evaluations(jobId)]);
     this.#publish({ topic: "job", payload: detail ?? null }, jobId);
     if (detail === undefined) return;
-    this.#publish({ topic: "evaluations", payload: evaluations }, jobId);
+    this.#publish({ topic: "evaluations", payload: heatMaps }, jobId);
+    this.#publish({ topic: "losses", payload: losses }, jobId);
     const { attempt } = detail.job;
     if (watched.cursor === undefined) {
       watched.cursor = await this.#store.streamEnd(jobId, attempt);

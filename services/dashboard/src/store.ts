@@ -12,6 +12,7 @@ import {
   type SeriesColumns,
   type SeriesPoint,
 } from "./series.js";
+import { lossView, type LossView } from "./loss-view.js";
 import {
   checkpointView,
   evaluationView,
@@ -35,6 +36,11 @@ export interface Overview {
   readonly workers: readonly WorkerView[];
   readonly evaluators: readonly EvaluatorView[];
   readonly queues: Readonly<Record<string, QueueCounts>>;
+}
+
+export interface Evaluations {
+  readonly heatMaps: readonly EvaluationView[];
+  readonly losses: readonly LossView[];
 }
 
 export interface JobDetail {
@@ -113,18 +119,19 @@ export class DashboardStore {
     return { job: jobView(id, hash), spec: jobSpecView(hash), checkpoints: checkpoints.map(checkpointView) };
   }
 
-  /** Evaluations of a job, newest checkpoint first, each with the cells done so far. */
-  async evaluations(jobId: string): Promise<EvaluationView[]> {
+  /** Evaluations of a job, newest checkpoint first, heat maps with the cells done so far. */
+  async evaluations(jobId: string): Promise<Evaluations> {
     const ids = await this.#ask(() => this.#redis.zrevrange(redisKeys.evaluations(jobId), 0, MAX_EVALUATIONS - 1));
     const [hashes, cells] = await Promise.all([
       this.#hashes(ids.map(redisKeys.evaluation)),
       this.#hashes(ids.map(redisKeys.cells)),
     ]);
-    // Only heat maps have a view.
-    return ids.flatMap((id, index) => {
-      const hash = hashes[index] ?? {};
-      return hash["kind"] === "lossByPosition" ? [] : [evaluationView(id, hash, cells[index] ?? {})];
-    });
+    const found = ids.map((id, index) => ({ id, hash: hashes[index] ?? {}, cells: cells[index] ?? {} }));
+    const ofKind = (kind: string) => found.filter(({ hash }) => (hash["kind"] ?? "passkey") === kind);
+    return {
+      heatMaps: ofKind("passkey").map(({ id, hash, cells }) => evaluationView(id, hash, cells)),
+      losses: ofKind("lossByPosition").map(({ id, hash }) => lossView(id, hash)),
+    };
   }
 
   /** The training curve over all attempts in at most about `points` points. */

@@ -1,3 +1,4 @@
+import { cureKey } from "@segue/core";
 import {
   numberList,
   numberOrNull,
@@ -80,8 +81,10 @@ export interface CellView extends Omit<EvaluationCellRecord, "answers"> {
   readonly wrong: EvaluationCellRecord["answers"];
 }
 
-export interface EvaluationView extends Omit<EvaluationRecord, "evaluationId" | "cells"> {
+export interface EvaluationView extends Omit<EvaluationRecord, "evaluationId" | "cells" | "cure"> {
   readonly id: string;
+  /** In one word; none where there is none. */
+  readonly cure: string;
   readonly cells: readonly CellView[];
 }
 
@@ -163,7 +166,7 @@ export function checkpointView(value: string): CheckpointView {
 /** @param cells the hash `<length>:<depth>` -> JSON */
 export function evaluationView(id: string, hash: Hash, cells: Hash): EvaluationView {
   const { evaluationId, ...evaluation } = parseEvaluation(id, hash, cells);
-  return { ...evaluation, id: evaluationId, cells: evaluation.cells.map(cellView) };
+  return { ...evaluation, id: evaluationId, cure: cureKey(evaluation.cure), cells: evaluation.cells.map(cellView) };
 }
 
 function cellView({ answers, ...cell }: EvaluationCellRecord): CellView {

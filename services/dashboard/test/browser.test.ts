@@ -8,7 +8,7 @@ import type { Redis } from "ioredis";
 import { chromium, type Browser, type Page } from "playwright-core";
 import { startDashboard, type Dashboard } from "../src/index.js";
 import { openLine, type Line } from "./line.js";
-import { JOB_ID, JOB_NAME, seedCluster, seedSteps } from "./seed.js";
+import { JOB_ID, JOB_NAME, seedCluster, seedCures, seedSteps } from "./seed.js";
 
 const logger = createLogger("test", "silent");
 const TOKEN = "a-token-of-this-test-cluster";
@@ -139,6 +139,31 @@ describe("dashboard page", function () {
     assert.deepEqual(complaints, []);
   });
 
+  it("draws the loss over position with every cure side by side, and tells heat maps with cures apart", async () => {
+    await seedCluster(seed, { steps: 20 });
+    await seedCures(seed);
+    await page.goto(`${dashboard.url}#/jobs/${JOB_ID}`);
+    const chart = page.getByRole("region", { name: "Loss by position" });
+    await chart.getByText("collapses from 49,152 on").waitFor();
+    const plot = chart.locator(".plot");
+    assert.match(
+      (await plot.getAttribute("aria-label"))!,
+      /^Loss up to 1,048,576 tokens; none: collapses .*; reduced-0.9999-0.75: no/,
+    );
+    assert.deepEqual(await chart.locator(".legend-line b").allTextContents(), ["none", "reduced-0.9999-0.75", "window-8192-128"]);
+    await chart.getByText("queued").waitFor();
+    const over = plot.locator(".u-over");
+    const { width } = (await over.boundingBox())!;
+    await over.hover({ position: { x: width - 2, y: 20 } });
+    await chart.getByText(/^9\.\d+ at 1,048,576$/).waitFor();
+
+    await page.getByText("state carried", { exact: false }).first().waitFor();
+    await page.locator("select[name=cure]").selectOption("reduced-0.9999-0.75");
+    await page.getByText("state carried, cure reduced-0.9999-0.75").waitFor();
+    assert.equal(await page.locator("select[name=checkpoint] option").count(), 1);
+    assert.deepEqual(complaints, []);
+  });
+
   it("says that Redis is away, keeps what it shows, and goes on by itself", async () => {
     await seedCluster(seed, { steps: 20 });
     await page.goto(dashboard.url);
@@ -154,6 +179,7 @@ describe("dashboard page", function () {
 
   it("fits narrow screens without sideways scrolling, in light and dark", async () => {
     await seedCluster(seed, { steps: 20 });
+    await seedCures(seed);
     await page.setViewportSize({ width: 390, height: 844 });
     const colours = new Set<string>();
     for (const colorScheme of ["light", "dark"] as const) {

@@ -1,4 +1,5 @@
-import { redisKeys } from "@segue/runtime";
+import { NO_CURE, type CureSpec } from "@segue/core";
+import { evaluationId, redisKeys } from "@segue/runtime";
 import type { Redis } from "ioredis";
 
 /** A job's id and name as the tests use them; the name tries to be markup. */
@@ -102,8 +103,51 @@ export async function seedSteps(redis: Redis, attempt: number, first: number, la
   await pipeline.exec();
 }
 
-async function seedEvaluation(redis: Redis, step: number): Promise<void> {
-  const id = `${JOB_ID}_${step}_passkey`;
+export const REDUCED: CureSpec = { kind: "reduced", retention: 0.9999, insertion: 0.75 };
+export const WINDOW: CureSpec = { kind: "window", tokens: 8192, everyTokens: 128 };
+
+/** Evaluations of step 200 with cures: loss by position with three, the last still queued, and a heat map with one. */
+export async function seedCures(redis: Redis): Promise<void> {
+  const bucketTokens = 1024;
+  const curveOf = (lossAt: (position: number) => number): number[] =>
+    Array.from({ length: 1024 }, (_, bucket) => Number(lossAt((bucket + 0.5) * bucketTokens).toPrecision(5)));
+  const early = (position: number): number => 2.3 + 1.4 * Math.exp(-position / 1500);
+  await seedLoss(
+    redis,
+    NO_CURE,
+    curveOf((position) => early(position) + 7 / (1 + (60_000 / position) ** 3)),
+    49_152,
+  );
+  await seedLoss(
+    redis,
+    REDUCED,
+    curveOf((position) => early(position) + 0.35),
+    null,
+  );
+  await seedLoss(redis, WINDOW, [], null);
+  await seedEvaluation(redis, 200, REDUCED);
+}
+
+async function seedLoss(redis: Redis, cure: CureSpec, losses: readonly number[], firstPosition: number | null): Promise<void> {
+  const id = evaluationId(JOB_ID, 200, "long-text", cure);
+  const trainLoss = losses[0] ?? 0;
+  const worst = Math.max(...losses.slice(16));
+  const collapse = {
+    ...{ collapsed: firstPosition !== null, trainLoss, worstRatio: worst / trainLoss },
+    ...{ worstPosition: 1024 * losses.indexOf(worst), firstPosition },
+  };
+  await redis.zadd(redisKeys.evaluations(JOB_ID), 200, id);
+  await redis.hset(redisKeys.evaluation(id), {
+    ...{ jobId: JOB_ID, step: 200, name: "long-text", digest: DIGEST, kind: "lossByPosition", cure: JSON.stringify(cure) },
+    ...{ tokens: 2 ** 20, bucketTokens: 1024, prompt: "random", prompts: 16, seed: 0, trainTokens: 16_384, collapseFactor: 2 },
+    ...(losses.length > 0
+      ? { status: "done", losses: JSON.stringify(losses), collapse: JSON.stringify(collapse) }
+      : { status: "queued" }),
+  });
+}
+
+async function seedEvaluation(redis: Redis, step: number, cure: CureSpec = NO_CURE): Promise<void> {
+  const id = evaluationId(JOB_ID, step, "passkey", cure);
   const now = Date.now();
   await redis.zadd(redisKeys.evaluations(JOB_ID), step, id);
   await redis.hset(redisKeys.evaluation(id), {
@@ -111,6 +155,7 @@ async function seedEvaluation(redis: Redis, step: number): Promise<void> {
     step,
     name: "passkey",
     digest: DIGEST,
+    cure: JSON.stringify(cure),
     lengths: JSON.stringify(LENGTHS),
     depths: JSON.stringify(DEPTHS),
     samples: 50,

@@ -8,7 +8,7 @@ import { Queue } from "bullmq";
 import type { Redis } from "ioredis";
 import { startDashboard, type Dashboard } from "../src/index.js";
 import { openLine } from "./line.js";
-import { JOB_ID, JOB_NAME, seedCluster, seedSteps } from "./seed.js";
+import { JOB_ID, JOB_NAME, seedCluster, seedCures, seedSteps } from "./seed.js";
 
 const logger = createLogger("test", "silent");
 const TOKEN = "a-token-of-this-test-cluster";
@@ -101,6 +101,22 @@ describe("dashboard server", () => {
     assert.deepEqual(newest.cells.find((cell: any) => cell.length === 4096 && cell.depth === 0).wrong, [
       { expected: "34847", decoded: " 34841 <b>" },
     ]);
+  });
+
+  it("gives loss by position with its cures, in as many points as a screen shows", async () => {
+    await seedCures(redis);
+    const { body } = await get(`/api/evaluations/${JOB_ID}`);
+    const byCure = new Map<string, any>((body.losses as any[]).map((loss) => [loss.cure, loss]));
+    assert.deepEqual([...byCure.keys()].sort(), ["none", "reduced-0.9999-0.75", "window-8192-128"]);
+    const { positions, losses, collapse, trainTokens } = byCure.get("none");
+    assert.deepEqual([losses.length, positions[0], positions.at(-1)], [positions.length, 1024, 2 ** 20]);
+    assert.ok(positions.length <= 240 && positions.length > 200);
+    assert.deepEqual([collapse.firstPosition, trainTokens], [49_152, 16_384]);
+    assert.deepEqual(byCure.get("window-8192-128").losses, []);
+    assert.deepEqual(body.evaluations.map(({ cure }: any) => cure).sort(), ["none", "none", "reduced-0.9999-0.75"]);
+    for (const id of ["long-text", "long-text+reduced-0.9999-0.75", "long-text+window-8192-128", "passkey+reduced-0.9999-0.75"]) {
+      await redis.zrem(redisKeys.evaluations(JOB_ID), `${JOB_ID}_200_${id}`);
+    }
   });
 
   it("gives workers, evaluators and BullMQ's counts", async () => {

@@ -1,6 +1,7 @@
 import uPlot from "/vendor/uPlot.js";
 import { h } from "./dom.js";
 import { digits, short, whole } from "./format.js";
+import { resolveColour } from "./parts.js";
 
 const CURVES = [
   { column: "loss", title: "Loss", colour: "--curve-loss", format: (value) => digits(value, 4), height: 250, wide: true },
@@ -199,13 +200,4 @@ function yRange(low, high, fromZero) {
   if (low === null || high === null) return [0, 1];
   const margin = (high - low) * 0.08 || Math.abs(high) * 0.1 || 1;
   return [fromZero ? 0 : Math.max(low - margin, low >= 0 ? 0 : -Infinity), high + margin];
-}
-
-/** The colour behind a CSS variable in the present theme; a canvas does not know variables. */
-function resolveColour(name) {
-  const probe = h("span", { hidden: true, vars: { color: `var(${name})` } });
-  document.body.append(probe);
-  const colour = getComputedStyle(probe).color;
-  probe.remove();
-  return colour;
 }

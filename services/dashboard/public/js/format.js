@@ -20,8 +20,9 @@ export function short(value) {
   return digits(value, 3);
 }
 
-/** 4096 -> "4K": context lengths count in 1,024s. */
+/** 4096 -> "4K", 1048576 -> "1M": context lengths count in 1,024s. */
 export function contextLength(tokens) {
+  if (tokens >= 2 ** 20 && tokens % 2 ** 20 === 0) return `${whole(tokens / 2 ** 20)}M`;
   return tokens >= 1024 && tokens % 1024 === 0 ? `${whole(tokens / 1024)}K` : whole(tokens);
 }
 

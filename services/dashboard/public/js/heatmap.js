@@ -10,6 +10,7 @@ export class HeatMap {
     this.jobId = jobId;
     /** What the person chose; undefined follows the newest. */
     this.name = undefined;
+    this.cure = undefined;
     this.evaluationId = undefined;
     this.cell = undefined;
   }
@@ -18,12 +19,15 @@ export class HeatMap {
     if (evaluations.length === 0) return panel("Passkey retrieval", {}, noEvaluations(this.jobId));
     const names = [...new Set(evaluations.map((evaluation) => evaluation.name))];
     const name = names.includes(this.name) ? this.name : names[0];
-    const series = evaluations.filter((evaluation) => evaluation.name === name);
+    const named = evaluations.filter((evaluation) => evaluation.name === name);
+    const cures = [...new Set(named.map((evaluation) => evaluation.cure))].sort(noneFirst);
+    const cure = cures.includes(this.cure) ? this.cure : cures[0];
+    const series = named.filter((evaluation) => evaluation.cure === cure);
     const shown = series.find((evaluation) => evaluation.id === this.evaluationId) ?? newestWithCells(series);
     return panel(
       "Passkey retrieval",
       { extra: chip(shown.status || "queued", STATUS_TONES[shown.status] ?? "wait") },
-      this.#controls(names, name, series, shown),
+      this.#controls({ names, name, cures, cure, series, shown }),
       this.#grid(shown),
       shown.reason ? h("p.hint.bad", { "data-key": "reason" }, shown.reason) : [],
       this.#explanation(shown),
@@ -32,8 +36,8 @@ export class HeatMap {
 
   /** @returns whether the event was for the heat map */
   onChange(target) {
-    if (target.name === "evaluation") {
-      this.name = target.value;
+    if (target.name === "evaluation" || target.name === "cure") {
+      this[target.name === "cure" ? "cure" : "name"] = target.value;
       this.evaluationId = undefined;
     } else if (target.name === "checkpoint") this.evaluationId = target.value;
     else return false;
@@ -62,7 +66,7 @@ export class HeatMap {
     next.focus();
   }
 
-  #controls(names, name, series, shown) {
+  #controls({ names, name, cures, cure, series, shown }) {
     const index = series.indexOf(shown);
     const stepTo = (label, evaluation) =>
       h(
@@ -73,18 +77,8 @@ export class HeatMap {
     return h(
       "div.controls",
       {},
-      names.length > 1
-        ? h(
-            "label",
-            {},
-            "Evaluation ",
-            h(
-              "select",
-              { name: "evaluation", "data-value": name },
-              names.map((option) => choice(option, option, option === name)),
-            ),
-          )
-        : [],
+      names.length > 1 ? selection("Evaluation", names, name) : [],
+      cures.length > 1 ? selection("Cure", cures, cure) : [],
       h(
         "label",
         {},
@@ -101,6 +95,7 @@ export class HeatMap {
         {},
         `${shown.samples} prompts a cell, ${shown.digits} digits, `,
         shown.carryState ? "state carried" : "state reset at segment boundaries",
+        shown.cure === "none" ? "" : `, cure ${shown.cure}`,
       ),
     );
   }
@@ -215,6 +210,23 @@ function tone(share) {
 /** A grid that is just being filled is worth showing, one that has not begun is not when an older one is there. */
 function newestWithCells(series) {
   return series.find((evaluation) => evaluation.cells.length > 0) ?? series[0];
+}
+
+function selection(title, names, chosen) {
+  return h(
+    "label",
+    {},
+    `${title} `,
+    h(
+      "select",
+      { name: title.toLowerCase(), "data-value": chosen },
+      names.map((name) => choice(name, name, name === chosen)),
+    ),
+  );
+}
+
+function noneFirst(a, b) {
+  return Number(b === "none") - Number(a === "none") || a.localeCompare(b);
 }
 
 function choice(value, text, selected) {

@@ -2,6 +2,7 @@ import { Curves } from "./curves.js";
 import { h, patchChildren } from "./dom.js";
 import { ago, bytes, dateTime, digits, duration, percent, short, whole } from "./format.js";
 import { HeatMap } from "./heatmap.js";
+import { LossChart } from "./loss-chart.js";
 import { digest, empty, etaSeconds, lossText, panel, phaseChip, progress } from "./parts.js";
 
 const CHECKPOINTS_SHOWN = 50;
@@ -14,6 +15,7 @@ export class JobPage {
     this.jobId = jobId;
     this.curves = new Curves(jobId);
     this.heatMap = new HeatMap(jobId);
+    this.lossChart = new LossChart();
     this.head = h("div", {});
     this.evaluation = h("div", {});
     this.rest = h("div.columns", {});
@@ -32,10 +34,11 @@ export class JobPage {
 
   close() {
     this.curves.close();
+    this.lossChart.close();
   }
 
   render() {
-    const { job: detail, evaluations } = this.state;
+    const { job: detail, evaluations, losses } = this.state;
     if (detail === undefined || detail === null) {
       const nothing =
         detail === null
@@ -49,7 +52,10 @@ export class JobPage {
     patchChildren(this.head, header(job), tiles(job));
     patchChildren(this.evaluation, this.heatMap.render(evaluations ?? []));
     patchChildren(this.rest, checkpoints(detail.checkpoints), specification(detail.spec));
-    if (this.head.parentElement !== this.root) this.root.replaceChildren(this.head, this.curvesPanel, this.evaluation, this.rest);
+    if (this.head.parentElement !== this.root) {
+      this.root.replaceChildren(this.head, this.curvesPanel, this.evaluation, this.lossChart.element, this.rest);
+    }
+    this.lossChart.render(losses ?? []);
   }
 }
 

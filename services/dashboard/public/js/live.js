@@ -17,7 +17,7 @@ export class Live {
     this.source?.close();
     clearTimeout(this.retry);
     this.jobId = jobId;
-    for (const topic of ["job", "evaluations", "points"]) delete this.state[topic];
+    for (const topic of ["job", "evaluations", "losses", "points"]) delete this.state[topic];
     this.#open();
   }
 
@@ -31,7 +31,7 @@ export class Live {
       // A browser gives up after an answer other than 200, for instance of a proxy whose server restarts.
       if (source.readyState === EventSource.CLOSED) this.retry = setTimeout(() => source === this.source && this.#open(), 3000);
     };
-    for (const topic of ["redis", "jobs", "workers", "evaluators", "queues", "job", "evaluations", "points"]) {
+    for (const topic of ["redis", "jobs", "workers", "evaluators", "queues", "job", "evaluations", "losses", "points"]) {
       source.addEventListener(topic, (event) => {
         if (source !== this.source) return;
         const payload = JSON.parse(event.data);

@@ -75,3 +75,12 @@ export function digest(hex) {
   if (!hex) return "";
   return h("button.digest", { type: "button", "data-copy": hex, title: `Copy ${hex}` }, hex.slice(0, 12));
 }
+
+/** The colour behind a CSS variable in the present theme; a canvas does not know variables. */
+export function resolveColour(name) {
+  const probe = h("span", { hidden: true, vars: { color: `var(${name})` } });
+  document.body.append(probe);
+  const colour = getComputedStyle(probe).color;
+  probe.remove();
+  return colour;
+}
