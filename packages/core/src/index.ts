@@ -17,10 +17,12 @@ export { cureSchema } from "./cures/cure-schema.js";
 export { parseCure } from "./cures/parse-cure.js";
 export { randomStream, type Random } from "./random.js";
 export {
+  DEFAULT_EFFECTIVE_REMEMBRANCE,
   DEFAULT_EVALUATION,
   DEFAULT_LOSS_BY_POSITION,
   DEFAULT_PASSKEY_DATA,
   DEFAULT_SPEC,
+  DEFAULT_STATE_STATISTICS,
   MODEL_PRESETS,
 } from "./spec/defaults.js";
 export { modelVectors, mostWorkers, shardsPerPlacement } from "./spec/placement.js";
@@ -34,10 +36,10 @@ export {
   tokensPerStep,
 } from "./spec/step-tokens.js";
 export { stageEnd, tbpttAt, tbpttStages, trainingLength } from "./spec/tbptt-stages.js";
-export { resolveVocabulary, specInvalid, validateJobSpec, type ParsedSpec } from "./spec/validate.js";
+export { resolveVocabulary, specInvalid, unknownSetting, validateJobSpec, type ParsedSpec } from "./spec/validate.js";
 export { EVALUATION_KINDS, evaluationKind, type EvaluationKind } from "./spec/evaluation-kind.js";
 export { EDITABLE_SETTINGS, editJobSpec, type EditedSpec } from "./spec/edit.js";
-export { jobSpecToYaml, parseJobSpec } from "./spec/yaml.js";
+export { jobSpecToYaml, parseJobSpec, plainYaml } from "./spec/yaml.js";
 export { addsWhole } from "./reduction/adds-whole.js";
 export { maximalNodes, splitPoint, type ReductionNode } from "./reduction/tree.js";
 export { configFromHuggingFace, configToHuggingFace, flattenParameters } from "./checkpoint/hugging-face.js";
@@ -97,7 +99,8 @@ export { valueStatistics, type ValueStatistics } from "./state/value-statistics.
 export { remembranceStarts, totalVariation } from "./position/effective-remembrance.js";
 export { judgeCollapse, meanCurve, type CollapseVerdict, type LossCurve } from "./position/collapse.js";
 export { lossSpans, meanLoss, type LossSpan } from "./position/spans.js";
-export { positionPrompt, type PositionPrompt } from "./position/prompt.js";
+export { corpusText, type CorpusText } from "./position/corpus-text.js";
+export { positionPrompt, type GeneratedPrompt, type PositionPrompt } from "./position/prompt.js";
 export { RECENT_TOKENS, recentAccuracy, type PasskeyCount, type RecentAccuracy } from "./passkey/recent.js";
 export { wilsonInterval, type Interval } from "./statistics/wilson.js";
 export { PASSKEY_TEMPLATES, type PasskeyTemplate } from "./passkey/text.js";

@@ -103,6 +103,7 @@ describe("evaluations of loss by position", () => {
       {
         name: "loss-by-position",
         everyCheckpoints: 1,
+        cures: [{ kind: "none" }],
         lossByPosition: {
           ...{ tokens: 2 ** 20, bucketTokens: 512, prompt: "newlines", prompts: 1, seed: 0, trainTokens: 768, collapseFactor: 2 },
         },

@@ -15,6 +15,14 @@ export function jobSpecToProto(spec: JobSpec): JobSpecMessage {
         lengths: [...evaluation.passkey.lengths],
         depths: [...evaluation.passkey.depths],
       },
+      stateStatistics: evaluation.stateStatistics && {
+        ...evaluation.stateStatistics,
+        histogramTokens: [...evaluation.stateStatistics.histogramTokens],
+      },
+      effectiveRemembrance: evaluation.effectiveRemembrance && {
+        ...evaluation.effectiveRemembrance,
+        starts: [...evaluation.effectiveRemembrance.starts],
+      },
     })),
   });
 }

@@ -19,6 +19,8 @@ const PASSKEY_JOB = {
   train: { steps: 7 },
   evaluations: [
     { name: "heat", passkey: { lengths: [1024, 2048], depths: [0, 0.5, 1], carryState: false } },
+    { stateStatistics: { tokens: 1000, everyTokens: 10, histogramTokens: [20, 900], prompt: "corpus" } },
+    { effectiveRemembrance: { tokens: 100, starts: [0, 7], prompt: "passkey", prompts: 3 } },
     {
       lossByPosition: { prompt: "random", prompts: 8, seed: 3 },
       cures: [

@@ -1,7 +1,7 @@
 import { readTokens } from "../passkey/token-runs.js";
 import { passkeyPrompt } from "../passkey/prompt.js";
 import { randomStream } from "../random.js";
-import type { LossByPositionSpec } from "../spec/job-spec.js";
+import type { PromptKind } from "../spec/job-spec.js";
 import type { Tokenizer } from "../tokenizer/tokenizer.js";
 
 /** An endless text; read in pieces, so that a million tokens take no memory. */
@@ -14,15 +14,19 @@ export interface PositionPrompt {
 const NEWLINES = 4096;
 const BLOCK_TOKENS = 1024;
 
+/** A prompt that takes no documents. */
+export interface GeneratedPrompt {
+  readonly prompt: Exclude<PromptKind, "corpus">;
+  readonly seed: number;
+  /** At least what is read. */
+  readonly tokens: number;
+}
+
 /**
  * Prompt number `index` of an evaluation of loss by position, in the ways that the authors found to behave alike (paper.md section 1.4):
  * newlines alone, which give the smoothest curves, a text about a passkey, or tokens drawn uniformly. A function of its arguments alone.
  */
-export function positionPrompt(
-  tokenizer: Tokenizer,
-  { prompt, seed, tokens }: Pick<LossByPositionSpec, "prompt" | "seed" | "tokens">,
-  index: number,
-): PositionPrompt {
+export function positionPrompt(tokenizer: Tokenizer, { prompt, seed, tokens }: GeneratedPrompt, index: number): PositionPrompt {
   switch (prompt) {
     case "newlines":
       return repeated(tokenizer.encode("\n".repeat(NEWLINES)));

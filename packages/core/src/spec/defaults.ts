@@ -1,5 +1,13 @@
 import { NO_CURE } from "../cures/cure.js";
-import type { EvaluationSpec, JobSpec, LossByPositionSpec, ModelSpec, PasskeyDataSpec } from "./job-spec.js";
+import type {
+  EffectiveRemembranceSpec,
+  EvaluationSpec,
+  JobSpec,
+  LossByPositionSpec,
+  ModelSpec,
+  PasskeyDataSpec,
+  StateStatisticsSpec,
+} from "./job-spec.js";
 
 /**
  * Every default of a job spec. Values are the paper's (paper.md section 13) unless a comment says otherwise. What has no default must be
@@ -102,6 +110,27 @@ export const DEFAULT_LOSS_BY_POSITION = {
   seed: 0,
   collapseFactor: 2,
 } as const satisfies Partial<LossByPositionSpec> & { name: string };
+
+/**
+ * Defaults inside `evaluations[].stateStatistics`, the paper's (paper.md 1.3, M2). Histograms when not given: at a quarter of the text and
+ * at its end; trainTokens as above.
+ */
+export const DEFAULT_STATE_STATISTICS = {
+  name: "state-statistics",
+  tokens: 32768,
+  everyTokens: 128,
+  prompt: "newlines",
+  seed: 0,
+} as const satisfies Partial<StateStatisticsSpec> & { name: string };
+
+/** Defaults inside `evaluations[].effectiveRemembrance` (paper.md 8.5). Starts when not given: 15, equally far apart. */
+export const DEFAULT_EFFECTIVE_REMEMBRANCE = {
+  name: "effective-remembrance",
+  tokens: 8192,
+  prompt: "corpus", // the same token over and over cannot be told from less of it
+  prompts: 8,
+  seed: 0,
+} as const satisfies Partial<EffectiveRemembranceSpec> & { name: string };
 
 /** Named sizes: the public Mamba-2 models (paper.md 7.8) and the three the paper trains from scratch (3.4). Vocabulary is the tokenizer's. */
 export const MODEL_PRESETS: Readonly<Record<string, Pick<ModelSpec, "layers" | "dModel">>> = {

@@ -1,7 +1,9 @@
 import { minimumPasskeyPromptTokens } from "../passkey/prompt.js";
 import { byteTokenizer } from "../tokenizer/tokenizer.js";
-import type { JobSpec, LossByPositionSpec } from "./job-spec.js";
 import { checkCures } from "./cure-checks.js";
+import { EVALUATION_KINDS } from "./evaluation-kind.js";
+import type { JobSpec } from "./job-spec.js";
+import { checkLongPrompts } from "./long-prompt-checks.js";
 import type { Refuse } from "./refuse.js";
 import { LIMITS, type JobSpecInput } from "./schema.js";
 
@@ -9,14 +11,14 @@ import { LIMITS, type JobSpecInput } from "./schema.js";
 export function checkEvaluations(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void {
   const names = new Set<string>();
   spec.evaluations.forEach((evaluation, index) => {
-    const { name, passkey, lossByPosition } = evaluation;
+    const { name, passkey } = evaluation;
     const field = `evaluations[${index}]`;
     refuse(names.has(name), `${field}.name`, `"${name}" is used twice; evaluations need different names`);
     names.add(name);
-    const both = lossByPosition !== undefined && input.evaluations?.[index]?.passkey !== undefined;
-    refuse(both, `${field}.passkey`, "excludes lossByPosition; make two evaluations of them");
+    const [kind = "passkey", other] = EVALUATION_KINDS.filter((one) => input.evaluations?.[index]?.[one] !== undefined);
+    refuse(other !== undefined, `${field}.${kind}`, `excludes ${other ?? ""}; make two evaluations of them`);
     checkCures(input.evaluations?.[index]?.cures ?? evaluation.cures, evaluation, `${field}.cures`, refuse);
-    if (lossByPosition) checkLossByPosition(lossByPosition, `${field}.lossByPosition`, refuse);
+    checkLongPrompts(evaluation, spec.model, field, refuse);
     if (!passkey) return;
     for (const list of ["lengths", "depths"] as const) {
       const repeated = passkey[list].find((value, at) => passkey[list].indexOf(value) !== at);
@@ -40,33 +42,4 @@ export function checkEvaluations(input: JobSpecInput, spec: JobSpec, refuse: Ref
       `has ${cells} cells (lengths x depths), more than ${LIMITS.cellsPerEvaluation}`,
     );
   });
-}
-
-function checkLossByPosition(loss: LossByPositionSpec, field: string, refuse: Refuse): void {
-  const { tokens, bucketTokens, prompt, prompts, trainTokens } = loss;
-  const sizes = [`${field}.tokens`, `${field}.bucketTokens`];
-  refuse(
-    tokens % bucketTokens !== 0,
-    `${field}.tokens`,
-    `must be a multiple of bucketTokens, ${bucketTokens}, but is ${tokens}`,
-    ...sizes,
-  );
-  refuse(
-    tokens / bucketTokens > LIMITS.bucketsPerCurve,
-    `${field}.bucketTokens`,
-    `must be larger: ${tokens} tokens have more than ${LIMITS.bucketsPerCurve} buckets of ${bucketTokens}`,
-    ...sizes,
-  );
-  refuse(
-    trainTokens < bucketTokens,
-    `${field}.trainTokens`,
-    `must hold a bucket of ${bucketTokens} tokens to compare the others with, but is ${trainTokens}`,
-    ...sizes,
-  );
-  refuse(
-    prompt === "newlines" && prompts > 1,
-    `${field}.prompts`,
-    `must be 1 for newlines, which are always the same prompt, but is ${prompts}`,
-    `${field}.prompt`,
-  );
 }

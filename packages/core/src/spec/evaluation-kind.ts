@@ -1,7 +1,12 @@
 import type { EvaluationSpec } from "./job-spec.js";
 
 /** The sections of an evaluation, of which it has one. */
-export const EVALUATION_KINDS = ["passkey", "lossByPosition"] as const satisfies (keyof EvaluationSpec)[];
+export const EVALUATION_KINDS = [
+  "passkey",
+  "lossByPosition",
+  "stateStatistics",
+  "effectiveRemembrance",
+] as const satisfies (keyof EvaluationSpec)[];
 
 export type EvaluationKind = (typeof EVALUATION_KINDS)[number];
 

@@ -165,7 +165,12 @@ export interface EvaluationSpec {
   readonly cures: readonly CureSpec[];
   readonly passkey?: PasskeyEvaluationSpec | undefined;
   readonly lossByPosition?: LossByPositionSpec | undefined;
+  readonly stateStatistics?: StateStatisticsSpec | undefined;
+  readonly effectiveRemembrance?: EffectiveRemembranceSpec | undefined;
 }
+
+/** What long prompts are made of. */
+export type PromptKind = "newlines" | "passkey" | "random" | "corpus";
 
 /** Cross-entropy of every position of long prompts, the state carried from zero on, and whether it shows state collapse. */
 export interface LossByPositionSpec {
@@ -173,7 +178,7 @@ export interface LossByPositionSpec {
   readonly tokens: number;
   /** Losses are averaged over so many neighbouring positions. */
   readonly bucketTokens: number;
-  readonly prompt: "newlines" | "passkey" | "random";
+  readonly prompt: PromptKind;
   /** Losses are averaged over so many prompts. */
   readonly prompts: number;
   readonly seed: number;
@@ -181,6 +186,31 @@ export interface LossByPositionSpec {
   readonly trainTokens: number;
   /** A loss above so many times the largest within `trainTokens` is a collapse. */
   readonly collapseFactor: number;
+}
+
+/** Statistics of the recurrent state along one long prompt (docs/reference/state-statistics.md). */
+export interface StateStatisticsSpec {
+  readonly tokens: number;
+  /** Tokens between two samples. */
+  readonly everyTokens: number;
+  /** The first samples at or behind these have histograms. */
+  readonly histogramTokens: readonly number[];
+  readonly prompt: PromptKind;
+  readonly seed: number;
+  /** Of the summary: which heads grow beyond it, and what they keep of the first token there. */
+  readonly trainTokens: number;
+}
+
+/** How far predictions after a context are from those after the context without its first tokens. */
+export interface EffectiveRemembranceSpec {
+  /** Of the whole context. */
+  readonly tokens: number;
+  /** How many of the first tokens are left out, in turn. */
+  readonly starts: readonly number[];
+  readonly prompt: PromptKind;
+  /** Distances are averaged over so many prompts. */
+  readonly prompts: number;
+  readonly seed: number;
 }
 
 export interface PasskeyEvaluationSpec {

@@ -11,6 +11,10 @@ export const LIMITS = {
   cellsPerEvaluation: 4096,
   bucketsPerCurve: 16384,
   curesPerEvaluation: 64,
+  /** Of one prompt of the job's documents, which lies in memory. */
+  corpusTokens: 2 ** 24,
+  /** Of the packed statistics of one evaluation, which lie in Redis. */
+  stateStatisticsBytes: 2 ** 26,
 } as const;
 
 const uint32 = 2 ** 32 - 1;
@@ -181,11 +185,26 @@ export const jobSpecInputSchema = section({
       lossByPosition: section({
         tokens: integer(1, 2 ** 30),
         bucketTokens: integer(1, 2 ** 30),
-        prompt: choice("newlines", "passkey", "random"),
+        prompt: choice("newlines", "passkey", "random", "corpus"),
         prompts: integer(1, 4096),
         seed: integer(0, uint32),
         trainTokens: integer(1, 2 ** 30),
         collapseFactor: number(1, 1000),
+      }).optional(),
+      stateStatistics: section({
+        tokens: integer(1, 2 ** 30),
+        everyTokens: integer(1, 2 ** 20),
+        histogramTokens: listOf(required(integer(1, 2 ** 30)), 1, 256),
+        prompt: choice("newlines", "passkey", "random", "corpus"),
+        seed: integer(0, uint32),
+        trainTokens: integer(1, 2 ** 30),
+      }).optional(),
+      effectiveRemembrance: section({
+        tokens: integer(2, 2 ** 24),
+        starts: listOf(required(integer(0, 2 ** 24)), 1, 256),
+        prompt: choice("newlines", "passkey", "random", "corpus"),
+        prompts: integer(1, 4096),
+        seed: integer(0, uint32),
       }).optional(),
     }),
     0,

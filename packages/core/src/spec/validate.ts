@@ -1,19 +1,17 @@
 import { closest, distance } from "fastest-levenshtein";
-import { filledCure } from "../cures/cure-settings.js";
 import { SegueError, type Violation } from "../errors.js";
 import { crossFieldChecks } from "./checks.js";
-import { DEFAULT_EVALUATION, DEFAULT_LOSS_BY_POSITION, DEFAULT_PASSKEY_DATA, DEFAULT_SPEC, MODEL_PRESETS } from "./defaults.js";
+import { DEFAULT_PASSKEY_DATA, DEFAULT_SPEC, MODEL_PRESETS } from "./defaults.js";
+import { fill } from "./fill.js";
+import { fillEvaluation } from "./fill-evaluation.js";
 import type {
   BatchSpec,
   CheckpointsSpec,
   DataSpec,
-  EvaluationSpec,
   JobSpec,
-  LossByPositionSpec,
   ModelSpec,
   OptimizerSpec,
   PasskeyDataSpec,
-  PasskeyEvaluationSpec,
   RoundsSpec,
   ScheduleSpec,
   SyncSpec,
@@ -23,7 +21,6 @@ import type {
   WorkersSpec,
 } from "./job-spec.js";
 import { stepsForTokens } from "./step-tokens.js";
-import { trainingLength } from "./tbptt-stages.js";
 import { mostWorkers } from "./placement.js";
 import { jobSpecInputSchema, settingNames, type JobSpecInput } from "./schema.js";
 
@@ -162,35 +159,10 @@ function fillData(input: JobSpecInput["data"]): DataSpec {
   return passkey ? { ...filled, passkey: fill<PasskeyDataSpec>(DEFAULT_PASSKEY_DATA, passkey) } : filled;
 }
 
-function fillEvaluation(
-  { passkey, lossByPosition, cures, ...rest }: NonNullable<JobSpecInput["evaluations"]>[number],
-  tbptt: TbpttSpec,
-): EvaluationSpec {
-  const { name, everyCheckpoints, cures: curesDefault, passkey: passkeyDefaults } = DEFAULT_EVALUATION;
-  const trainTokens = lossByPosition?.trainTokens ?? trainingLength(tbptt);
-  const always = { everyCheckpoints, cures: cures?.map((cure) => filledCure(cure, trainTokens)) ?? curesDefault };
-  if (lossByPosition === undefined) {
-    const filled = fill<PasskeyEvaluationSpec>(passkeyDefaults, passkey);
-    return { ...fill<EvaluationSpec>({ name, ...always }, rest), passkey: filled };
-  }
-  const { name: lossName, ...defaults } = DEFAULT_LOSS_BY_POSITION;
-  const bucketTokens = Math.min(defaults.bucketTokens, 2 ** Math.floor(Math.log2(trainTokens)));
-  return {
-    ...fill<EvaluationSpec>({ name: lossName, ...always }, rest),
-    lossByPosition: fill<LossByPositionSpec>({ ...defaults, trainTokens, bucketTokens }, lossByPosition),
-  };
-}
-
 function fillSchedule(input: JobSpecInput["schedule"], steps: number): ScheduleSpec {
   const { warmupSteps, decayShare, ...rest } = DEFAULT_SPEC.schedule;
   const warmup = Math.min(warmupSteps, Math.floor(steps / 10));
   return fill<ScheduleSpec>({ warmupSteps: warmup, decaySteps: Math.round(decayShare * steps), ...rest }, input);
-}
-
-/** Defaults overlaid with what was given. The defaults hold every key of T that T requires; explicit undefined counts as absent. */
-function fill<T extends object>(defaults: Partial<T>, given: { readonly [K in keyof T]?: T[K] | undefined } = {}): T {
-  const present = Object.entries(given).filter(([, value]) => value !== undefined);
-  return { ...defaults, ...Object.fromEntries(present) } as T;
 }
 
 function paddedVocab(vocab: number, multiple: number): number {
