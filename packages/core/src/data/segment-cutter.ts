@@ -103,26 +103,23 @@ export class SegmentCutter {
     const settings = tbpttAt(this.#options.tbptt, this.#step);
     const { segmentTokens, segmentsPerStep } = settings;
     const laneTokens = laneTokensPerStep(settings);
+    const isUnrelated = settings.sequence === "unrelated";
     const lanes = shards * lanesPerShard;
     const ofShard = Array.from({ length: shards }, () => emptyRows(lanesPerShard * laneTokens));
     const segmentOf = (lane: number, segment: number): Rows => {
       const start = (lane % lanesPerShard) * laneTokens + segment * segmentTokens;
       return rowsFrom(ofShard[Math.floor(lane / lanesPerShard)] ?? emptyRows(0), start, segmentTokens);
     };
-    const moved = settings.sequence === "unrelated" ? segmentsBefore(this.#options.tbptt, this.#step) : 0;
+    const moved = segmentsBefore(this.#options.tbptt, this.#step);
     for (const [index, tape] of this.#tapes.entries()) {
-      const rows = await this.#cutTape(tape, laneTokens);
+      const strip = await this.#stripOf(tape, laneTokens);
       for (let segment = 0; segment < segmentsPerStep; segment++) {
-        const lane = settings.sequence === "unrelated" ? (index + moved + segment) % lanes : index;
-        copyRows(rowsFrom(rows, segment * segmentTokens, segmentTokens), segmentOf(lane, segment));
+        const lane = isUnrelated ? (index + moved + segment) % lanes : index;
+        this.#place(strip, segment * segmentTokens, segmentOf(lane, segment));
       }
     }
     for (let lane = 0; lane < lanes; lane++) {
-      const { seed } = this.#options;
-      const at = { seed, lane, step: this.#step, segmentsInChain: this.#segmentsInChain[lane] ?? 0 };
-      const { segments, segmentsInChain } = chainStarts(settings, at);
-      for (const segment of segments) segmentOf(lane, segment).resets[0] = 1;
-      this.#segmentsInChain[lane] = segmentsInChain;
+      for (const segment of this.#chainStartsOf(lane)) segmentOf(lane, segment).resets[0] = 1;
     }
     const totalWeight = ofShard.reduce((total, { weights }) => total + weights.reduce((sum, weight) => sum + weight, 0), 0);
     if (totalWeight === 0) {
@@ -139,8 +136,9 @@ export class SegmentCutter {
     await Promise.all(this.#tapes.map(({ tape }) => tape.close()));
   }
 
-  async #cutTape(tape: Tape, laneTokens: number): Promise<Rows> {
-    const { tbptt, eosId } = this.#options;
+  /** The next tokens of a tape, and one more, which is the last one's label. */
+  async #stripOf(tape: Tape, laneTokens: number): Promise<TapeTarget> {
+    const { eosId } = this.#options;
     const strip: TapeTarget = {
       tokens: new Int32Array(laneTokens + 1).fill(eosId),
       weights: new Float32Array(laneTokens + 1),
@@ -155,16 +153,6 @@ export class SegmentCutter {
     }
     const filled = already + (await tape.tape.read(strip, already, laneTokens + 1 - already));
 
-    const rows: Rows = {
-      tokens: strip.tokens.slice(0, laneTokens),
-      labels: strip.tokens.slice(1),
-      weights: strip.weights.slice(1),
-      resets: tbptt.resetAtDocumentEnd ? strip.starts.slice(0, laneTokens) : new Uint8Array(laneTokens),
-    };
-    if (tbptt.resetAtDocumentEnd || tbptt.sequence === "unrelated") {
-      for (let i = 0; i < laneTokens; i++) if (strip.starts[i + 1]) rows.weights[i] = 0;
-    }
-
     const goesOn = filled > laneTokens;
     tape.carried = goesOn
       ? {
@@ -175,7 +163,28 @@ export class SegmentCutter {
       : undefined;
     tape.position = goesOn ? tape.tape.lastPosition : { document: null, position: 0 };
     this.#tokens += Math.min(filled, laneTokens);
-    return rows;
+    return strip;
+  }
+
+  /** Makes the part of a strip from `start` on a segment. */
+  #place({ tokens, weights, starts }: TapeTarget, start: number, into: Rows): void {
+    const { resetAtDocumentEnd, sequence } = this.#options.tbptt;
+    const end = start + into.tokens.length;
+    into.tokens.set(tokens.subarray(start, end));
+    into.labels.set(tokens.subarray(start + 1, end + 1));
+    into.weights.set(weights.subarray(start + 1, end + 1));
+    if (resetAtDocumentEnd) into.resets.set(starts.subarray(start, end));
+    if (!resetAtDocumentEnd && sequence === "contiguous") return;
+    for (let i = 0; i < into.weights.length; i++) if (starts[start + i + 1]) into.weights[i] = 0;
+  }
+
+  /** The segments of the step at which the lane begins a chain. */
+  #chainStartsOf(lane: number): readonly number[] {
+    const { seed, tbptt } = this.#options;
+    const at = { seed, lane, step: this.#step, segmentsInChain: this.#segmentsInChain[lane] ?? 0 };
+    const { segments, segmentsInChain } = chainStarts(tbpttAt(tbptt, this.#step), at);
+    this.#segmentsInChain[lane] = segmentsInChain;
+    return segments;
   }
 
   #cursor(): DataCursor {
@@ -206,13 +215,6 @@ function rowsFrom({ tokens, labels, weights, resets }: Rows, start: number, size
     weights: weights.subarray(start, end),
     resets: resets.subarray(start, end),
   };
-}
-
-function copyRows(from: Rows, into: Rows): void {
-  into.tokens.set(from.tokens);
-  into.labels.set(from.labels);
-  into.weights.set(from.weights);
-  into.resets.set(from.resets);
 }
 
 function shardSegment({ tokens, labels, weights, resets }: Rows, shard: number): ShardSegment {
