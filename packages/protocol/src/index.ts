@@ -81,7 +81,9 @@ export {
   EvaluationSpecSchema,
   CureSpecSchema,
   PasskeyEvaluationSpecSchema,
+  EffectiveRemembranceSpecSchema,
   LossByPositionSpecSchema,
+  StateStatisticsSpecSchema,
   WorkersSpecSchema,
   type JobSpec,
   type ModelSpec,
@@ -100,7 +102,9 @@ export {
   type EvaluationSpec,
   type CureSpec,
   type PasskeyEvaluationSpec,
+  type EffectiveRemembranceSpec,
   type LossByPositionSpec,
+  type StateStatisticsSpec,
   type WorkersSpec,
 } from "./gen/segue/v1/spec_pb.js";
 export {
