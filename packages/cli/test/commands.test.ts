@@ -74,7 +74,7 @@ describe("segue", () => {
       assert.equal(exitCode, 0);
       assert.match(
         stdout,
-        /job-1 running on 2 workers\n.*step 10\/100 .*loss 2\.5000 .*12\.3K tokens\/s\njob-1 succeeded\n.*100 %.*\n$/s,
+        /job-1 running on 2 workers\ngpu-1-abcdef is slow: 12\.3 ms a shard and step\n.*step 10\/100 .*loss 2\.5000 .*12\.3K tokens\/s\njob-1 succeeded\n.*100 %.*\n$/s,
       );
     });
   });
@@ -133,9 +133,12 @@ describe("segue", () => {
   });
 
   it("lists workers and lets one leave", async () => {
-    const line = /gpu-1-abcdef +training, slow +job-1 +0-1 +12\.3 +1 GiB +cpu \(AVX-512, 2 threads\)/;
+    const line = /gpu-1-abcdef +training, slow +job-1 +0-1 +12\.3 +24\.7 +3\.21 +0\.5 +1 GiB +cpu \(AVX-512, 2 threads\)/;
     for (const args of [["workers"], ["workers", "list"]]) assert.match((await run(...args)).stdout, line);
-    assert.match((await run("job", "job-1")).stdout, /gpu-1-abcdef +2 +12\.3 +slow/);
+    assert.match(
+      (await run("job", "job-1")).stdout,
+      /SHARD +COMPUTE +EXCHANGE +REST[^]*gpu-1-abcdef +2 +12\.3 +24\.7 +3\.21 +0\.5 +slow/,
+    );
     const answer = await json("workers", "drain", "gpu-1-abcdef");
     assert.deepEqual([answer["workerId"], answer["state"]], ["gpu-1-abcdef", "draining"]);
   });

@@ -8,7 +8,7 @@ import { meanAccuracy, renderHeatMap } from "../src/show/heat-map.js";
 import { jobView } from "../src/show/job-view.js";
 import { lossText } from "../src/show/loss-text.js";
 import { passkeyText } from "../src/show/passkey-text.js";
-import { ProgressView } from "../src/show/progress.js";
+import { progressLine, ProgressView } from "../src/show/progress.js";
 import { renderTable } from "../src/show/table.js";
 import { job } from "./support/scripted-coordinator.js";
 
@@ -153,9 +153,22 @@ describe("ProgressView", () => {
       view.end();
     });
     const lines = text.split("\n").map((line) => line.split("\r").at(-1)?.replace("\x1b[2K", ""));
-    assert.deepEqual(lines.slice(0, 2), ["job-1 running on 2 workers", "checkpoint at step 20, digest cccccccccccccccc"]);
+    assert.deepEqual(lines.slice(0, 3), [
+      "job-1 running on 2 workers",
+      "gpu-1-abcdef is slow: 12.3 ms a shard and step",
+      "checkpoint at step 20, digest cccccccccccccccc",
+    ]);
     assert.match(text, /\[##\.{18}\] 10 % {2}step 10\/100 {2}loss 2\.5000 {2}12\.3K tokens\/s {2}ETA 1 min 30 s/);
     assert.ok(text.endsWith("\n"));
+  });
+
+  it("says how much of the time several workers wait for each other", () => {
+    const member = (workerId: string, exchangeMs: number) => {
+      return { workerId, shards: 1, stepTimes: { computeMs: 20, exchangeMs, restMs: 0 } };
+    };
+    const line = (...members: ReturnType<typeof member>[]): string => progressLine(jobView(job({ members })));
+    assert.match(line(member("a", 10), member("b", 30)), /tokens\/s {2}exchange 50 %$/);
+    assert.doesNotMatch(line(member("a", 0)), /exchange/);
   });
 
   it("prints plain lines now and then elsewhere", () => {

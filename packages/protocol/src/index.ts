@@ -57,6 +57,7 @@ export {
   type JobMember,
   type EditJobRequest,
   type EditJobResponse,
+  type StepTimes,
   type WorkerInfo,
   type ListWorkersRequest,
   type ListWorkersResponse,

@@ -25,7 +25,7 @@ export { letHeapGrow } from "./small-heaps.js";
 export { announceReady, runService, type ServiceContext } from "./run-service.js";
 export { jobSpecInputFromProto, jobSpecToProto } from "./job-spec-proto.js";
 export { createCertificates, type Certificates } from "./certificates.js";
-export { serveProcessMetrics } from "./process-metrics.js";
+export { serveProcessMetrics, type ServiceGauge } from "./process-metrics.js";
 export { startMetricsServer, type MetricsServer, type MetricsServerOptions } from "./metrics-server.js";
 export { COORDINATOR_POINTS, FAULT_POINTS, parseFaults, WORKER_POINTS, type Fault, type FaultPoint } from "./faults/fault-plan.js";
 export { faultPoint, planFaults } from "./faults/fault-points.js";

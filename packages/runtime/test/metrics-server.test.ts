@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Counter, Registry } from "prom-client";
-import { serveProcessMetrics, startMetricsServer } from "../src/index.js";
+import { serveProcessMetrics, startMetricsServer, type ServiceGauge } from "../src/index.js";
 
 describe("startMetricsServer", () => {
   it("serves metrics to those who have the token, and health to everybody", async () => {
@@ -39,6 +39,35 @@ describe("serveProcessMetrics", () => {
       assert.match(text, /process_resident_memory_bytes\{service="worker"\} \d+/);
       stop.abort();
       assert.equal((await fetch(`http://${server.address}/healthz`)).status, 503);
+    } finally {
+      await server.close();
+    }
+  });
+
+  it("shows a service's own numbers as they are when it is asked", async () => {
+    let steps = new Map([
+      ["a", 3],
+      ["b", 5],
+    ]);
+    const gauge: ServiceGauge = {
+      name: "job_step",
+      help: "Steps.",
+      labels: ["job"],
+      values: () => Array.from(steps, ([job, value]) => ({ labels: { job }, value })),
+    };
+    const server = await serveProcessMetrics("coordinator", "127.0.0.1:0", {}, new AbortController().signal, [gauge]);
+    assert.ok(server);
+    try {
+      const lines = async (): Promise<string[]> => {
+        const text = await (await fetch(`http://${server.address}/metrics`)).text();
+        return text.split("\n").filter((line) => line.startsWith("segue_"));
+      };
+      assert.deepEqual(await lines(), [
+        'segue_job_step{job="a",service="coordinator"} 3',
+        'segue_job_step{job="b",service="coordinator"} 5',
+      ]);
+      steps = new Map([["b", 6]]);
+      assert.deepEqual(await lines(), ['segue_job_step{job="b",service="coordinator"} 6']);
     } finally {
       await server.close();
     }

@@ -12,6 +12,7 @@ import { jobsHandlers } from "./jobs/jobs-handlers.js";
 import { NOT_STARTED } from "./jobs/live-status.js";
 import { mirroredJobs } from "./jobs/mirrored-jobs.js";
 import { JobMetrics } from "./metrics/job-metrics.js";
+import type { ClusterView } from "./metrics/service-gauges.js";
 import { EventLog } from "./run/event-log.js";
 import { Scheduler } from "./run/scheduler.js";
 import { coordinatorTensors } from "./serve-tensors.js";
@@ -38,7 +39,7 @@ export interface CoordinatorOptions {
   readonly onStoreLost: (error: Error) => void;
 }
 
-export interface Coordinator {
+export interface Coordinator extends ClusterView {
   /** host:port it listens on. */
   readonly address: string;
   /** Stops every job with a checkpoint, releases the workers, gives up the store. Takes at most about 15 s. Idempotent. */
@@ -148,7 +149,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
           handlers: jobsHandlers({ book, scheduler, pool, data: options.data, checkpointsOf, eventsOf, evaluations, logger }),
         },
         { service: Workers, handlers: pool.handlers },
-        { service: Tensors, handlers: coordinatorTensors(registry, book, checkpointsOf) },
+        { service: Tensors, handlers: coordinatorTensors(registry, book, checkpointsOf, options.data) },
       ],
     });
     address ||= server.address;
@@ -168,7 +169,16 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       await server.close(SERVER_CLOSE_MS);
       await stopParts();
     };
-    return { address: server.address, close: () => (closing ??= close()) };
+    return {
+      address: server.address,
+      get jobs() {
+        return book.jobs;
+      },
+      get workers() {
+        return pool.workers;
+      },
+      close: () => (closing ??= close()),
+    };
   } catch (error) {
     await stopParts();
     throw error;

@@ -11,8 +11,9 @@ import {
   settings,
 } from "@segue/runtime";
 import { z } from "zod";
-import { startCoordinator } from "./coordinator.js";
+import { startCoordinator, type Coordinator } from "./coordinator.js";
 import { createDataSource } from "./documents/data-source.js";
+import { serviceGauges } from "./metrics/service-gauges.js";
 
 await runService(
   async ({ signal, logger }) => {
@@ -34,9 +35,11 @@ await runService(
     }
     const redis = env.REDIS_URL === undefined ? undefined : connectRedis(env.REDIS_URL, { logger, role: "producer" });
     const storeLost = new AbortController();
-    const metrics = await serveProcessMetrics("coordinator", env.SEGUE_METRICS_LISTEN, security, signal);
+    let coordinator: Coordinator | undefined;
+    const gauges = serviceGauges(() => coordinator ?? { jobs: [], workers: [] });
+    const metrics = await serveProcessMetrics("coordinator", env.SEGUE_METRICS_LISTEN, security, signal, gauges);
     try {
-      const coordinator = await startCoordinator({
+      coordinator = await startCoordinator({
         listen: env.SEGUE_LISTEN,
         advertise: env.SEGUE_ADVERTISE,
         store: env.SEGUE_STORE,

@@ -59,6 +59,16 @@ describe("replacing stragglers", () => {
     assert.deepEqual(after(slow, 0), [false, false, false]);
   });
 
+  it("tells computing, exchange and the rest of a member's steps apart", () => {
+    const step = { shardLossSums: [], gradientNorm: 1, learningRate: 1, computeMs: 6, exchangeMs: 3 };
+    const report = { workerId: "a", weightsDigest: "x", results: [0, 1].map((index) => ({ ...step, step: index })) };
+    const timesAfter = (paces: ReadonlyMap<string, WorkerPace>, elapsedMs: number): Map<string, WorkerPace> =>
+      updatedPaces(paces, members.slice(0, 1), { firstStep: 0, steps: 2, reports: [{ ...report, elapsedMs }] }, 2);
+    const first = timesAfter(new Map(), 22);
+    assert.deepEqual(first.get("a")?.stepTimes, { computeMs: 6, exchangeMs: 3, restMs: 2 });
+    assert.deepEqual(timesAfter(first, 17).get("a")?.stepTimes, { computeMs: 6, exchangeMs: 3, restMs: 1 });
+  });
+
   it("gives a full job as many quick workers as it has stragglers, and takes slow ones last elsewhere", () => {
     const free = [{ ...worker("slow", "cpu"), straggler: true }, worker("quick", "cpu")];
     const full = { has: 2, max: 2, engineInUse: "cpu" };

@@ -4,8 +4,9 @@ import type { Client, Job, Jobs } from "@segue/protocol";
 import { editJob, settingsOption, type Settings } from "./edit.js";
 import { addConnectionOptions, withConnection, type ConnectionOptions } from "../connection.js";
 import type { CliRuntime } from "../runtime.js";
-import { formatCount, formatDuration, formatShardMs, formatShort, formatTime } from "../show/format.js";
+import { formatCount, formatDuration, formatStepMs, formatShort, formatTime } from "../show/format.js";
 import { jobView, requireJob, type JobView, type MemberView } from "../show/job-view.js";
+import { stepTimeColumns } from "../show/step-time-columns.js";
 import { renderTable, type Column } from "../show/table.js";
 
 const PAGE_SIZE = 200;
@@ -80,7 +81,8 @@ const columns: Column<JobView>[] = [
 const memberColumns: Column<MemberView>[] = [
   { title: "WORKER", value: ({ workerId }) => workerId },
   { title: "SHARDS", value: ({ shards }) => String(shards), right: true },
-  { title: "MS A SHARD", value: ({ shardMs }) => formatShardMs(shardMs), right: true },
+  { title: "MS A SHARD", value: ({ shardMs }) => formatStepMs(shardMs || undefined), right: true },
+  ...stepTimeColumns,
   { title: "", value: ({ straggler }) => (straggler ? "slow" : "") },
 ];
 

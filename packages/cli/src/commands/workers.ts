@@ -3,14 +3,17 @@ import { SegueError } from "@segue/core";
 import { WorkerState, type WorkerInfo } from "@segue/protocol";
 import { addConnectionOptions, withConnection, type ConnectionOptions } from "../connection.js";
 import type { CliRuntime } from "../runtime.js";
-import { formatBytes, formatShardMs } from "../show/format.js";
+import { formatBytes, formatStepMs } from "../show/format.js";
+import { stepTimesView, type StepTimesView } from "../show/job-view.js";
+import { stepTimeColumns } from "../show/step-time-columns.js";
 import { renderTable, type Column } from "../show/table.js";
 
 /** A worker's fields as JSON can carry them. */
-interface WorkerView extends Omit<WorkerInfo, "$typeName" | "$unknown" | "state" | "rssBytes" | "seenAtMs"> {
+interface WorkerView extends Omit<WorkerInfo, "$typeName" | "$unknown" | "state" | "rssBytes" | "seenAtMs" | "stepTimes"> {
   readonly state: string;
   readonly rssBytes: number;
   readonly seenAtMs: number;
+  readonly stepTimes?: StepTimesView;
 }
 
 export function addWorkersCommand(program: Command, runtime: CliRuntime): void {
@@ -50,7 +53,8 @@ const columns: Column<WorkerView>[] = [
   { title: "STATE", value: ({ state, straggler }) => (straggler ? `${state}, slow` : state) },
   { title: "JOB", value: ({ jobId }) => jobId },
   { title: "SHARDS", value: ({ shards }) => (shards.length === 0 ? "" : `${shards[0]}-${shards.at(-1)}`), right: true },
-  { title: "MS A SHARD", value: ({ shardMs }) => formatShardMs(shardMs), right: true },
+  { title: "MS A SHARD", value: ({ shardMs }) => formatStepMs(shardMs || undefined), right: true },
+  ...stepTimeColumns,
   { title: "MEMORY", value: ({ rssBytes }) => formatBytes(rssBytes), right: true },
   { title: "DEVICE", value: ({ device }) => device },
 ];
@@ -68,6 +72,7 @@ function workerView(worker: WorkerInfo): WorkerView {
     device,
     rssBytes: Number(worker.rssBytes),
     shardMs,
+    ...stepTimesView(worker.stepTimes),
     straggler,
     seenAtMs: Number(worker.seenAtMs),
     tensorsAddress,

@@ -37,9 +37,9 @@ export function formatDuration(seconds: number): string {
   return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
 }
 
-/** Time of one shard of one step; nothing when it is not known yet. */
-export function formatShardMs(shardMs: number): string {
-  return shardMs > 0 ? shardMs.toPrecision(3) : "";
+/** A measured time of a part of a step; nothing when it is not known yet. */
+export function formatStepMs(ms: number | undefined): string {
+  return ms === undefined ? "" : String(Number(ms.toPrecision(3)));
 }
 
 /** Local date and time to the second, sortable. */

@@ -1,5 +1,5 @@
 import { SegueError } from "@segue/core";
-import { JobPhase, type Checkpoint, type Job, type JobMember } from "@segue/protocol";
+import { JobPhase, type Checkpoint, type Job, type JobMember, type StepTimes } from "@segue/protocol";
 import { jobSpecInputFromProto } from "@segue/runtime";
 
 export type PhaseName = Exclude<keyof typeof JobPhase, "UNSPECIFIED"> | "UNSPECIFIED";
@@ -34,7 +34,12 @@ export interface JobView extends Omit<
   readonly spec?: unknown;
 }
 
-export type MemberView = Omit<JobMember, "$typeName" | "$unknown">;
+export interface MemberView extends Omit<JobMember, "$typeName" | "$unknown" | "stepTimes"> {
+  /** Where the time of a step goes; absent before the first round. */
+  readonly stepTimes?: StepTimesView | undefined;
+}
+
+export type StepTimesView = Omit<StepTimes, "$typeName" | "$unknown">;
 
 export interface CheckpointView extends Omit<Checkpoint, "$typeName" | "$unknown" | "createdAtMs" | "sizeBytes" | "tokens"> {
   readonly createdAtMs: number;
@@ -59,7 +64,7 @@ export function jobView(job: Job): JobView {
     documentsDroppedShort: Number(job.documentsDroppedShort),
     submittedAtMs: Number(job.submittedAtMs),
     updatedAtMs: Number(job.updatedAtMs),
-    members: members.map(plainFields),
+    members: members.map(({ stepTimes, ...member }) => ({ ...plainFields(member), ...stepTimesView(stepTimes) })),
     ...(spec ? { spec: jobSpecInputFromProto(spec) } : {}),
   };
 }
@@ -77,6 +82,11 @@ export function checkpointView(checkpoint: Checkpoint): CheckpointView {
     sizeBytes: Number(checkpoint.sizeBytes),
     tokens: Number(checkpoint.tokens),
   };
+}
+
+/** As a field that is absent where nothing is known. */
+export function stepTimesView(stepTimes: StepTimes | undefined): { stepTimes?: StepTimesView } {
+  return stepTimes ? { stepTimes: plainFields(stepTimes) } : {};
 }
 
 /** A message's fields without protobuf-es' own marks. */

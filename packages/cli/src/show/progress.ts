@@ -1,4 +1,4 @@
-import { formatCount, formatDuration, formatShort } from "./format.js";
+import { formatCount, formatDuration, formatShort, formatStepMs } from "./format.js";
 import type { JobView } from "./job-view.js";
 
 /** Where progress goes: a terminal gets one line that is drawn again and again, anything else plain lines now and then. */
@@ -55,18 +55,31 @@ export function progressLine(job: JobView): string {
     `step ${formatCount(job.step)}/${formatCount(job.totalSteps)}`,
     ...(job.step > 0 ? [`loss ${job.loss.toFixed(4)}`] : []),
     ...(job.tokensPerSecond > 0 ? [`${formatShort(job.tokensPerSecond)} tokens/s`] : []),
+    ...exchangeShare(job),
     ...(job.phase === "RUNNING" && job.etaSeconds > 0 ? [`ETA ${formatDuration(job.etaSeconds)}`] : []),
   ];
   return parts.join("  ");
 }
 
-/** What deserves a line of its own: another phase or reason, a new checkpoint. */
+/** How much of a step's time the members wait for each other's gradients. */
+function exchangeShare({ members }: JobView): string[] {
+  const sum = (part: "computeMs" | "exchangeMs" | "restMs"): number =>
+    members.reduce((total, { stepTimes }) => total + (stepTimes?.[part] ?? 0), 0);
+  const all = sum("computeMs") + sum("exchangeMs") + sum("restMs");
+  return members.length > 1 && all > 0 ? [`exchange ${Math.round((100 * sum("exchangeMs")) / all)} %`] : [];
+}
+
+/** What deserves a line of its own: another phase or reason, a member that became slow, a new checkpoint. */
 export function newsSince(before: JobView | undefined, job: JobView): string[] {
   const news: string[] = [];
   if (before?.phase !== job.phase || before.reason !== job.reason) {
     const members = job.phase === "RUNNING" && job.workers > 0 ? ` on ${job.workers} worker${job.workers === 1 ? "" : "s"}` : "";
     const engine = members !== "" && job.engine !== "" ? `, ${job.engine}` : "";
     news.push(`${job.jobId} ${job.phase.toLowerCase()}${members}${engine}${job.reason === "" ? "" : `: ${job.reason}`}`);
+  }
+  const slowBefore = new Set(before?.members.filter(({ straggler }) => straggler).map(({ workerId }) => workerId));
+  for (const { workerId, shardMs, straggler } of job.members) {
+    if (straggler && !slowBefore.has(workerId)) news.push(`${workerId} is slow: ${formatStepMs(shardMs)} ms a shard and step`);
   }
   if (job.checkpointDigest !== "" && job.checkpointDigest !== before?.checkpointDigest) {
     news.push(`checkpoint at step ${formatCount(job.checkpointStep)}, digest ${job.checkpointDigest.slice(0, 16)}`);

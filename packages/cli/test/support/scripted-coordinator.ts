@@ -45,7 +45,7 @@ export function job(fields: Partial<Omit<Job, "$typeName" | "$unknown">> = {}): 
     loss: 2.5,
     tokensPerSecond: 12_345,
     workers: 2,
-    members: [{ workerId: "gpu-1-abcdef", shards: 2, shardMs: 12.345, straggler: true }],
+    members: [{ workerId: "gpu-1-abcdef", shards: 2, shardMs: 12.345, straggler: true, stepTimes }],
     parameters: 85_000n,
     submittedAtMs: 1_700_000_000_000n,
     spec: jobSpecToProto(spec),
@@ -53,6 +53,7 @@ export function job(fields: Partial<Omit<Job, "$typeName" | "$unknown">> = {}): 
   });
 }
 
+const stepTimes = { computeMs: 24.69, exchangeMs: 3.21, restMs: 0.5 };
 const worker = create(WorkerInfoSchema, {
   workerId: "gpu-1-abcdef",
   name: "gpu-1",
@@ -64,6 +65,7 @@ const worker = create(WorkerInfoSchema, {
   rssBytes: 2n ** 30n,
   shardMs: 12.345,
   straggler: true,
+  stepTimes,
 });
 
 export async function startScriptedCoordinator(options: { token?: string } = {}): Promise<ScriptedCoordinator> {

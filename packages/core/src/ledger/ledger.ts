@@ -8,6 +8,8 @@ export interface LedgerMember {
 export interface RoundReport {
   readonly weightsDigest: string;
   readonly results: readonly StepReport[];
+  /** Since the member's report before this one, or since it was asked for the first; absent: unknown. */
+  readonly elapsedMs?: number;
 }
 
 export interface MemberReport extends RoundReport {

@@ -1,9 +1,13 @@
+import type { StepTimes } from "../run/stragglers.js";
+
 export interface MemberStatus {
   readonly workerId: string;
   readonly shards: number;
   /** Milliseconds of computing one shard of one step, smoothed over rounds; 0 before the first. */
   readonly shardMs: number;
   readonly straggler: boolean;
+  /** undefined before the first round. */
+  readonly stepTimes: StepTimes | undefined;
 }
 
 /** What a job's training looks like right now; derived, never stored. */

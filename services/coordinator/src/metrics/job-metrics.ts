@@ -2,7 +2,9 @@ import { parameterLayout, tokensBefore } from "@segue/core";
 import { redisKeys, type MetricsWriter } from "@segue/runtime";
 import type { Manifest } from "../checkpoints/manifest.js";
 import { etaSeconds, type JobView } from "../jobs/job-view.js";
+import type { MemberStatus } from "../jobs/live-status.js";
 import type { StepMetrics } from "../run/step-metrics.js";
+import type { StepTimes } from "../run/stragglers.js";
 import { workerState } from "../workers/worker-info.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 
@@ -12,6 +14,14 @@ const SPANS = [1, 10, 100] as const;
 interface Span {
   losses: number;
   count: number;
+}
+
+/** Of all members that have finished a round; nothing before. */
+function meanStepTimes(members: readonly MemberStatus[]): Partial<StepTimes> {
+  const known = members.flatMap(({ stepTimes }) => stepTimes ?? []);
+  if (known.length === 0) return {};
+  const mean = (part: keyof StepTimes): number => known.reduce((sum, times) => sum + times[part], 0) / known.length;
+  return { computeMs: mean("computeMs"), exchangeMs: mean("exchangeMs"), restMs: mean("restMs") };
 }
 
 /** Everything the coordinator tells Redis, as docs/reference/redis.md describes it. Without Redis nothing is written. */
@@ -33,6 +43,7 @@ export class JobMetrics {
       reason: record.reason,
       ...live,
       members: JSON.stringify(live.members),
+      ...meanStepTimes(live.members),
       totalSteps: spec.train.steps,
       tokens: tokensBefore(spec, live.step),
       totalTokens: tokensBefore(spec, spec.train.steps),
@@ -81,7 +92,7 @@ export class JobMetrics {
   }
 
   worker(worker: AttachedWorker, shards: readonly number[]): void {
-    const { workerId, hello, jobId, step, rssBytes, seenAtMs, shardMs, straggler } = worker;
+    const { workerId, hello, jobId, step, rssBytes, seenAtMs, shardMs, stepTimes, straggler } = worker;
     const content = {
       name: hello.name,
       engine: hello.engines[0] ?? "",
@@ -92,6 +103,7 @@ export class JobMetrics {
       rssBytes,
       state: workerState(worker, shards).toLowerCase(),
       shardMs,
+      stepTimes,
       straggler,
       seenAtMs,
     };

@@ -135,8 +135,9 @@ export class JobRunner {
         ledger.apply({ type: "memberReady", generation, workerId, step: message.value.step });
         break;
       case "roundDone": {
-        const { firstStep, steps, weightsDigest, results } = message.value;
-        ledger.apply({ type: "roundReported", generation, workerId, firstStep, steps, report: { weightsDigest, results } });
+        const { firstStep, steps, weightsDigest, results, elapsedMs } = message.value;
+        const report = { weightsDigest, results, elapsedMs };
+        ledger.apply({ type: "roundReported", generation, workerId, firstStep, steps, report });
         break;
       }
       case "failure": {

@@ -5,7 +5,7 @@ import type { AttachedWorker } from "../workers/attached-worker.js";
 /** The present members as people see them. */
 export function memberStatuses({ members }: Ledger, workers: ReadonlyMap<string, AttachedWorker>): MemberStatus[] {
   return members.map(({ workerId, shards }) => {
-    const worker = workers.get(workerId);
-    return { workerId, shards: shards.length, shardMs: worker?.shardMs ?? 0, straggler: worker?.straggler ?? false };
+    const { shardMs = 0, straggler = false, stepTimes } = workers.get(workerId) ?? {};
+    return { workerId, shards: shards.length, shardMs, straggler, stepTimes };
   });
 }

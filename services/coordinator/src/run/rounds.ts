@@ -117,12 +117,13 @@ export class Rounds {
       const worker = workers.get(workerId);
       if (!worker) continue;
       const straggles = isStraggler(pace);
-      const { shardMs } = pace;
+      const { shardMs, stepTimes } = pace;
       if (straggles && !worker.straggler) {
         isNew = true;
         logger.warn({ event: "straggler", workerId, shardMs }, "a worker is slower than the others");
       }
       worker.shardMs = shardMs;
+      worker.stepTimes = stepTimes;
       worker.straggler = straggles;
     }
     if (isNew) wantsWorkers();

@@ -2,6 +2,7 @@ import { Tensors, type AttachResponseSchema, type Client, type Hello } from "@se
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { connectClient, type Security } from "@segue/runtime";
 import { AsyncQueue } from "../async-queue.js";
+import type { StepTimes } from "../run/stragglers.js";
 
 type Outgoing = MessageInitShape<typeof AttachResponseSchema>;
 export type OutgoingMessage = NonNullable<Outgoing["message"]>;
@@ -18,6 +19,8 @@ export class AttachedWorker {
   expelled = false;
   /** Milliseconds of computing one shard of one step, smoothed; 0: unknown. */
   shardMs = 0;
+  /** undefined: unknown. */
+  stepTimes: StepTimes | undefined;
   /** It was too slow for the job it works on, or worked on last. */
   straggler = false;
   /** Heartbeat intervals since the last sign of life. */

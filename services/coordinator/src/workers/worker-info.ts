@@ -14,7 +14,7 @@ export function workerState(
 }
 
 export function workerInfo(worker: AttachedWorker, shards: readonly number[]): MessageInitShape<typeof WorkerInfoSchema> {
-  const { workerId, hello, jobId, step, rssBytes, shardMs, straggler, seenAtMs } = worker;
+  const { workerId, hello, jobId, step, rssBytes, shardMs, stepTimes, straggler, seenAtMs } = worker;
   return {
     workerId,
     name: hello.name,
@@ -26,6 +26,7 @@ export function workerInfo(worker: AttachedWorker, shards: readonly number[]): M
     device: hello.device,
     rssBytes: BigInt(rssBytes),
     shardMs,
+    stepTimes,
     straggler,
     seenAtMs: BigInt(seenAtMs),
     tensorsAddress: hello.tensorsAddress,

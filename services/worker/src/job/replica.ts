@@ -59,6 +59,8 @@ interface Attempt {
   phase: "joining" | "ready" | "running";
   /** Optimizer steps the engine has applied, at the last round boundary. */
   step: number;
+  /** When the round before was reported, or the first one was asked for, by `performance.now()`. */
+  roundSinceMs?: number;
   work?: { readonly exchange: Exchange; readonly steps: RoundRunner };
 }
 
@@ -148,6 +150,7 @@ export class JobReplica {
       return;
     }
     attempt.phase = "running";
+    attempt.roundSinceMs ??= performance.now();
     this.#enqueue(attempt, () => this.#runRound(attempt, message));
   }
 
@@ -243,14 +246,18 @@ export class JobReplica {
     await faultPoint("worker.roundReported", lastStep);
   }
 
-  #reportRound({ generation, work }: Attempt, round: FinishedRound, before: PullCounts): void {
+  #reportRound(attempt: Attempt, round: FinishedRound, before: PullCounts): void {
+    const { generation, work } = attempt;
     const { firstStep, steps, results } = round;
+    const nowMs = performance.now();
+    const elapsedMs = nowMs - (attempt.roundSinceMs ?? nowMs);
+    attempt.roundSinceMs = nowMs;
     const sum = (field: "computeMs" | "exchangeMs"): number => results.reduce((total, result) => total + result[field], 0);
     const { pulls, bytes } = work?.exchange.counts ?? before;
-    const costs = { computeMs: sum("computeMs"), exchangeMs: sum("exchangeMs") };
+    const costs = { computeMs: sum("computeMs"), exchangeMs: sum("exchangeMs"), elapsedMs };
     const pulled = { pulls: pulls - before.pulls, pulledBytes: bytes - before.bytes };
     this.#host.logger.debug({ jobId: this.#jobId, generation, firstStep, steps, ...costs, ...pulled }, "round_done");
-    this.#report({ case: "roundDone", value: { jobId: this.#jobId, generation, ...round } });
+    this.#report({ case: "roundDone", value: { jobId: this.#jobId, generation, ...round, elapsedMs } });
   }
 
   /** Better said now than by the kernel, which would kill this process at the first step. @throws SegueError MEMORY_INSUFFICIENT */

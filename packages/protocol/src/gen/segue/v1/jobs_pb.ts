@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file segue/v1/jobs.proto.
  */
 export const file_segue_v1_jobs: GenFile = /*@__PURE__*/
-  fileDesc("ChNzZWd1ZS92MS9qb2JzLnByb3RvEghzZWd1ZS52MSLmBAoDSm9iEg4KBmpvYl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEiEKBXBoYXNlGAMgASgOMhIuc2VndWUudjEuSm9iUGhhc2USDgoGcmVhc29uGAQgASgJEgwKBHN0ZXAYBSABKA0SEwoLdG90YWxfc3RlcHMYBiABKA0SDgoGdG9rZW5zGAcgASgEEhQKDHRvdGFsX3Rva2VucxgIIAEoBBIMCgRsb3NzGAkgASgBEhkKEXRva2Vuc19wZXJfc2Vjb25kGAogASgBEhUKDWxlYXJuaW5nX3JhdGUYCyABKAESFQoNZ3JhZGllbnRfbm9ybRgMIAEoARIPCgd3b3JrZXJzGA0gASgNEhIKCnBhcmFtZXRlcnMYDiABKAQSDwoHYXR0ZW1wdBgPIAEoDRIWCg5kb2N1bWVudHNfcmVhZBgQIAEoBBIfChdkb2N1bWVudHNfZHJvcHBlZF9zaG9ydBgRIAEoBBIXCg9zdWJtaXR0ZWRfYXRfbXMYEiABKAMSFQoNdXBkYXRlZF9hdF9tcxgTIAEoAxITCgtldGFfc2Vjb25kcxgUIAEoARIOCgZlbmdpbmUYFSABKAkSFwoPY2hlY2twb2ludF9zdGVwGBYgASgNEhkKEWNoZWNrcG9pbnRfZGlnZXN0GBcgASgJEhMKC25vdF9kdXJhYmxlGBogASgJEhoKEmNoZWNrcG9pbnRfd2FybmluZxgbIAEoCRIfCgRzcGVjGBggASgLMhEuc2VndWUudjEuSm9iU3BlYxIkCgdtZW1iZXJzGBkgAygLMhMuc2VndWUudjEuSm9iTWVtYmVyIlMKCUpvYk1lbWJlchIRCgl3b3JrZXJfaWQYASABKAkSDgoGc2hhcmRzGAIgASgNEhAKCHNoYXJkX21zGAMgASgBEhEKCXN0cmFnZ2xlchgEIAEoCCJ/ChBTdWJtaXRKb2JSZXF1ZXN0EiEKBHNwZWMYASABKAsyES5zZWd1ZS52MS5Kb2JTcGVjSAASDgoEeWFtbBgCIAEoCUgAEhcKD2lkZW1wb3RlbmN5X2tleRgDIAEoCRIVCg12YWxpZGF0ZV9vbmx5GAQgASgIQggKBnNvdXJjZSJBChFTdWJtaXRKb2JSZXNwb25zZRIaCgNqb2IYASABKAsyDS5zZWd1ZS52MS5Kb2ISEAoId2FybmluZ3MYAiADKAkiHwoNR2V0Sm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiLAoOR2V0Sm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uc2VndWUudjEuSm9iIjgKD0xpc3RKb2JzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKA0SEgoKcGFnZV90b2tlbhgCIAEoCSJIChBMaXN0Sm9ic1Jlc3BvbnNlEhsKBGpvYnMYASADKAsyDS5zZWd1ZS52MS5Kb2ISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiEKD1dhdGNoSm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiLgoQV2F0Y2hKb2JSZXNwb25zZRIaCgNqb2IYASABKAsyDS5zZWd1ZS52MS5Kb2IiIQoPUGF1c2VKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSIuChBQYXVzZUpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLnNlZ3VlLnYxLkpvYiIiChBSZXN1bWVKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSIvChFSZXN1bWVKb2JSZXNwb25zZRIaCgNqb2IYASABKAsyDS5zZWd1ZS52MS5Kb2IiIgoQQ2FuY2VsSm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiLwoRQ2FuY2VsSm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uc2VndWUudjEuSm9iIoEBCgpDaGVja3BvaW50EgwKBHN0ZXAYASABKA0SDgoGZGlnZXN0GAIgASgJEhUKDWNyZWF0ZWRfYXRfbXMYAyABKAMSEgoKc2l6ZV9ieXRlcxgEIAEoBBIOCgZ0b2tlbnMYBSABKAQSDAoEbG9zcxgGIAEoARIMCgRwYXRoGAcgASgJIigKFkxpc3RDaGVja3BvaW50c1JlcXVlc3QSDgoGam9iX2lkGAEgASgJIkQKF0xpc3RDaGVja3BvaW50c1Jlc3BvbnNlEikKC2NoZWNrcG9pbnRzGAEgAygLMhQuc2VndWUudjEuQ2hlY2twb2ludCJlChdTdWJtaXRFdmFsdWF0aW9uUmVxdWVzdBIOCgZqb2JfaWQYASABKAkSDAoEc3RlcBgCIAEoDRIsCgpldmFsdWF0aW9uGAMgASgLMhguc2VndWUudjEuRXZhbHVhdGlvblNwZWMifwoYU3VibWl0RXZhbHVhdGlvblJlc3BvbnNlEhUKDWV2YWx1YXRpb25faWQYASABKAkSDAoEc3RlcBgCIAEoDRINCgVjZWxscxgDIAEoDRIvCgtldmFsdWF0aW9ucxgEIAMoCzIaLnNlZ3VlLnYxLlF1ZXVlZEV2YWx1YXRpb24iOAoQUXVldWVkRXZhbHVhdGlvbhIVCg1ldmFsdWF0aW9uX2lkGAEgASgJEg0KBWNlbGxzGAIgASgNIosBCg5FZGl0Sm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkSOAoIc2V0dGluZ3MYAiADKAsyJi5zZWd1ZS52MS5FZGl0Sm9iUmVxdWVzdC5TZXR0aW5nc0VudHJ5Gi8KDVNldHRpbmdzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASI/Cg9FZGl0Sm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uc2VndWUudjEuSm9iEhAKCHdhcm5pbmdzGAIgAygJIocCCgpXb3JrZXJJbmZvEhEKCXdvcmtlcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEiQKBXN0YXRlGAMgASgOMhUuc2VndWUudjEuV29ya2VyU3RhdGUSDgoGam9iX2lkGAQgASgJEg4KBnNoYXJkcxgFIAMoDRIMCgRzdGVwGAYgASgNEg8KB2VuZ2luZXMYByADKAkSDgoGZGV2aWNlGAggASgJEhEKCXJzc19ieXRlcxgJIAEoBBIQCghzaGFyZF9tcxgKIAEoARIRCglzdHJhZ2dsZXIYCyABKAgSEgoKc2Vlbl9hdF9tcxgMIAEoAxIXCg90ZW5zb3JzX2FkZHJlc3MYDSABKAkiFAoSTGlzdFdvcmtlcnNSZXF1ZXN0IjwKE0xpc3RXb3JrZXJzUmVzcG9uc2USJQoHd29ya2VycxgBIAMoCzIULnNlZ3VlLnYxLldvcmtlckluZm8iJwoSRHJhaW5Xb3JrZXJSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCSI7ChNEcmFpbldvcmtlclJlc3BvbnNlEiQKBndvcmtlchgBIAEoCzIULnNlZ3VlLnYxLldvcmtlckluZm8qyAEKCEpvYlBoYXNlEhkKFUpPQl9QSEFTRV9VTlNQRUNJRklFRBAAEhUKEUpPQl9QSEFTRV9XQUlUSU5HEAESFQoRSk9CX1BIQVNFX1JVTk5JTkcQAhIVChFKT0JfUEhBU0VfUEFVU0lORxADEhQKEEpPQl9QSEFTRV9QQVVTRUQQBBIXChNKT0JfUEhBU0VfU1VDQ0VFREVEEAUSFwoTSk9CX1BIQVNFX0NBTkNFTExFRBAGEhQKEEpPQl9QSEFTRV9GQUlMRUQQByrHAQoLV29ya2VyU3RhdGUSHAoYV09SS0VSX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRV09SS0VSX1NUQVRFX0lETEUQARIYChRXT1JLRVJfU1RBVEVfSk9JTklORxACEhkKFVdPUktFUl9TVEFURV9UUkFJTklORxADEhkKFVdPUktFUl9TVEFURV9EUkFJTklORxAEEhgKFFdPUktFUl9TVEFURV9EUkFJTkVEEAUSGQoVV09SS0VSX1NUQVRFX0VYUEVMTEVEEAYy6wYKBEpvYnMSRAoJU3VibWl0Sm9iEhouc2VndWUudjEuU3VibWl0Sm9iUmVxdWVzdBobLnNlZ3VlLnYxLlN1Ym1pdEpvYlJlc3BvbnNlEjsKBkdldEpvYhIXLnNlZ3VlLnYxLkdldEpvYlJlcXVlc3QaGC5zZWd1ZS52MS5HZXRKb2JSZXNwb25zZRJBCghMaXN0Sm9icxIZLnNlZ3VlLnYxLkxpc3RKb2JzUmVxdWVzdBoaLnNlZ3VlLnYxLkxpc3RKb2JzUmVzcG9uc2USQwoIV2F0Y2hKb2ISGS5zZWd1ZS52MS5XYXRjaEpvYlJlcXVlc3QaGi5zZWd1ZS52MS5XYXRjaEpvYlJlc3BvbnNlMAESQQoIUGF1c2VKb2ISGS5zZWd1ZS52MS5QYXVzZUpvYlJlcXVlc3QaGi5zZWd1ZS52MS5QYXVzZUpvYlJlc3BvbnNlEkQKCVJlc3VtZUpvYhIaLnNlZ3VlLnYxLlJlc3VtZUpvYlJlcXVlc3QaGy5zZWd1ZS52MS5SZXN1bWVKb2JSZXNwb25zZRJECglDYW5jZWxKb2ISGi5zZWd1ZS52MS5DYW5jZWxKb2JSZXF1ZXN0Ghsuc2VndWUudjEuQ2FuY2VsSm9iUmVzcG9uc2USVgoPTGlzdENoZWNrcG9pbnRzEiAuc2VndWUudjEuTGlzdENoZWNrcG9pbnRzUmVxdWVzdBohLnNlZ3VlLnYxLkxpc3RDaGVja3BvaW50c1Jlc3BvbnNlElkKEFN1Ym1pdEV2YWx1YXRpb24SIS5zZWd1ZS52MS5TdWJtaXRFdmFsdWF0aW9uUmVxdWVzdBoiLnNlZ3VlLnYxLlN1Ym1pdEV2YWx1YXRpb25SZXNwb25zZRI+CgdFZGl0Sm9iEhguc2VndWUudjEuRWRpdEpvYlJlcXVlc3QaGS5zZWd1ZS52MS5FZGl0Sm9iUmVzcG9uc2USSgoLTGlzdFdvcmtlcnMSHC5zZWd1ZS52MS5MaXN0V29ya2Vyc1JlcXVlc3QaHS5zZWd1ZS52MS5MaXN0V29ya2Vyc1Jlc3BvbnNlEkoKC0RyYWluV29ya2VyEhwuc2VndWUudjEuRHJhaW5Xb3JrZXJSZXF1ZXN0Gh0uc2VndWUudjEuRHJhaW5Xb3JrZXJSZXNwb25zZWIGcHJvdG8z", [file_segue_v1_spec]);
+  fileDesc("ChNzZWd1ZS92MS9qb2JzLnByb3RvEghzZWd1ZS52MSLmBAoDSm9iEg4KBmpvYl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEiEKBXBoYXNlGAMgASgOMhIuc2VndWUudjEuSm9iUGhhc2USDgoGcmVhc29uGAQgASgJEgwKBHN0ZXAYBSABKA0SEwoLdG90YWxfc3RlcHMYBiABKA0SDgoGdG9rZW5zGAcgASgEEhQKDHRvdGFsX3Rva2VucxgIIAEoBBIMCgRsb3NzGAkgASgBEhkKEXRva2Vuc19wZXJfc2Vjb25kGAogASgBEhUKDWxlYXJuaW5nX3JhdGUYCyABKAESFQoNZ3JhZGllbnRfbm9ybRgMIAEoARIPCgd3b3JrZXJzGA0gASgNEhIKCnBhcmFtZXRlcnMYDiABKAQSDwoHYXR0ZW1wdBgPIAEoDRIWCg5kb2N1bWVudHNfcmVhZBgQIAEoBBIfChdkb2N1bWVudHNfZHJvcHBlZF9zaG9ydBgRIAEoBBIXCg9zdWJtaXR0ZWRfYXRfbXMYEiABKAMSFQoNdXBkYXRlZF9hdF9tcxgTIAEoAxITCgtldGFfc2Vjb25kcxgUIAEoARIOCgZlbmdpbmUYFSABKAkSFwoPY2hlY2twb2ludF9zdGVwGBYgASgNEhkKEWNoZWNrcG9pbnRfZGlnZXN0GBcgASgJEhMKC25vdF9kdXJhYmxlGBogASgJEhoKEmNoZWNrcG9pbnRfd2FybmluZxgbIAEoCRIfCgRzcGVjGBggASgLMhEuc2VndWUudjEuSm9iU3BlYxIkCgdtZW1iZXJzGBkgAygLMhMuc2VndWUudjEuSm9iTWVtYmVyInwKCUpvYk1lbWJlchIRCgl3b3JrZXJfaWQYASABKAkSDgoGc2hhcmRzGAIgASgNEhAKCHNoYXJkX21zGAMgASgBEhEKCXN0cmFnZ2xlchgEIAEoCBInCgpzdGVwX3RpbWVzGAUgASgLMhMuc2VndWUudjEuU3RlcFRpbWVzIkUKCVN0ZXBUaW1lcxISCgpjb21wdXRlX21zGAEgASgBEhMKC2V4Y2hhbmdlX21zGAIgASgBEg8KB3Jlc3RfbXMYAyABKAEifwoQU3VibWl0Sm9iUmVxdWVzdBIhCgRzcGVjGAEgASgLMhEuc2VndWUudjEuSm9iU3BlY0gAEg4KBHlhbWwYAiABKAlIABIXCg9pZGVtcG90ZW5jeV9rZXkYAyABKAkSFQoNdmFsaWRhdGVfb25seRgEIAEoCEIICgZzb3VyY2UiQQoRU3VibWl0Sm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uc2VndWUudjEuSm9iEhAKCHdhcm5pbmdzGAIgAygJIh8KDUdldEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIiwKDkdldEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLnNlZ3VlLnYxLkpvYiI4Cg9MaXN0Sm9ic1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgNEhIKCnBhZ2VfdG9rZW4YAiABKAkiSAoQTGlzdEpvYnNSZXNwb25zZRIbCgRqb2JzGAEgAygLMg0uc2VndWUudjEuSm9iEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIhCg9XYXRjaEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIi4KEFdhdGNoSm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uc2VndWUudjEuSm9iIiEKD1BhdXNlSm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiLgoQUGF1c2VKb2JSZXNwb25zZRIaCgNqb2IYASABKAsyDS5zZWd1ZS52MS5Kb2IiIgoQUmVzdW1lSm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiLwoRUmVzdW1lSm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uc2VndWUudjEuSm9iIiIKEENhbmNlbEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIi8KEUNhbmNlbEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLnNlZ3VlLnYxLkpvYiKBAQoKQ2hlY2twb2ludBIMCgRzdGVwGAEgASgNEg4KBmRpZ2VzdBgCIAEoCRIVCg1jcmVhdGVkX2F0X21zGAMgASgDEhIKCnNpemVfYnl0ZXMYBCABKAQSDgoGdG9rZW5zGAUgASgEEgwKBGxvc3MYBiABKAESDAoEcGF0aBgHIAEoCSIoChZMaXN0Q2hlY2twb2ludHNSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSJEChdMaXN0Q2hlY2twb2ludHNSZXNwb25zZRIpCgtjaGVja3BvaW50cxgBIAMoCzIULnNlZ3VlLnYxLkNoZWNrcG9pbnQiZQoXU3VibWl0RXZhbHVhdGlvblJlcXVlc3QSDgoGam9iX2lkGAEgASgJEgwKBHN0ZXAYAiABKA0SLAoKZXZhbHVhdGlvbhgDIAEoCzIYLnNlZ3VlLnYxLkV2YWx1YXRpb25TcGVjIn8KGFN1Ym1pdEV2YWx1YXRpb25SZXNwb25zZRIVCg1ldmFsdWF0aW9uX2lkGAEgASgJEgwKBHN0ZXAYAiABKA0SDQoFY2VsbHMYAyABKA0SLwoLZXZhbHVhdGlvbnMYBCADKAsyGi5zZWd1ZS52MS5RdWV1ZWRFdmFsdWF0aW9uIjgKEFF1ZXVlZEV2YWx1YXRpb24SFQoNZXZhbHVhdGlvbl9pZBgBIAEoCRINCgVjZWxscxgCIAEoDSKLAQoORWRpdEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJEjgKCHNldHRpbmdzGAIgAygLMiYuc2VndWUudjEuRWRpdEpvYlJlcXVlc3QuU2V0dGluZ3NFbnRyeRovCg1TZXR0aW5nc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiPwoPRWRpdEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLnNlZ3VlLnYxLkpvYhIQCgh3YXJuaW5ncxgCIAMoCSKwAgoKV29ya2VySW5mbxIRCgl3b3JrZXJfaWQYASABKAkSDAoEbmFtZRgCIAEoCRIkCgVzdGF0ZRgDIAEoDjIVLnNlZ3VlLnYxLldvcmtlclN0YXRlEg4KBmpvYl9pZBgEIAEoCRIOCgZzaGFyZHMYBSADKA0SDAoEc3RlcBgGIAEoDRIPCgdlbmdpbmVzGAcgAygJEg4KBmRldmljZRgIIAEoCRIRCglyc3NfYnl0ZXMYCSABKAQSEAoIc2hhcmRfbXMYCiABKAESEQoJc3RyYWdnbGVyGAsgASgIEhIKCnNlZW5fYXRfbXMYDCABKAMSFwoPdGVuc29yc19hZGRyZXNzGA0gASgJEicKCnN0ZXBfdGltZXMYDiABKAsyEy5zZWd1ZS52MS5TdGVwVGltZXMiFAoSTGlzdFdvcmtlcnNSZXF1ZXN0IjwKE0xpc3RXb3JrZXJzUmVzcG9uc2USJQoHd29ya2VycxgBIAMoCzIULnNlZ3VlLnYxLldvcmtlckluZm8iJwoSRHJhaW5Xb3JrZXJSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCSI7ChNEcmFpbldvcmtlclJlc3BvbnNlEiQKBndvcmtlchgBIAEoCzIULnNlZ3VlLnYxLldvcmtlckluZm8qyAEKCEpvYlBoYXNlEhkKFUpPQl9QSEFTRV9VTlNQRUNJRklFRBAAEhUKEUpPQl9QSEFTRV9XQUlUSU5HEAESFQoRSk9CX1BIQVNFX1JVTk5JTkcQAhIVChFKT0JfUEhBU0VfUEFVU0lORxADEhQKEEpPQl9QSEFTRV9QQVVTRUQQBBIXChNKT0JfUEhBU0VfU1VDQ0VFREVEEAUSFwoTSk9CX1BIQVNFX0NBTkNFTExFRBAGEhQKEEpPQl9QSEFTRV9GQUlMRUQQByrHAQoLV29ya2VyU3RhdGUSHAoYV09SS0VSX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRV09SS0VSX1NUQVRFX0lETEUQARIYChRXT1JLRVJfU1RBVEVfSk9JTklORxACEhkKFVdPUktFUl9TVEFURV9UUkFJTklORxADEhkKFVdPUktFUl9TVEFURV9EUkFJTklORxAEEhgKFFdPUktFUl9TVEFURV9EUkFJTkVEEAUSGQoVV09SS0VSX1NUQVRFX0VYUEVMTEVEEAYy6wYKBEpvYnMSRAoJU3VibWl0Sm9iEhouc2VndWUudjEuU3VibWl0Sm9iUmVxdWVzdBobLnNlZ3VlLnYxLlN1Ym1pdEpvYlJlc3BvbnNlEjsKBkdldEpvYhIXLnNlZ3VlLnYxLkdldEpvYlJlcXVlc3QaGC5zZWd1ZS52MS5HZXRKb2JSZXNwb25zZRJBCghMaXN0Sm9icxIZLnNlZ3VlLnYxLkxpc3RKb2JzUmVxdWVzdBoaLnNlZ3VlLnYxLkxpc3RKb2JzUmVzcG9uc2USQwoIV2F0Y2hKb2ISGS5zZWd1ZS52MS5XYXRjaEpvYlJlcXVlc3QaGi5zZWd1ZS52MS5XYXRjaEpvYlJlc3BvbnNlMAESQQoIUGF1c2VKb2ISGS5zZWd1ZS52MS5QYXVzZUpvYlJlcXVlc3QaGi5zZWd1ZS52MS5QYXVzZUpvYlJlc3BvbnNlEkQKCVJlc3VtZUpvYhIaLnNlZ3VlLnYxLlJlc3VtZUpvYlJlcXVlc3QaGy5zZWd1ZS52MS5SZXN1bWVKb2JSZXNwb25zZRJECglDYW5jZWxKb2ISGi5zZWd1ZS52MS5DYW5jZWxKb2JSZXF1ZXN0Ghsuc2VndWUudjEuQ2FuY2VsSm9iUmVzcG9uc2USVgoPTGlzdENoZWNrcG9pbnRzEiAuc2VndWUudjEuTGlzdENoZWNrcG9pbnRzUmVxdWVzdBohLnNlZ3VlLnYxLkxpc3RDaGVja3BvaW50c1Jlc3BvbnNlElkKEFN1Ym1pdEV2YWx1YXRpb24SIS5zZWd1ZS52MS5TdWJtaXRFdmFsdWF0aW9uUmVxdWVzdBoiLnNlZ3VlLnYxLlN1Ym1pdEV2YWx1YXRpb25SZXNwb25zZRI+CgdFZGl0Sm9iEhguc2VndWUudjEuRWRpdEpvYlJlcXVlc3QaGS5zZWd1ZS52MS5FZGl0Sm9iUmVzcG9uc2USSgoLTGlzdFdvcmtlcnMSHC5zZWd1ZS52MS5MaXN0V29ya2Vyc1JlcXVlc3QaHS5zZWd1ZS52MS5MaXN0V29ya2Vyc1Jlc3BvbnNlEkoKC0RyYWluV29ya2VyEhwuc2VndWUudjEuRHJhaW5Xb3JrZXJSZXF1ZXN0Gh0uc2VndWUudjEuRHJhaW5Xb3JrZXJSZXNwb25zZWIGcHJvdG8z", [file_segue_v1_spec]);
 
 /**
  * @generated from message segue.v1.Job
@@ -206,6 +206,13 @@ export type JobMember = Message<"segue.v1.JobMember"> & {
    * @generated from field: bool straggler = 4;
    */
   straggler: boolean;
+
+  /**
+   * Where the time of a step goes, smoothed over rounds.
+   *
+   * @generated from field: segue.v1.StepTimes step_times = 5;
+   */
+  stepTimes?: StepTimes | undefined;
 };
 
 /**
@@ -214,6 +221,39 @@ export type JobMember = Message<"segue.v1.JobMember"> & {
  */
 export const JobMemberSchema: GenMessage<JobMember> = /*@__PURE__*/
   messageDesc(file_segue_v1_jobs, 1);
+
+/**
+ * Milliseconds of one step on one worker.
+ *
+ * @generated from message segue.v1.StepTimes
+ */
+export type StepTimes = Message<"segue.v1.StepTimes"> & {
+  /**
+   * @generated from field: double compute_ms = 1;
+   */
+  computeMs: number;
+
+  /**
+   * Waiting for the others' gradients after the own ones.
+   *
+   * @generated from field: double exchange_ms = 2;
+   */
+  exchangeMs: number;
+
+  /**
+   * Everything else: ends of rounds, hashing, waiting for the coordinator.
+   *
+   * @generated from field: double rest_ms = 3;
+   */
+  restMs: number;
+};
+
+/**
+ * Describes the message segue.v1.StepTimes.
+ * Use `create(StepTimesSchema)` to create a new message.
+ */
+export const StepTimesSchema: GenMessage<StepTimes> = /*@__PURE__*/
+  messageDesc(file_segue_v1_jobs, 2);
 
 /**
  * @generated from message segue.v1.SubmitJobRequest
@@ -258,7 +298,7 @@ export type SubmitJobRequest = Message<"segue.v1.SubmitJobRequest"> & {
  * Use `create(SubmitJobRequestSchema)` to create a new message.
  */
 export const SubmitJobRequestSchema: GenMessage<SubmitJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 2);
+  messageDesc(file_segue_v1_jobs, 3);
 
 /**
  * @generated from message segue.v1.SubmitJobResponse
@@ -282,7 +322,7 @@ export type SubmitJobResponse = Message<"segue.v1.SubmitJobResponse"> & {
  * Use `create(SubmitJobResponseSchema)` to create a new message.
  */
 export const SubmitJobResponseSchema: GenMessage<SubmitJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 3);
+  messageDesc(file_segue_v1_jobs, 4);
 
 /**
  * @generated from message segue.v1.GetJobRequest
@@ -299,7 +339,7 @@ export type GetJobRequest = Message<"segue.v1.GetJobRequest"> & {
  * Use `create(GetJobRequestSchema)` to create a new message.
  */
 export const GetJobRequestSchema: GenMessage<GetJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 4);
+  messageDesc(file_segue_v1_jobs, 5);
 
 /**
  * @generated from message segue.v1.GetJobResponse
@@ -316,7 +356,7 @@ export type GetJobResponse = Message<"segue.v1.GetJobResponse"> & {
  * Use `create(GetJobResponseSchema)` to create a new message.
  */
 export const GetJobResponseSchema: GenMessage<GetJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 5);
+  messageDesc(file_segue_v1_jobs, 6);
 
 /**
  * @generated from message segue.v1.ListJobsRequest
@@ -340,7 +380,7 @@ export type ListJobsRequest = Message<"segue.v1.ListJobsRequest"> & {
  * Use `create(ListJobsRequestSchema)` to create a new message.
  */
 export const ListJobsRequestSchema: GenMessage<ListJobsRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 6);
+  messageDesc(file_segue_v1_jobs, 7);
 
 /**
  * @generated from message segue.v1.ListJobsResponse
@@ -362,7 +402,7 @@ export type ListJobsResponse = Message<"segue.v1.ListJobsResponse"> & {
  * Use `create(ListJobsResponseSchema)` to create a new message.
  */
 export const ListJobsResponseSchema: GenMessage<ListJobsResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 7);
+  messageDesc(file_segue_v1_jobs, 8);
 
 /**
  * @generated from message segue.v1.WatchJobRequest
@@ -379,7 +419,7 @@ export type WatchJobRequest = Message<"segue.v1.WatchJobRequest"> & {
  * Use `create(WatchJobRequestSchema)` to create a new message.
  */
 export const WatchJobRequestSchema: GenMessage<WatchJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 8);
+  messageDesc(file_segue_v1_jobs, 9);
 
 /**
  * @generated from message segue.v1.WatchJobResponse
@@ -396,7 +436,7 @@ export type WatchJobResponse = Message<"segue.v1.WatchJobResponse"> & {
  * Use `create(WatchJobResponseSchema)` to create a new message.
  */
 export const WatchJobResponseSchema: GenMessage<WatchJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 9);
+  messageDesc(file_segue_v1_jobs, 10);
 
 /**
  * @generated from message segue.v1.PauseJobRequest
@@ -413,7 +453,7 @@ export type PauseJobRequest = Message<"segue.v1.PauseJobRequest"> & {
  * Use `create(PauseJobRequestSchema)` to create a new message.
  */
 export const PauseJobRequestSchema: GenMessage<PauseJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 10);
+  messageDesc(file_segue_v1_jobs, 11);
 
 /**
  * @generated from message segue.v1.PauseJobResponse
@@ -430,7 +470,7 @@ export type PauseJobResponse = Message<"segue.v1.PauseJobResponse"> & {
  * Use `create(PauseJobResponseSchema)` to create a new message.
  */
 export const PauseJobResponseSchema: GenMessage<PauseJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 11);
+  messageDesc(file_segue_v1_jobs, 12);
 
 /**
  * @generated from message segue.v1.ResumeJobRequest
@@ -447,7 +487,7 @@ export type ResumeJobRequest = Message<"segue.v1.ResumeJobRequest"> & {
  * Use `create(ResumeJobRequestSchema)` to create a new message.
  */
 export const ResumeJobRequestSchema: GenMessage<ResumeJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 12);
+  messageDesc(file_segue_v1_jobs, 13);
 
 /**
  * @generated from message segue.v1.ResumeJobResponse
@@ -464,7 +504,7 @@ export type ResumeJobResponse = Message<"segue.v1.ResumeJobResponse"> & {
  * Use `create(ResumeJobResponseSchema)` to create a new message.
  */
 export const ResumeJobResponseSchema: GenMessage<ResumeJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 13);
+  messageDesc(file_segue_v1_jobs, 14);
 
 /**
  * @generated from message segue.v1.CancelJobRequest
@@ -481,7 +521,7 @@ export type CancelJobRequest = Message<"segue.v1.CancelJobRequest"> & {
  * Use `create(CancelJobRequestSchema)` to create a new message.
  */
 export const CancelJobRequestSchema: GenMessage<CancelJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 14);
+  messageDesc(file_segue_v1_jobs, 15);
 
 /**
  * @generated from message segue.v1.CancelJobResponse
@@ -498,7 +538,7 @@ export type CancelJobResponse = Message<"segue.v1.CancelJobResponse"> & {
  * Use `create(CancelJobResponseSchema)` to create a new message.
  */
 export const CancelJobResponseSchema: GenMessage<CancelJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 15);
+  messageDesc(file_segue_v1_jobs, 16);
 
 /**
  * @generated from message segue.v1.Checkpoint
@@ -549,7 +589,7 @@ export type Checkpoint = Message<"segue.v1.Checkpoint"> & {
  * Use `create(CheckpointSchema)` to create a new message.
  */
 export const CheckpointSchema: GenMessage<Checkpoint> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 16);
+  messageDesc(file_segue_v1_jobs, 17);
 
 /**
  * @generated from message segue.v1.ListCheckpointsRequest
@@ -566,7 +606,7 @@ export type ListCheckpointsRequest = Message<"segue.v1.ListCheckpointsRequest"> 
  * Use `create(ListCheckpointsRequestSchema)` to create a new message.
  */
 export const ListCheckpointsRequestSchema: GenMessage<ListCheckpointsRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 17);
+  messageDesc(file_segue_v1_jobs, 18);
 
 /**
  * @generated from message segue.v1.ListCheckpointsResponse
@@ -585,7 +625,7 @@ export type ListCheckpointsResponse = Message<"segue.v1.ListCheckpointsResponse"
  * Use `create(ListCheckpointsResponseSchema)` to create a new message.
  */
 export const ListCheckpointsResponseSchema: GenMessage<ListCheckpointsResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 18);
+  messageDesc(file_segue_v1_jobs, 19);
 
 /**
  * @generated from message segue.v1.SubmitEvaluationRequest
@@ -614,7 +654,7 @@ export type SubmitEvaluationRequest = Message<"segue.v1.SubmitEvaluationRequest"
  * Use `create(SubmitEvaluationRequestSchema)` to create a new message.
  */
 export const SubmitEvaluationRequestSchema: GenMessage<SubmitEvaluationRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 19);
+  messageDesc(file_segue_v1_jobs, 20);
 
 /**
  * @generated from message segue.v1.SubmitEvaluationResponse
@@ -652,7 +692,7 @@ export type SubmitEvaluationResponse = Message<"segue.v1.SubmitEvaluationRespons
  * Use `create(SubmitEvaluationResponseSchema)` to create a new message.
  */
 export const SubmitEvaluationResponseSchema: GenMessage<SubmitEvaluationResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 20);
+  messageDesc(file_segue_v1_jobs, 21);
 
 /**
  * @generated from message segue.v1.QueuedEvaluation
@@ -674,7 +714,7 @@ export type QueuedEvaluation = Message<"segue.v1.QueuedEvaluation"> & {
  * Use `create(QueuedEvaluationSchema)` to create a new message.
  */
 export const QueuedEvaluationSchema: GenMessage<QueuedEvaluation> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 21);
+  messageDesc(file_segue_v1_jobs, 22);
 
 /**
  * @generated from message segue.v1.EditJobRequest
@@ -698,7 +738,7 @@ export type EditJobRequest = Message<"segue.v1.EditJobRequest"> & {
  * Use `create(EditJobRequestSchema)` to create a new message.
  */
 export const EditJobRequestSchema: GenMessage<EditJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 22);
+  messageDesc(file_segue_v1_jobs, 23);
 
 /**
  * @generated from message segue.v1.EditJobResponse
@@ -720,7 +760,7 @@ export type EditJobResponse = Message<"segue.v1.EditJobResponse"> & {
  * Use `create(EditJobResponseSchema)` to create a new message.
  */
 export const EditJobResponseSchema: GenMessage<EditJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 23);
+  messageDesc(file_segue_v1_jobs, 24);
 
 /**
  * @generated from message segue.v1.WorkerInfo
@@ -790,6 +830,13 @@ export type WorkerInfo = Message<"segue.v1.WorkerInfo"> & {
    * @generated from field: string tensors_address = 13;
    */
   tensorsAddress: string;
+
+  /**
+   * Absent before its first round.
+   *
+   * @generated from field: segue.v1.StepTimes step_times = 14;
+   */
+  stepTimes?: StepTimes | undefined;
 };
 
 /**
@@ -797,7 +844,7 @@ export type WorkerInfo = Message<"segue.v1.WorkerInfo"> & {
  * Use `create(WorkerInfoSchema)` to create a new message.
  */
 export const WorkerInfoSchema: GenMessage<WorkerInfo> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 24);
+  messageDesc(file_segue_v1_jobs, 25);
 
 /**
  * @generated from message segue.v1.ListWorkersRequest
@@ -810,7 +857,7 @@ export type ListWorkersRequest = Message<"segue.v1.ListWorkersRequest"> & {
  * Use `create(ListWorkersRequestSchema)` to create a new message.
  */
 export const ListWorkersRequestSchema: GenMessage<ListWorkersRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 25);
+  messageDesc(file_segue_v1_jobs, 26);
 
 /**
  * @generated from message segue.v1.ListWorkersResponse
@@ -827,7 +874,7 @@ export type ListWorkersResponse = Message<"segue.v1.ListWorkersResponse"> & {
  * Use `create(ListWorkersResponseSchema)` to create a new message.
  */
 export const ListWorkersResponseSchema: GenMessage<ListWorkersResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 26);
+  messageDesc(file_segue_v1_jobs, 27);
 
 /**
  * @generated from message segue.v1.DrainWorkerRequest
@@ -844,7 +891,7 @@ export type DrainWorkerRequest = Message<"segue.v1.DrainWorkerRequest"> & {
  * Use `create(DrainWorkerRequestSchema)` to create a new message.
  */
 export const DrainWorkerRequestSchema: GenMessage<DrainWorkerRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 27);
+  messageDesc(file_segue_v1_jobs, 28);
 
 /**
  * @generated from message segue.v1.DrainWorkerResponse
@@ -861,7 +908,7 @@ export type DrainWorkerResponse = Message<"segue.v1.DrainWorkerResponse"> & {
  * Use `create(DrainWorkerResponseSchema)` to create a new message.
  */
 export const DrainWorkerResponseSchema: GenMessage<DrainWorkerResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 28);
+  messageDesc(file_segue_v1_jobs, 29);
 
 /**
  * @generated from enum segue.v1.JobPhase
