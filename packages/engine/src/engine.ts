@@ -53,21 +53,24 @@ export interface Recurrence {
   readonly dtScale: number;
 }
 
+/** Sums of dt, as it was used, over a pass: its decay is exp(A dt). */
+export interface DtSums {
+  readonly dt_BLH: Float64Array;
+}
+
 /** What a pass did in every layer: sums over its tokens (and, of squares, over the columns of a head or group). */
-export interface LayerMoments {
-  /** Of dt as it was used: the decay over the pass is exp(A dt). */
-  readonly dt_BLH: Float32Array;
+export interface LayerMoments extends DtSums {
   /** Of the squares of x, B and C as they enter the recurrence. */
-  readonly x2_BLH: Float32Array;
-  readonly b2_BLG: Float32Array;
-  readonly c2_BLG: Float32Array;
+  readonly x2_BLH: Float64Array;
+  readonly b2_BLG: Float64Array;
+  readonly c2_BLG: Float64Array;
 }
 
 /** @throws SegueError CURE_UNSUPPORTED by engines that cannot do it */
 export interface ForwardOptions {
   readonly recurrence?: Recurrence | undefined;
   /** Overwritten; see {@link newLayerMoments}. */
-  readonly moments?: LayerMoments | undefined;
+  readonly moments?: DtSums | LayerMoments | undefined;
 }
 
 /** A batch without labels. */
@@ -109,7 +112,7 @@ export interface Engine {
    * Into the SSM states: `factors_BLH`, one for each head, times those of `from` (which may be the same); added to what is there, or instead of
    * it. Convolution taps stay. Absent where cures are unsupported.
    */
-  mixStates?(into: LaneStates, from: LaneStates, factors_BLH: Float32Array, accumulate: boolean): void;
+  mixStates?(into: LaneStates, from: LaneStates, factors_BLH: Float32Array | Float64Array, accumulate: boolean): void;
   /** Frobenius norm of each head's SSM state, [lanes, layers, heads]. Absent where cures are unsupported. */
   headNorms?(states: LaneStates): Float32Array;
 

@@ -5,6 +5,7 @@ export type {
   EngineOptions,
   ForwardOptions,
   LaneStates,
+  DtSums,
   LayerMoments,
   PromptBatch,
   Recurrence,

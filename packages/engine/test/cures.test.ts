@@ -1,14 +1,15 @@
 import assert from "node:assert/strict";
-import { modelWidths, type CureSpec, type ModelSpec } from "@segue/core";
+import { laneStateFloats, modelWidths, type CureSpec, type ModelSpec } from "@segue/core";
 import { curedEngine } from "../src/cures/cured-engine.js";
 import type { InferenceEngine } from "../src/cures/state-rule.js";
 import type { ScanArgs } from "../src/devices/device.js";
 import { referenceDevice } from "../src/devices/reference/reference-device.js";
-import type { Engine, LaneStates, SegmentBatch } from "../src/engine.js";
+import type { Engine, LaneStates, LayerMoments, SegmentBatch } from "../src/engine.js";
 import { DeviceEngine } from "../src/native/device-engine.js";
 import { createCpuEngine, createReferenceEngine } from "../src/native/index.js";
 import { newLayerMoments } from "../src/native/moments.js";
 import { createEngine } from "../src/create-engine.js";
+import { someResets } from "./devices-support.js";
 import { noisyParameters, randomTokens, relativeError } from "./native-support.js";
 
 const MODEL: ModelSpec = {
@@ -151,62 +152,125 @@ describe("cures", () => {
     );
   });
 
-  it("give each layer the state of its last inputs alone: window", () => {
-    const [window, every] = [24, 8];
-    const { heads, dInner } = modelWidths(MODEL);
-    const laneFloats = dInner * MODEL.dState;
-    const calls: { args: ScanArgs<Float64Array, Int32Array>; before: Float64Array }[] = [];
-    const recording = {
-      ...referenceDevice,
-      scan: (args: ScanArgs<Float64Array, Int32Array>) => {
-        calls.push({
-          args: { ...args, xBC_RC: args.xBC_RC.slice(), dt_RH: args.dt_RH.slice() },
-          before: Float64Array.from(
-            { length: LANES * laneFloats },
-            (_, i) => args.state.data[Math.floor(i / laneFloats) * args.state.stride + (i % laneFloats)]!,
-          ),
-        });
-        referenceDevice.scan(args);
-      },
-    };
-    const wide = new DeviceEngine("cpu", recording, MODEL);
-    wide.writeParameters(noisyParameters(MODEL));
-    const cured = curedEngine(wide, { kind: "window", tokens: window, everyTokens: every });
-    cured.score(BATCH, cured.createStates(LANES));
-
-    for (let layer = 0; layer < MODEL.layers; layer++) {
-      const pieces = calls.filter((_, index) => index % MODEL.layers === layer);
-      for (let piece = window / every; piece < pieces.length; piece++) {
-        // The recurrence over the inputs the layer really had in its last pieces, from zero.
-        const data = new Float64Array(LANES * laneFloats);
-        for (const { args } of pieces.slice(piece - window / every, piece)) {
-          referenceDevice.scan({
-            ...args,
-            state: { data, stride: laneFloats },
-            chunkStates_BKHPN: new Float64Array(args.chunkStates_BKHPN.length),
-            y_RI: new Float64Array(args.lanes * args.tokens * heads * MODEL.headDim),
-          });
-        }
-        const error = relativeError(Float32Array.from(pieces[piece]!.before), Float32Array.from(data));
-        assert.ok(error < 1e-6, `layer ${layer}, piece ${piece}: ${error}`);
+  for (const { window, every, cuts, resets_BT } of [
+    { window: 24, every: 8, cuts: [] },
+    { window: 24, every: 8, cuts: [3, 7, 31, 32] },
+    { window: 8, every: 8, cuts: [] },
+    { window: 5, every: 1, cuts: [] },
+    { window: 24, every: 8, cuts: [30], resets_BT: Uint8Array.from(someResets("window", LANES * TOKENS, 25, [TOKENS + 16])) },
+  ]) {
+    const name = `${window}:${every}, calls end at ${cuts.join(", ") || "the end"}${resets_BT ? ", documents start" : ""}`;
+    it(`give each layer the state of its last inputs alone: window ${name}`, () => {
+      const calls: RecordedScan[] = [];
+      const { engine: wide, laneFloats } = recordingEngine(calls);
+      const cured = curedEngine(wide, { kind: "window", tokens: window, everyTokens: every });
+      const states = cured.createStates(LANES);
+      let from = 0;
+      for (const to of [...cuts, TOKENS]) {
+        const batch = part(from, to);
+        const own = resets_BT?.filter((_, row) => row % TOKENS >= from && row % TOKENS < to);
+        cured.score({ ...batch, resets_BT: own }, states);
+        from = to;
       }
-    }
+      let boundaries = 0;
+      for (let layer = 0; layer < MODEL.layers; layer++) {
+        const passes = calls.filter((_, index) => index % MODEL.layers === layer);
+        let at = 0;
+        passes.forEach(({ args, before }, pass) => {
+          if (at > window && at % every === 0) {
+            // The recurrence over the inputs that the layer really had, from zero.
+            const last: typeof passes = [];
+            for (let tokens = 0, i = pass - 1; tokens < window; i--) {
+              last.unshift(passes[i]!);
+              tokens += passes[i]!.args.tokens;
+            }
+            const error = wideError(before, scanned(last, laneFloats));
+            assert.ok(error < 1e-12, `layer ${layer}, token ${at}: ${error}`);
+            boundaries++;
+          }
+          at += args.tokens;
+        });
+      }
+      assert.ok(boundaries >= MODEL.layers * Math.floor((TOKENS - window - every) / every));
+    });
+  }
+
+  it("give the first layer of the cpu engine the state of its last inputs alone: window", () => {
+    const [window, end] = [24, 56];
+    const cured = curedEngine(engine, { kind: "window", tokens: window, everyTokens: 8 });
+    const [windowed, plain] = [cured.createStates(LANES), engine.createStates(LANES)];
+    cured.score(part(0, end), windowed);
+    engine.score(part(0, end - window), plain);
+    engine.zeroStates(plain, "ssm");
+    engine.score(part(end - window, end), plain);
+    const [found, expected] = [firstLayers(cured, windowed), firstLayers(engine, plain)];
+    assert.ok(relativeError(found, expected) < 1e-5);
+    cured.freeStates(windowed);
+    engine.freeStates(plain);
   });
+
+  for (const cure of CURES) {
+    it(`give the same bits for calls that end at boundaries as for one: ${JSON.stringify(cure)}`, () => {
+      const cured = curedEngine(engine, cure, reference);
+      assert.deepEqual(run(cured, [8, 40, 48]), run(cured, [8, 16, 24, 32, 40, 48, 56]));
+    });
+
+    it(`see nothing of what came before a document's start: ${JSON.stringify(cure)}`, () => {
+      // At a boundary, so that the same corrections are made in the document alone.
+      const start = 40;
+      const cured = curedEngine(engine, cure, reference);
+      const [long, alone] = [cured.createStates(LANES), cured.createStates(LANES)];
+      cured.prefill(part(0, 32), long);
+      const resets_BT = Uint8Array.from({ length: LANES * (TOKENS - 32) }, (_, row) =>
+        row % (TOKENS - 32) === start - 32 ? 1 : 0,
+      );
+      const found = cured.score({ ...part(32, TOKENS), resets_BT }, long).filter((_, row) => row % (TOKENS - 32) >= start - 32);
+      assert.ok(relativeError(found, cured.score(part(start, TOKENS), alone)) < 1e-5);
+    });
+
+    it(`give back every state they took: ${JSON.stringify(cure)}`, () => {
+      const counting = new CountingEngine();
+      const cured = curedEngine(counting, cure, reference);
+      const states = cured.createStates(LANES);
+      cured.score(part(0, 47), states);
+      const forked = cured.forkStates(states, 2, 4);
+      cured.zeroStates(states, "ssm");
+      cured.score(part(0, 47), states);
+      cured.freeStates(states);
+      cured.freeStates(forked);
+      assert.equal(counting.live.size, 0);
+    });
+  }
 
   it("know what a pass did in every layer", () => {
     const states = engine.createStates(LANES);
     const moments = newLayerMoments(MODEL, LANES);
-    for (const array of Object.values(moments) as Float32Array[]) array.fill(NaN);
-    engine.score(BATCH, states, { moments });
-    const wide = wideEngine();
-    const expected = newLayerMoments(MODEL, LANES);
-    wide.score(BATCH, wide.createStates(LANES), { moments: expected });
+    for (const array of Object.values(moments) as Float64Array[]) array.fill(NaN);
+    const recurrence = { logRetention: -0.1, insertion: 0.5, dtScale: 2 };
+    engine.score(BATCH, states, { moments, recurrence });
+    const calls: RecordedScan[] = [];
+    const { engine: wide } = recordingEngine(calls);
+    wide.score(BATCH, wide.createStates(LANES), { recurrence });
+    const expected = expectedMoments(calls.map(({ args }) => args));
     for (const name of ["dt_BLH", "x2_BLH", "b2_BLG", "c2_BLG"] as const) {
       assert.ok(relativeError(moments[name], expected[name]) < 1e-5, name);
       assert.ok(
         expected[name].every((sum) => sum > 0),
         name,
       );
+    }
+    const dtOnly = { dt_BLH: new Float64Array(moments.dt_BLH.length) };
+    engine.score(BATCH, engine.createStates(LANES), { moments: dtOnly, recurrence });
+    assert.deepEqual(dtOnly.dt_BLH, moments.dt_BLH);
+  });
+
+  it("know what all pieces of a pass did", () => {
+    const cured = curedEngine(engine, { kind: "window", tokens: 64, everyTokens: 8 });
+    const [found, expected] = [newLayerMoments(MODEL, LANES), newLayerMoments(MODEL, LANES)];
+    cured.score(BATCH, cured.createStates(LANES), { moments: found });
+    engine.score(BATCH, engine.createStates(LANES), { moments: expected });
+    for (const name of ["dt_BLH", "x2_BLH", "b2_BLG", "c2_BLG"] as const) {
+      assert.ok(relativeError(found[name], expected[name]) < 1e-5, name);
     }
   });
 
@@ -224,11 +288,106 @@ describe("cures", () => {
 
   it("refuse what they cannot follow", () => {
     assert.throws(() => curedEngine(engine, { kind: "window", tokens: 25, everyTokens: 8 }), { code: "ENGINE_INPUT_INVALID" });
-    const cured = curedEngine(engine, { kind: "window", tokens: 24, everyTokens: 8 });
-    const resets_BT = new Uint8Array(LANES * TOKENS);
-    assert.throws(() => cured.score({ ...BATCH, resets_BT }, cured.createStates(LANES)), { code: "ENGINE_INPUT_INVALID" });
+    assert.throws(() => curedEngine(engine, CURES[2]!), { code: "ENGINE_INPUT_INVALID" });
   });
 });
+
+/** Knows which states are held. */
+class CountingEngine extends DeviceEngine<Float64Array, Int32Array> {
+  readonly live = new Set<LaneStates>();
+
+  constructor() {
+    super("cpu", referenceDevice, MODEL);
+    this.writeParameters(noisyParameters(MODEL));
+  }
+
+  override createStates(lanes: number): LaneStates {
+    return this.#held(super.createStates(lanes));
+  }
+
+  override forkStates(states: LaneStates, lane: number, copies: number): LaneStates {
+    return this.#held(super.forkStates(states, lane, copies));
+  }
+
+  override freeStates(states: LaneStates): void {
+    assert.ok(this.live.delete(states), "states that are held");
+    super.freeStates(states);
+  }
+
+  #held(states: LaneStates): LaneStates {
+    this.live.add(states);
+    return states;
+  }
+}
+
+interface RecordedScan {
+  readonly args: ScanArgs<Float64Array, Int32Array>;
+  /** The layer's states of all lanes before it. */
+  readonly before: Float64Array;
+}
+
+/** An engine on the reference device that leaves what each layer's scan was given in `calls`. */
+function recordingEngine(calls: RecordedScan[]): { engine: Engine; laneFloats: number } {
+  const laneFloats = modelWidths(MODEL).dInner * MODEL.dState;
+  const scan = (args: ScanArgs<Float64Array, Int32Array>): void => {
+    const { data, stride } = args.state;
+    const before = Array.from({ length: args.lanes }, (_, lane) => [...data.slice(lane * stride, lane * stride + laneFloats)]);
+    const resets_R = args.resets_R?.slice();
+    calls.push({
+      args: { ...args, xBC_RC: args.xBC_RC.slice(), dt_RH: args.dt_RH.slice(), resets_R },
+      before: Float64Array.from(before.flat()),
+    });
+    referenceDevice.scan(args);
+  };
+  const engine = new DeviceEngine("cpu", { ...referenceDevice, scan }, MODEL);
+  engine.writeParameters(noisyParameters(MODEL));
+  return { engine, laneFloats };
+}
+
+/** The states after these scans, from zero. */
+function scanned(calls: readonly RecordedScan[], laneFloats: number): Float64Array {
+  const data = new Float64Array(LANES * laneFloats);
+  for (const { args } of calls) {
+    const chunkStates_BKHPN = new Float64Array(args.chunkStates_BKHPN.length);
+    const y_RI = new Float64Array(args.lanes * args.tokens * args.heads * args.headDim);
+    referenceDevice.scan({ ...args, state: { data, stride: laneFloats }, chunkStates_BKHPN, y_RI });
+  }
+  return data;
+}
+
+function wideError(found: Float64Array, expected: Float64Array): number {
+  return Math.hypot(...found.map((x, i) => x - expected[i]!)) / Math.hypot(...expected);
+}
+
+/** From what the scan of each layer was given. */
+function expectedMoments(scans: readonly ScanArgs<Float64Array, Int32Array>[]): LayerMoments {
+  const moments = newLayerMoments(MODEL, LANES);
+  const { groups, headDim, dState } = MODEL;
+  scans.forEach(({ lanes, tokens, heads, xBC_RC, dt_RH, insertion = 1 }, layer) => {
+    const inner = heads * headDim;
+    const width = inner + 2 * groups * dState;
+    for (let row = 0; row < lanes * tokens; row++) {
+      const at = Math.floor(row / tokens) * MODEL.layers + layer;
+      for (let h = 0; h < heads; h++) moments.dt_BLH[at * heads + h]! += dt_RH[row * heads + h]!;
+      for (let column = 0; column < width; column++) {
+        const square = xBC_RC[row * width + column]! ** 2;
+        const group = Math.floor((column - inner) / dState);
+        if (column < inner) moments.x2_BLH[at * heads + Math.floor(column / headDim)]! += square;
+        else if (group < groups) moments.b2_BLG[at * groups + group]! += insertion ** 2 * square;
+        else moments.c2_BLG[at * groups + group - groups]! += square;
+      }
+    }
+  });
+  return moments;
+}
+
+/** The first layer's SSM states of all lanes. */
+function firstLayers(of: Pick<Engine, "readStates">, states: LaneStates): Float32Array {
+  const all = new Float32Array(LANES * laneStateFloats(MODEL));
+  of.readStates(states, all);
+  const layer = modelWidths(MODEL).dInner * MODEL.dState;
+  return all.filter((_, index) => index % laneStateFloats(MODEL) < layer);
+}
 
 function twice({ tokens, tokens_BT, labels_BT }: SegmentBatch, lane: number): SegmentBatch {
   const both = (whole: Int32Array): Int32Array => {

@@ -34,6 +34,60 @@ function assertGradients(inputs: Inputs, loss: (inputs: Inputs) => number, gradi
   }
 }
 
+describe("reference device against the sums that recurrences stand for", () => {
+  it("scans with reduced retention and insertion, resets and groups", () => {
+    const [lanes, tokens, heads, headDim, dState, groups] = [2, 9, 4, 3, 2, 2];
+    const [rows, inner] = [lanes * tokens, heads * headDim];
+    const [width, stride] = [inner + 2 * groups * dState, inner * dState];
+    const [logRetention, insertion] = [-0.2, 0.6];
+    const xBC_RC = wide("xBC", rows * width);
+    const dt_RH = wide("dt", rows * heads, 0.3).map(Math.abs);
+    const [aLog_H, skip_H] = [wide("aLog", heads, 0.5), wide("skip", heads)];
+    const [initial, y_RI] = [wide("state", lanes * stride), poison(rows * inner)];
+    const resets_R = someResets("closed form", rows, 6, [12]);
+    const state = { data: initial.slice(), stride };
+    device.scan({
+      ...{ lanes, tokens, heads, headDim, dState, groups, chunk: 4, resets_R, logRetention, insertion },
+      ...{ xBC_RC, dt_RH, aLog_H, skip_H, state, chunkStates_BKHPN: poison(lanes * 3 * stride), y_RI },
+    });
+    const at = (row: number, column: number): number => xBC_RC[row * width + column]!;
+    for (let lane = 0; lane < lanes; lane++) {
+      for (let h = 0; h < heads; h++) {
+        const b = inner + Math.floor((h * groups) / heads) * dState;
+        /** What is left of token `from` (-1: the initial state) after token `to`: 0 across a document's start. */
+        const left = (from: number, to: number): number => {
+          let logDecay = 0;
+          for (let t = from + 1; t <= to; t++) {
+            if (resets_R[lane * tokens + t]) return 0;
+            logDecay += logRetention - Math.exp(aLog_H[h]!) * dt_RH[(lane * tokens + t) * heads + h]!;
+          }
+          return Math.exp(logDecay);
+        };
+        for (let p = 0; p < headDim; p++) {
+          const cell = (t: number, n: number): number => {
+            let sum = left(-1, t) * initial[lane * stride + (h * headDim + p) * dState + n]!;
+            for (let s = 0; s <= t; s++) {
+              const row = lane * tokens + s;
+              sum += left(s, t) * insertion * dt_RH[row * heads + h]! * at(row, h * headDim + p) * at(row, b + n);
+            }
+            return sum;
+          };
+          for (let t = 0; t < tokens; t++) {
+            const row = lane * tokens + t;
+            let y = skip_H[h]! * at(row, h * headDim + p);
+            for (let n = 0; n < dState; n++) y += cell(t, n) * at(row, b + groups * dState + n);
+            assert.ok(Math.abs(y - y_RI[row * inner + h * headDim + p]!) < 1e-12);
+          }
+          for (let n = 0; n < dState; n++) {
+            const found = state.data[lane * stride + (h * headDim + p) * dState + n]!;
+            assert.ok(Math.abs(cell(tokens - 1, n) - found) < 1e-12);
+          }
+        }
+      }
+    }
+  });
+});
+
 describe("reference device against finite differences", () => {
   it("differentiates the scan with states in and out, resets, padding and groups", () => {
     const [lanes, tokens, heads, headDim, dState, groups] = [2, 9, 4, 3, 2, 2];

@@ -1,11 +1,10 @@
 import { SegueError, type CureSpec } from "@segue/core";
-import type { Engine, ForwardOptions, LaneStates, LayerMoments, PromptBatch, SegmentBatch } from "../engine.js";
-import { cureUnsupported, expectLane } from "../input-checks.js";
-import { newLayerMoments } from "../native/moments.js";
-import { segmentOf } from "../segments.js";
+import type { Engine, Recurrence } from "../engine.js";
+import { cureUnsupported } from "../input-checks.js";
+import { changedStates, modelOf } from "./changed-states.js";
 import { normalisation, type TextReader } from "./normalisation.js";
 import { slidingWindow } from "./sliding-window.js";
-import type { InferenceEngine, MixingEngine, StateRule } from "./state-rule.js";
+import type { InferenceEngine, MixingEngine } from "./state-rule.js";
 
 /**
  * An engine whose recurrence is changed by a cure in inference (paper.md section 2); `none` is the engine itself. States
@@ -38,15 +37,6 @@ function mixing(engine: Engine): MixingEngine {
   return engine as MixingEngine;
 }
 
-function modelOf(engine: Engine): Pick<InferenceEngine, "description" | "model" | "layout" | "readParameters"> {
-  return {
-    description: engine.description,
-    model: engine.model,
-    layout: engine.layout,
-    readParameters: (into, offset) => engine.readParameters(into, offset),
-  };
-}
-
 function passesOf(engine: MixingEngine): Omit<InferenceEngine, "prefill" | "score"> {
   return {
     ...modelOf(engine),
@@ -59,117 +49,10 @@ function passesOf(engine: MixingEngine): Omit<InferenceEngine, "prefill" | "scor
   };
 }
 
-function changedRecurrence(engine: Engine, recurrence: NonNullable<ForwardOptions["recurrence"]>): InferenceEngine {
+function changedRecurrence(engine: Engine, recurrence: Recurrence): InferenceEngine {
   return {
     ...passesOf(mixing(engine)),
     prefill: (batch, states, options) => engine.prefill(batch, states, { ...options, recurrence }),
     score: (batch, states, options) => engine.score(batch, states, { ...options, recurrence }),
   };
-}
-
-/** Lanes that a rule watches over. */
-interface CuredStates<K> extends LaneStates {
-  readonly inner: LaneStates;
-  /** Tokens since the states were zero. */
-  position: number;
-  kept: K;
-}
-
-function changedStates<K>(engine: MixingEngine, rule: StateRule<K>): InferenceEngine {
-  const { model } = engine;
-  const of = (states: LaneStates): CuredStates<K> => states as CuredStates<K>;
-  const moments = new Map<number, LayerMoments>();
-  const momentsOf = (lanes: number): LayerMoments => {
-    const known = moments.get(lanes) ?? newLayerMoments(model, lanes);
-    moments.set(lanes, known);
-    return known;
-  };
-
-  /** Passes that end where the rule is to be applied. */
-  function inPieces<B extends PromptBatch>(
-    batch: B,
-    states: CuredStates<K>,
-    cut: (start: number, tokens: number) => B,
-    pass: (piece: B, options: ForwardOptions, start: number) => void,
-    wanted: LayerMoments | undefined,
-  ): void {
-    if (batch.resets_BT) throw new SegueError("ENGINE_INPUT_INVALID", "a cure of states cannot follow resets inside a segment");
-    const sums = rule.note || wanted ? momentsOf(batch.lanes) : undefined;
-    if (wanted) for (const sum of arraysOf(wanted)) sum.fill(0);
-    for (let start = 0; start < batch.tokens;) {
-      const tokens = Math.min(batch.tokens - start, rule.everyTokens - (states.position % rule.everyTokens));
-      pass(tokens === batch.tokens ? batch : cut(start, tokens), { moments: sums }, start);
-      if (sums) rule.note?.(states.kept, sums);
-      if (sums && wanted) addMoments(wanted, sums);
-      states.position += tokens;
-      start += tokens;
-      if (states.position % rule.everyTokens === 0) rule.apply(states.kept, states.inner);
-    }
-  }
-
-  return {
-    ...modelOf(engine),
-    createStates(lanes) {
-      const created: CuredStates<K> = { lanes, inner: engine.createStates(lanes), position: 0, kept: rule.begin(lanes) };
-      return created;
-    },
-    freeStates(states) {
-      engine.freeStates(of(states).inner);
-      rule.free(of(states).kept);
-    },
-    forkStates(states, lane, copies) {
-      expectLane(lane, states);
-      const { inner, position, kept } = of(states);
-      const forked: CuredStates<K> = {
-        lanes: copies,
-        inner: engine.forkStates(inner, lane, copies),
-        position,
-        kept: rule.fork(kept, lane, copies),
-      };
-      return forked;
-    },
-    zeroStates(states, part) {
-      const cured = of(states);
-      engine.zeroStates(cured.inner, part);
-      if (part === "conv") return;
-      rule.free(cured.kept);
-      cured.kept = rule.begin(cured.lanes);
-      cured.position = 0;
-    },
-    readStates: (states, into) => engine.readStates(of(states).inner, into),
-    headNorms: (states) => engine.headNorms(of(states).inner),
-    prefill(batch, states, options) {
-      const cured = of(states);
-      let logits_BV: Float32Array | undefined;
-      const cut = (start: number, tokens: number): PromptBatch =>
-        segmentOf({ ...batch, labels_BT: batch.tokens_BT }, start, tokens);
-      const pass = (piece: PromptBatch, own: ForwardOptions): void => {
-        logits_BV = engine.prefill(piece, cured.inner, own);
-      };
-      inPieces(batch, cured, cut, pass, options?.moments);
-      return logits_BV!;
-    },
-    score(batch, states, options) {
-      const cured = of(states);
-      const losses_BT = new Float32Array(batch.lanes * batch.tokens);
-      const cut = (start: number, tokens: number): SegmentBatch => segmentOf(batch, start, tokens);
-      const pass = (piece: SegmentBatch, own: ForwardOptions, start: number): void => {
-        const part_BT = engine.score(piece, cured.inner, own);
-        for (let lane = 0; lane < batch.lanes; lane++) {
-          losses_BT.set(part_BT.subarray(lane * piece.tokens, (lane + 1) * piece.tokens), lane * batch.tokens + start);
-        }
-      };
-      inPieces(batch, cured, cut, pass, options?.moments);
-      return losses_BT;
-    },
-  };
-}
-
-function arraysOf({ dt_BLH, x2_BLH, b2_BLG, c2_BLG }: LayerMoments): Float32Array[] {
-  return [dt_BLH, x2_BLH, b2_BLG, c2_BLG];
-}
-
-function addMoments(into: LayerMoments, from: LayerMoments): void {
-  const added = arraysOf(from);
-  arraysOf(into).forEach((sum, which) => added[which]!.forEach((value, index) => (sum[index]! += value)));
 }

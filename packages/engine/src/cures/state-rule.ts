@@ -1,4 +1,4 @@
-import type { Engine, LaneStates, LayerMoments } from "../engine.js";
+import type { DtSums, Engine, LaneStates, PromptBatch } from "../engine.js";
 
 /** What inference needs of an engine. */
 export type InferenceEngine = Pick<
@@ -25,8 +25,8 @@ export interface StateRule<K> {
   readonly everyTokens: number;
   /** For lanes whose states are zero. */
   begin(lanes: number): K;
-  /** What a pass did since; absent: nobody wants to know. */
-  note?(kept: K, moments: LayerMoments): void;
+  /** What a pass over part of the tokens up to the next boundary did; absent: nobody wants to know. */
+  note?(kept: K, pass: Pick<PromptBatch, "tokens" | "resets_BT">, sums: DtSums): void;
   /** After another `everyTokens` tokens. */
   apply(kept: K, states: LaneStates): void;
   fork(kept: K, lane: number, copies: number): K;

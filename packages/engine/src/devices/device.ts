@@ -321,9 +321,11 @@ export interface Device<F, I> {
   free?(floats: F): void;
   /** The same for what {@link ints} made. */
   freeInts?(ints: I): void;
-  upload(from: Float32Array, to: F): void;
+  /** Whether floats are float64, on the device and on their way to and from it: for proofs. Absent: float32. */
+  readonly isWide?: boolean;
+  upload(from: Float32Array | Float64Array, to: F): void;
   uploadInts(from: ArrayLike<number>, to: I): void;
-  download(from: F, to: Float32Array): void;
+  download(from: F, to: Float32Array | Float64Array): void;
   /** A download that need not be waited for; the function that it returns waits. */
   downloadLater?(from: F, to: Float32Array): () => void;
   /**

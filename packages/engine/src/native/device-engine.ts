@@ -94,7 +94,7 @@ export class DeviceEngine<F, I> implements Engine {
     this.#states.write(states, from);
   }
 
-  mixStates(into: LaneStates, from: LaneStates, factors_BLH: Float32Array, accumulate: boolean): void {
+  mixStates(into: LaneStates, from: LaneStates, factors_BLH: Float32Array | Float64Array, accumulate: boolean): void {
     this.#states.mix(into, from, factors_BLH, accumulate);
   }
 

@@ -4,8 +4,8 @@ import { expectSegment } from "../input-checks.js";
 import { takeForward, type ForwardBuffers, type Take } from "./buffers.js";
 import type { DeviceModel } from "./device-model.js";
 import { floatsOf } from "./lane-states.js";
-import { forward, momentFloats, type TokenSegment } from "./mamba2.js";
-import { fillMoments, takeMoments } from "./moments.js";
+import { forward, type TokenSegment } from "./mamba2.js";
+import { hasSquares, readMoments, takeMoments } from "./moments.js";
 
 interface InferenceBuffers<F> {
   readonly forward: ForwardBuffers<F>;
@@ -50,7 +50,7 @@ export class ForwardPasses<F, I> {
     });
     const logits_BV = new Float32Array(lanes * vocab);
     this.#device.download(buffers.logits_BV, logits_BV);
-    this.#readMoments(buffers.moments, lanes, options);
+    this.#readMoments(buffers, options);
     return logits_BV;
   }
 
@@ -72,7 +72,7 @@ export class ForwardPasses<F, I> {
     });
     const losses_BT = new Float32Array(lanes * tokens);
     this.#device.download(buffers.forward.losses_R, losses_BT);
-    this.#readMoments(buffers.moments, lanes, options);
+    this.#readMoments(buffers, options);
     return losses_BT;
   }
 
@@ -98,11 +98,12 @@ export class ForwardPasses<F, I> {
     buffers: InferenceBuffers<F>,
     { recurrence, moments }: ForwardOptions,
   ): F {
-    const inference = { recurrence, moments: buffers.moments };
+    const squares = hasSquares(moments);
+    const inference = { recurrence, moments: buffers.moments, squares };
     const cured = recurrence ? ` ${recurrence.logRetention} ${recurrence.insertion} ${recurrence.dtScale}` : "";
     const floats = floatsOf<F>(states);
     this.#model.replay(
-      `${key}${cured}${moments ? " moments" : ""}`,
+      `${key}${cured}${moments ? " dt" : ""}${squares ? " squares" : ""}`,
       segment,
       [floats],
       () => void forward(this.#model.mamba2, segment, floats, buffers.forward, inference),
@@ -110,10 +111,8 @@ export class ForwardPasses<F, I> {
     return buffers.forward.normed_RD;
   }
 
-  #readMoments(moments: F | undefined, lanes: number, options: ForwardOptions): void {
-    if (moments === undefined || !options.moments) return;
-    const sums = new Float32Array(lanes * this.#model.spec.layers * momentFloats(this.#model.spec));
-    this.#device.download(moments, sums);
-    fillMoments(this.#model.spec, sums, options.moments);
+  #readMoments(buffers: InferenceBuffers<F>, { moments, recurrence }: ForwardOptions): void {
+    if (buffers.moments === undefined || !moments) return;
+    readMoments(this.#device, this.#model.spec, buffers.moments, recurrence ?? {}, moments);
   }
 }

@@ -58,13 +58,13 @@ export class StateStore<F, I> {
     this.#device.upload(from, floatsOf<F>(states));
   }
 
-  mix(into: LaneStates, from: LaneStates, factors_BLH: Float32Array, accumulate: boolean): void {
+  mix(into: LaneStates, from: LaneStates, factors_BLH: Float32Array | Float64Array, accumulate: boolean): void {
     const { lanes } = into;
     const heads = this.#model.spec.layers * modelWidths(this.#model.spec).heads;
     expectLength("lanes of the states", from.lanes, lanes);
     expectLength("factors", factors_BLH.length, lanes * heads);
     const factors_BH = this.#model.arena.buffers(`mix ${lanes}`, (take) => take(lanes * heads));
-    this.#device.upload(factors_BLH, factors_BH);
+    this.#device.upload(this.#device.isWide ? factors_BLH : Float32Array.from(factors_BLH), factors_BH);
     const parts = (of: LaneStates) => ({ data: floatsOf<F>(of), stride: laneStateFloats(this.#model.spec) });
     const size = this.#model.spec.headDim * this.#model.spec.dState;
     this.#device.mixHeads({ lanes, heads, size, factors_BH, from: parts(from), state: parts(into), accumulate });

@@ -20,6 +20,8 @@ export interface Inference<F> {
   readonly recurrence?: Recurrence | undefined;
   /** Receives the sums of {@link LayerMoments}: [lanes, layers, {@link momentFloats}]. */
   readonly moments?: F | undefined;
+  /** Whether those of squares are wanted, too. */
+  readonly squares?: boolean | undefined;
 }
 
 /** dt is not clamped: the released models' limits are (0, infinity) (paper.md 7.3). */
@@ -121,6 +123,7 @@ function sumMoments<F, I>(
   l: ForwardBuffers<F>["layers"][number],
   layer: number,
   moments: F,
+  squares: boolean,
 ): void {
   const { device, model } = m;
   const { lanes, tokens } = segment;
@@ -135,6 +138,7 @@ function sumMoments<F, I>(
   };
   const xBC = (column: number) => ({ data: l.xBC_RC, first: column, stride: convDim });
   sum({ data: l.dt_RH, first: 0, stride: heads }, heads, 1, false);
+  if (!squares) return;
   sum(xBC(0), heads, headDim, true);
   sum(xBC(dInner), groups, dState, true);
   sum(xBC(dInner + groups * dState), groups, dState, true);
@@ -149,7 +153,7 @@ export function forward<F, I>(
   segment: TokenSegment<I>,
   states: F,
   buffers: ForwardBuffers<F>,
-  { recurrence, moments }: Inference<F> = {},
+  { recurrence, moments, squares = false }: Inference<F> = {},
 ): F {
   const { device, model, parameters } = m;
   const { dInner } = modelWidths(model);
@@ -187,7 +191,7 @@ export function forward<F, I>(
     device.timeSteps({ ...calls.timeSteps, scale: recurrence?.dtScale });
     const { logRetention, insertion } = recurrence ?? {};
     device.scan({ ...calls.scan, logRetention, insertion, state: state.ssm });
-    if (moments !== undefined) sumMoments(m, segment, l, layer, moments);
+    if (moments !== undefined) sumMoments(m, segment, l, layer, moments, squares);
     // RMSNorm(y * SiLU(z))
     device.gatedNorm({
       rows,

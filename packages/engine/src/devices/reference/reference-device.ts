@@ -21,6 +21,7 @@ import { scan, scanBackward } from "./scan.js";
  */
 export const referenceDevice: Device<Float64Array, Int32Array> = {
   detail: "reference (float64, sequential)",
+  isWide: true,
   floats: (length) => new Float64Array(length),
   ints: (length) => new Int32Array(length),
   slice: (of, offset, length) => of.subarray(offset, offset + length),
