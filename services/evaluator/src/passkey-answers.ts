@@ -3,22 +3,19 @@ import { greedyDecode, prefillPrompt, type LaneStates } from "@segue/engine";
 import { SEGMENT_TOKENS } from "./prefix-states.js";
 import type { Subject } from "./tasks/task.js";
 
-/** Prompts fed at once: enough to keep the device busy, few enough for one state each. */
-export const MAX_LANES = 16;
-
 export interface Answer {
   readonly expected: string;
   readonly decoded: string;
 }
 
 /** Prompts of one batch have the same number of tokens: padding would have to be hidden from a recurrent state. */
-export function equalLengthGroups(prompts: readonly PasskeyPrompt[]): PasskeyPrompt[][] {
+export function equalLengthGroups(prompts: readonly PasskeyPrompt[], most: number): PasskeyPrompt[][] {
   const groups: PasskeyPrompt[][] = [];
   const open = new Map<string, PasskeyPrompt[]>();
   for (const prompt of prompts) {
     const shape = `${prompt.tokens} ${prompt.sharedTokens} ${prompt.answerTokens}`;
     const group = open.get(shape);
-    if (group && group.length < MAX_LANES) group.push(prompt);
+    if (group && group.length < most) group.push(prompt);
     else {
       const fresh = [prompt];
       open.set(shape, fresh);

@@ -1,5 +1,6 @@
-import { laneStateFloats, type PasskeyPrompt } from "@segue/core";
+import { NO_CURE, type CureSpec, type ModelSpec, type PasskeyPrompt } from "@segue/core";
 import { prefillPrompt, type InferenceEngine, type LaneStates } from "@segue/engine";
+import { laneBytes } from "./state-memory.js";
 
 type Prefix = Pick<PasskeyPrompt, "read">;
 
@@ -7,6 +8,11 @@ type Prefix = Pick<PasskeyPrompt, "read">;
 export const SEGMENT_TOKENS = 1024;
 const MAX_SNAPSHOTS = 32;
 const MAX_SNAPSHOT_BYTES = 256 * 2 ** 20;
+
+/** As many as fit the memory that they may take. */
+export function mostSnapshots(model: ModelSpec, cure: CureSpec): number {
+  return Math.max(1, Math.min(MAX_SNAPSHOTS, Math.floor(MAX_SNAPSHOT_BYTES / laneBytes(model, cure))));
+}
 
 interface Snapshot {
   /** Tokens before it, a multiple of SEGMENT_TOKENS. */
@@ -27,10 +33,10 @@ export class PrefixStates {
   #text: { readonly prefix: Prefix; readonly tokens: number } | undefined;
   #ran = 0;
 
-  constructor(engine: InferenceEngine, most?: number) {
+  /** @param most snapshots that are kept at once */
+  constructor(engine: InferenceEngine, most = mostSnapshots(engine.model, NO_CURE)) {
     this.#engine = engine;
-    const bytes = 4 * laneStateFloats(engine.model);
-    this.#most = most ?? Math.max(1, Math.min(MAX_SNAPSHOTS, Math.floor(MAX_SNAPSHOT_BYTES / bytes)));
+    this.#most = most;
   }
 
   /** Tokens the model was run on so far. */

@@ -1,6 +1,6 @@
 import { cureKey, type Tokenizer } from "@segue/core";
 import { curedEngine, type Engine } from "@segue/engine";
-import { PrefixStates } from "./prefix-states.js";
+import { mostSnapshots, PrefixStates } from "./prefix-states.js";
 import type { Cell, Subject } from "./tasks/task.js";
 import { taskOf } from "./tasks/tasks.js";
 
@@ -30,7 +30,7 @@ export class Subjects {
       engine,
       tokenizer: this.#tokenizer,
       segmentTokens: this.#segmentTokens,
-      prefixes: new PrefixStates(engine),
+      prefixes: new PrefixStates(engine, mostSnapshots(engine.model, cure)),
     };
     this.#current = { cure: key, subject };
     return subject;

@@ -7,6 +7,8 @@ import { CheckpointCache } from "../src/checkpoint-cache.js";
 import { Evaluator } from "../src/evaluator.js";
 import { ModelProcess } from "../src/model-process.js";
 import { EvaluationResults } from "../src/results.js";
+import { mostSnapshots } from "../src/prefix-states.js";
+import { laneBytes, mostLanes } from "../src/state-memory.js";
 import { Subjects } from "../src/subjects.js";
 import type { LossCell, LossCellResult } from "../src/tasks/loss-by-position.js";
 import type { PasskeyCell, PasskeyCellResult } from "../src/tasks/passkey.js";
@@ -39,6 +41,19 @@ const NEUTRAL: readonly CureSpec[] = [
   { kind: "window", tokens: 8192, everyTokens: 64 },
   { kind: "longMamba", dtScale: 1 },
 ];
+
+describe("memory of states", () => {
+  it("counts what a window keeps of every lane, and bounds lanes and snapshots by it", () => {
+    const { spec: large } = validateJobSpec({ model: { preset: "mamba2-130m" }, data: { passkey: {} }, train: { steps: 1 } });
+    const window: CureSpec = { kind: "window", tokens: 8192, everyTokens: 128 };
+    assert.equal(laneBytes(large.model, window), 66 * laneBytes(large.model, NO_CURE));
+    assert.deepEqual([mostLanes(large.model, NO_CURE), mostLanes(spec.model, window)], [16, 16]);
+    const lanes = mostLanes(large.model, window);
+    assert.ok(lanes >= 1 && lanes * laneBytes(large.model, window) <= 2 ** 31);
+    assert.equal(mostSnapshots(large.model, window), 1);
+    assert.equal(mostSnapshots(spec.model, NO_CURE), 32);
+  });
+});
 
 async function hasCpuEngine(): Promise<boolean> {
   return (await availableEngines()).some(({ name, reason }) => name === "cpu" && reason === undefined);
@@ -90,8 +105,8 @@ describe("cures in evaluations (cpu)", function () {
   it("keep the model and its states between cells of one cure, and measure thresholds anew on another text", () => {
     const [, normalised] = CURES;
     const random = subjects.of(lossCell(normalised!));
-    assert.equal(subjects.of({ ...lossCell(normalised!), firstPrompt: 4 } as LossCell), random);
-    assert.notEqual(subjects.of(lossCell(normalised!, "newlines")), random);
+    assert.equal(subjects.of({ ...lossCell(normalised!), firstPrompt: 4 } as LossCell).prefixes, random.prefixes);
+    assert.notEqual(subjects.of(lossCell(normalised!, "newlines")).prefixes, random.prefixes);
   });
 
   it("set the thresholds of normalised by a text like the cell's own that is none of the evaluation's", () => {

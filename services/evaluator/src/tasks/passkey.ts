@@ -1,6 +1,7 @@
 import { passkeyPrompt, wilsonInterval, type Interval } from "@segue/core";
 import { z } from "zod";
-import { answerGroup, equalLengthGroups, MAX_LANES, type Answer } from "../passkey-answers.js";
+import { answerGroup, equalLengthGroups, type Answer } from "../passkey-answers.js";
+import { MAX_LANES, mostLanes } from "../state-memory.js";
 import {
   cellIds,
   closingIds,
@@ -88,9 +89,11 @@ export function evaluatePasskeyCell(subject: Subject, cell: PasskeyCell, onPromp
   const answers: Answer[] = [];
   let correct = 0;
   let tokens = 0;
+  const lanes = mostLanes(subject.engine.model, cell.cure);
+  // Where it may stop is the same whatever memory there is.
   const batchSize = cell.stopWidth > 0 ? MAX_LANES : prompts.length;
   for (let start = 0; start < prompts.length && !isSettled(correct, start, cell.stopWidth); start += batchSize) {
-    for (const group of equalLengthGroups(prompts.slice(start, start + batchSize))) {
+    for (const group of equalLengthGroups(prompts.slice(start, start + batchSize), lanes)) {
       const found = answerGroup(subject, group, cell.carryState);
       tokens += found.tokens;
       answers.push(...found.answers);
