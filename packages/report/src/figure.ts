@@ -68,7 +68,10 @@ export interface LossByPositionFigure extends FigureHead {
 /** Training loss by step. */
 export interface TrainingCurveFigure extends FigureHead {
   readonly kind: "trainingCurve";
-  readonly curves: readonly { readonly name: string; readonly points: readonly { readonly step: number; readonly loss: number }[] }[];
+  readonly curves: readonly {
+    readonly name: string;
+    readonly points: readonly { readonly step: number; readonly loss: number }[];
+  }[];
   /** The step of the checkpoint that the report is about. */
   readonly step?: number;
 }

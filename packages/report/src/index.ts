@@ -20,3 +20,8 @@ export type {
 } from "./figure.js";
 export { finite, tableCsv, type DataTable, type Value } from "./data-table.js";
 export { figuresOf, type Report, type ReportBlock, type ReportSection } from "./report.js";
+export { figureCsv, figureTable } from "./kinds.js";
+export { renderHtml } from "./render/html.js";
+export { renderPng } from "./render/png.js";
+export { renderSvg } from "./render/svg.js";
+export { figureId, reportFiles, type ReportFile } from "./report-files.js";
