@@ -52,7 +52,7 @@ export function addEvaluateCommand(program: Command, runtime: CliRuntime): void 
         "  segue eval text-7f3a --step 4000 --no-carry --watch\n" +
         "  segue eval text-7f3a --loss-by-position --tokens 1M --prompt random --prompts 128 --watch\n" +
         "  segue eval text-7f3a --loss-by-position --cure none --cure reduced --cure window:8K --watch\n" +
-        "  segue eval text-7f3a --tokens 32K --cure-grid retention=0.9999,0.99999 insertion=0.6,0.75,1 --watch\n",
+        "  segue eval text-7f3a --tokens 32K --prompt passkey --cure-grid retention=0.9999,0.99999 insertion=0.6,0.75,1 --watch\n",
     )
     .action((jobId: string, options: EvaluateOptions) =>
       withConnection(runtime, options, (connected) => evaluate(connected, jobId, options)),
