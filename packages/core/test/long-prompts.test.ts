@@ -55,11 +55,9 @@ describe("evaluations of effective remembrance", () => {
     const found = (settings: object): string => violations(specOf({ effectiveRemembrance: settings }))[0] ?? "";
     assert.match(found({ tokens: 10, starts: [0, 10] }), /starts must be less than tokens, 10, but one is 10/);
     assert.match(found({ starts: [5, 5] }), /starts holds 5 twice/);
+    const wide = { tokens: 2 ** 26, bucketTokens: 2 ** 16, trainTokens: 2 ** 16 };
     assert.match(found({ prompt: "newlines" }), /prompts must be 1 for newlines/);
-    assert.match(
-      violations(specOf({ lossByPosition: { tokens: 2 ** 26, prompt: "corpus" } }))[0]!,
-      /at most 16777216 of the corpus/,
-    );
+    assert.match(violations(specOf({ lossByPosition: { ...wide, prompt: "corpus" } }))[0]!, /at most 16777216 of the corpus/);
   });
 });
 

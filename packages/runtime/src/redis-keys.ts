@@ -14,6 +14,8 @@ export const redisKeys = {
   cells: (evaluationId: string) => `segue:evaluation:${evaluationId}:cells`,
   /** Result of a cell, whichever evaluation asked for it first. @param work all that the result depends on, beside checkpoint and cure */
   cellResult: (digest: string, work: string, cure: CureSpec = NO_CURE) => `segue:cell:${digest}_${work}${cureSuffix(cure)}`,
+  /** What of a cell's result is too large for the others. */
+  cellFile: (digest: string, work: string, cure: CureSpec = NO_CURE) => `segue:file:${digest}_${work}${cureSuffix(cure)}`,
   evaluators: "segue:evaluators",
   /** Pub/sub channel. */
   events: "segue:events",

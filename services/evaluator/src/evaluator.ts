@@ -2,7 +2,9 @@ import { cureKey, SegueError } from "@segue/core";
 import type { EngineName } from "@segue/engine";
 import { fromServiceError, queueNames, redisKeys, type connectRedis, type Logger } from "@segue/runtime";
 import { DelayedError, UnrecoverableError, Worker, type Job } from "bullmq";
+import type { Client, Tensors } from "@segue/protocol";
 import type { CheckpointCache } from "./checkpoint-cache.js";
+import { readCorpus } from "./corpus.js";
 import type { ModelProcess } from "./model-process.js";
 import type { EvaluationResults } from "./results.js";
 import type { Cell, CellResult } from "./tasks/task.js";
@@ -15,6 +17,8 @@ export interface EvaluatorOptions {
   /** A connection of role "worker", closed by the caller. */
   readonly redis: Redis;
   readonly checkpoints: CheckpointCache;
+  /** Of the coordinator. */
+  readonly tensors: Client<typeof Tensors>;
   readonly model: ModelProcess;
   readonly results: EvaluationResults;
   readonly engine: EngineName | "auto";
@@ -75,7 +79,7 @@ export class Evaluator {
   }
 
   async #runCell(job: Job, token: string | undefined): Promise<CellResult> {
-    const { checkpoints, model, results, engine, threads, logger } = this.#options;
+    const { checkpoints, tensors, model, results, engine, threads, logger } = this.#options;
     const cell = permanently(() => parseCell(job.data));
     const task = taskOf(cell);
     const cure = cell.cure.kind === "none" ? "" : `, cure ${cureKey(cell.cure)}`;
@@ -85,16 +89,16 @@ export class Evaluator {
     try {
       const known = await results.known(cell);
       if (known) {
-        await results.cell(cell, known);
-        return known;
+        return await results.cell(cell, known);
       }
       const folder = await checkpoints.folderOf(cell, signal);
+      const corpus = await readCorpus(tensors, cell.jobId, task.texts?.(cell) ?? [], signal);
       const listener = {
         engine: (detail: string) => (this.#engine = detail),
         progress: (done: number) => void job.updateProgress({ done, of: task.size(cell) }).catch(() => undefined),
       };
-      const result = await model.evaluate({ folder, engine, threads, cell }, listener, signal);
-      await results.cell(cell, result);
+      const request = { folder, engine, threads, cell, corpus };
+      const result = await results.cell(cell, await model.evaluate(request, listener, signal));
       logger.info({ event: "cellDone", jobId: cell.jobId, step: cell.step, ...numbersOf(result) }, "evaluated a cell");
       return result;
     } catch (error) {

@@ -51,6 +51,7 @@ await runService(
       name: env.SEGUE_NAME,
       redis,
       checkpoints: new CheckpointCache(cacheDir, tensors),
+      tensors,
       model,
       results: new EvaluationResults(redis),
       engine: env.SEGUE_ENGINE,

@@ -49,7 +49,7 @@ async function answer(request: ModelRequest, cell: Cell): Promise<void> {
       sentAt = performance.now();
       send({ id: request.id, kind: "progress", done });
     };
-    const result = taskOf(cell).evaluate(subjects.of(cell), cell, progress);
+    const result = taskOf(cell).evaluate(subjects.of(cell, request.corpus), cell, progress);
     send({ id: request.id, kind: "result", result });
   } catch (error) {
     const known = error instanceof SegueError;

@@ -1,4 +1,5 @@
 import type { EngineName } from "@segue/engine";
+import type { Corpus } from "./corpus.js";
 import type { Cell, CellResult } from "./tasks/task.js";
 
 export interface ModelRequest {
@@ -8,6 +9,8 @@ export interface ModelRequest {
   readonly engine: EngineName | "auto";
   readonly threads: number;
   readonly cell: Cell;
+  /** What the cell's task asks for of the job's documents. */
+  readonly corpus: Corpus;
 }
 
 export type ModelReply =

@@ -17,10 +17,24 @@ export class EvaluationResults {
   /** What the same cell gave before, for whichever evaluation. */
   async known(cell: Cell): Promise<CellResult | undefined> {
     const text = await this.#redis.get(resultKey(cell));
-    return text === null ? undefined : (JSON.parse(text) as CellResult);
+    if (text === null) return undefined;
+    const result = JSON.parse(text) as CellResult;
+    const isWhole = result.fileKey === undefined || (await this.#redis.exists(result.fileKey)) === 1;
+    return isWhole ? result : undefined;
   }
 
-  async cell(cell: Cell, result: CellResult): Promise<void> {
+  /** @returns the result as it is kept: its file under a key of its own */
+  async cell(cell: Cell, { file, ...found }: CellResult): Promise<CellResult> {
+    const fileKey = file ? fileKeyOf(cell) : found.fileKey;
+    const result = fileKey === undefined ? found : { ...found, fileKey };
+    if (file && fileKey !== undefined) await this.#redis.set(fileKey, Buffer.from(file), "EX", RESULT_SECONDS);
+    // Those who ask for it again keep it as long as what they ask for.
+    else if (fileKey !== undefined) await this.#redis.expire(fileKey, RESULT_SECONDS);
+    await this.#write(cell, result);
+    return result;
+  }
+
+  async #write(cell: Cell, result: CellResult): Promise<void> {
     const { evaluationId, jobId } = cell;
     const key = redisKeys.evaluation(evaluationId);
     const { name, found } = taskOf(cell).field(result);
@@ -60,4 +74,8 @@ export class EvaluationResults {
 
 function resultKey(cell: Cell): string {
   return redisKeys.cellResult(cell.digest, taskOf(cell).work(cell), cell.cure);
+}
+
+function fileKeyOf(cell: Cell): string {
+  return redisKeys.cellFile(cell.digest, taskOf(cell).work(cell), cell.cure);
 }

@@ -1,6 +1,7 @@
 import { cureKey, type Tokenizer } from "@segue/core";
 import { curedEngine, type Engine } from "@segue/engine";
 import { mostSnapshots, PrefixStates } from "./prefix-states.js";
+import type { Corpus } from "./corpus.js";
 import type { Cell, Subject } from "./tasks/task.js";
 import { taskOf } from "./tasks/tasks.js";
 
@@ -18,14 +19,14 @@ export class Subjects {
     this.#segmentTokens = segmentTokens;
   }
 
-  /** @throws SegueError CURE_UNSUPPORTED */
-  of(cell: Cell): Subject {
+  /** @param corpus what the cell's task asks for; @throws SegueError CURE_UNSUPPORTED */
+  of(cell: Cell, corpus: Corpus = []): Subject {
     const { cure } = cell;
     const reference = taskOf(cell).reference(cell);
     const key = cure.kind === "normalised" ? `${cureKey(cure)} by ${reference.name}` : cureKey(cure);
-    if (this.#current?.cure === key) return this.#current.subject;
+    if (this.#current?.cure === key) return withCorpus(this.#current.subject, corpus);
     this.#forget();
-    const engine = this.#cured(cell);
+    const engine = this.#cured(cell, corpus);
     const subject = {
       engine,
       tokenizer: this.#tokenizer,
@@ -33,7 +34,7 @@ export class Subjects {
       prefixes: new PrefixStates(engine, mostSnapshots(engine.model, cure)),
     };
     this.#current = { cure: key, subject };
-    return subject;
+    return withCorpus(subject, corpus);
   }
 
   close(): void {
@@ -41,10 +42,10 @@ export class Subjects {
     this.engine.close();
   }
 
-  #cured(cell: Cell): Subject["engine"] {
+  #cured(cell: Cell, corpus: Corpus): Subject["engine"] {
     const { cure } = cell;
     if (cure.kind !== "normalised") return curedEngine(this.engine, cure);
-    const { read } = taskOf(cell).reference(cell).prompt(this.#tokenizer, cure.referenceTokens);
+    const { read } = taskOf(cell).reference(cell).prompt({ tokenizer: this.#tokenizer, corpus }, cure.referenceTokens);
     return curedEngine(this.engine, cure, read);
   }
 
@@ -52,4 +53,8 @@ export class Subjects {
     this.#current?.subject.prefixes.clear();
     this.#current = undefined;
   }
+}
+
+function withCorpus(subject: Subject, corpus: Corpus): Subject {
+  return corpus.length === 0 ? subject : { ...subject, corpus };
 }

@@ -156,6 +156,35 @@ export class TestCluster {
     return id;
   }
 
+  /** Queues an evaluation of one cell as the coordinator does. @returns its id */
+  async enqueueOne(options: {
+    jobId: string;
+    step: number;
+    digest: string;
+    name: string;
+    work: { task: string };
+  }): Promise<string> {
+    const { jobId, step, digest, name, work } = options;
+    const evaluationId = `${jobId}_${step}_${name}`;
+    const shared = { jobId, step, digest, evaluationId };
+    await this.redis.hset(redisKeys.evaluation(evaluationId), { ...shared, kind: work.task, status: "queued" });
+    await this.flows.add({
+      name: "heatmap",
+      queueName: queueNames.heatmaps,
+      data: { ...shared, task: work.task },
+      opts: { jobId: evaluationId },
+      children: [
+        {
+          name: "cell",
+          queueName: queueNames.cells,
+          data: { ...shared, ...work },
+          opts: { jobId: cellJobId(evaluationId, "one"), failParentOnFailure: true },
+        },
+      ],
+    });
+    return evaluationId;
+  }
+
   async evaluation(evaluationId: string): Promise<StoredEvaluation> {
     const [fields, cells] = await Promise.all([
       this.redis.hgetall(redisKeys.evaluation(evaluationId)),

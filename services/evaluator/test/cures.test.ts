@@ -111,7 +111,7 @@ describe("cures in evaluations (cpu)", function () {
 
   it("set the thresholds of normalised by a text like the cell's own that is none of the evaluation's", () => {
     const cell = passkeyCell(CURES[1]!);
-    const reference = taskOf(cell).reference(cell).prompt(byteTokenizer(), 300);
+    const reference = taskOf(cell).reference(cell).prompt({ tokenizer: byteTokenizer() }, 300);
     const text = byteTokenizer().decode([...reference.read(0, 300)]);
     assert.match(text, /grass is green/);
     assert.equal(reference.read(0, 300).length, 300);
@@ -132,7 +132,15 @@ describe("cures on the queue (cpu)", function () {
     await mkdir(dir);
     const { redis } = cluster;
     const model = new ModelProcess();
-    const options = { name: "eval", redis, checkpoints: new CheckpointCache(dir, cluster.tensors), model, threads: 1, logger };
+    const options = {
+      name: "eval",
+      redis,
+      checkpoints: new CheckpointCache(dir, cluster.tensors),
+      tensors: cluster.tensors,
+      model,
+      threads: 1,
+      logger,
+    };
     const evaluator = new Evaluator({ ...options, results: new EvaluationResults(redis), engine: "cpu" });
     try {
       const digest = await cluster.publishCheckpoint("job-cures", 10, 6);

@@ -50,7 +50,16 @@ describe("evaluator", function () {
     const model = new ModelProcess();
     const { cache } = await newCache();
     const { redis } = cluster;
-    const options = { name, redis, checkpoints: cache, model, results: new EvaluationResults(redis), threads: 1, logger };
+    const options = {
+      name,
+      redis,
+      checkpoints: cache,
+      tensors: cluster.tensors,
+      model,
+      results: new EvaluationResults(redis),
+      threads: 1,
+      logger,
+    };
     const evaluator = new Evaluator({ ...options, engine: "tfjs" });
     started.push({ evaluator, model });
     return { evaluator, model };

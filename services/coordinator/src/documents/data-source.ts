@@ -1,4 +1,12 @@
-import { resolveVocabulary, SegmentCutter, SegueError, type DataCursor, type JobSpec, type ShardSegment } from "@segue/core";
+import {
+  corpusText,
+  resolveVocabulary,
+  SegmentCutter,
+  SegueError,
+  type DataCursor,
+  type JobSpec,
+  type ShardSegment,
+} from "@segue/core";
 import type { CutShard, CutStep, DataSource, StepCutter } from "../feed/step-cutter.js";
 import { checkDocuments, openDocuments, type DataFolders } from "./open-documents.js";
 
@@ -15,6 +23,14 @@ export function createDataSource(folders: DataFolders): DataSource {
       return resolveVocabulary(spec, tokenizer.vocab);
     },
     open: (spec, cursor) => openCutter(spec, cursor as StoredCursor | undefined, folders),
+    async corpusText(spec, text) {
+      const { source, tokenizer } = await openDocuments(spec, folders);
+      try {
+        return await corpusText(source, tokenizer.eosId, spec.data.minDocumentTokens, text);
+      } finally {
+        await source.close();
+      }
+    },
   };
 }
 

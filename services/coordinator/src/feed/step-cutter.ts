@@ -1,4 +1,4 @@
-import type { JobSpec } from "@segue/core";
+import type { CorpusText, JobSpec } from "@segue/core";
 
 /** One shard's part of a step; row-major [lanesPerShard, segmentsPerStep * segmentTokens] of that step, little-endian, ready for the wire. */
 export interface CutShard {
@@ -45,4 +45,6 @@ export interface DataSource {
   prepare(spec: JobSpec): Promise<JobSpec>;
   /** @param cursor of the last committed step; undefined: from the beginning */
   open(spec: JobSpec, cursor: unknown): Promise<StepCutter>;
+  /** A prompt of the documents, for evaluations; absent when there are none to read. */
+  corpusText?(spec: JobSpec, text: CorpusText): Promise<Int32Array>;
 }

@@ -1,6 +1,7 @@
-import { judgeCollapse, meanCurve, positionPrompt, SegueError } from "@segue/core";
+import { judgeCollapse, meanCurve, SegueError } from "@segue/core";
 import { z } from "zod";
-import { cellIds, closingIds, REFERENCE_SEED, type CellResult, type Outcome, type Subject, type Task } from "./task.js";
+import { corpusTexts, longPrompt, longPromptSettings, longReference } from "./long-prompts.js";
+import { cellIds, closingIds, type CellResult, type Outcome, type Subject, type Task } from "./task.js";
 
 const task = z.literal("lossByPosition");
 
@@ -10,10 +11,8 @@ const cellSchema = z.object({
   ...cellIds,
   firstPrompt: z.number().int().min(0),
   prompts: z.number().int().min(1).max(256),
-  tokens: z.number().int().min(1),
+  ...longPromptSettings,
   bucketTokens: z.number().int().min(1),
-  prompt: z.enum(["newlines", "passkey", "random"]),
-  seed: z.number().int().min(0),
 });
 
 const closingSchema = z.object({
@@ -44,10 +43,9 @@ export const lossByPositionTask: Task<LossCell, LossCellResult, LossClosing> = {
   size: ({ prompts, tokens }) => prompts * tokens,
   work: ({ tokens, bucketTokens, prompt, seed, firstPrompt, prompts }) =>
     `loss_tokens-${tokens}_bucket-${bucketTokens}_${prompt}_seed-${seed}_prompts-${firstPrompt}-${prompts}`,
-  reference: ({ prompt }) => ({
-    name: prompt,
-    prompt: (tokenizer, tokens) => positionPrompt(tokenizer, { prompt, seed: REFERENCE_SEED, tokens }, 0),
-  }),
+  reference: longReference,
+  // The last position is followed by a token to predict.
+  texts: (cell) => corpusTexts(cell, cell.firstPrompt, cell.prompts, cell.tokens + 1),
   evaluate: evaluateLossCell,
   field: ({ firstPrompt, prompts, ...found }) => ({ name: `prompts:${firstPrompt}:${prompts}`, found }),
   close: closeLoss,
@@ -60,13 +58,13 @@ export const lossByPositionTask: Task<LossCell, LossCellResult, LossClosing> = {
  * @param onTokens told how many tokens are scored, after each segment
  */
 export function evaluateLossCell(
-  { engine, tokenizer }: Pick<Subject, "engine" | "tokenizer">,
+  { engine, ...source }: Pick<Subject, "engine" | "tokenizer" | "corpus">,
   cell: LossCell,
   onTokens?: (done: number) => void,
 ): LossCellResult {
   const startedAt = performance.now();
   const { prompts: lanes, firstPrompt, tokens, bucketTokens } = cell;
-  const prompts = Array.from({ length: lanes }, (_, lane) => positionPrompt(tokenizer, cell, firstPrompt + lane));
+  const prompts = Array.from({ length: lanes }, (_, lane) => longPrompt(source, cell, firstPrompt + lane));
   const sums = new Float64Array(Math.ceil(tokens / bucketTokens));
   const states = engine.createStates(lanes);
   try {

@@ -71,7 +71,7 @@ function referenceOf({ template, digits }: PasskeyCell): ReferenceText {
   const settings = { template, digits, depth: 0.5, seed: REFERENCE_SEED, sample: 0 };
   return {
     name: `passkey ${template} ${digits}`,
-    prompt: (tokenizer, tokens) => passkeyPrompt({ ...settings, tokenizer, contextTokens: tokens + PROMPT_END_TOKENS }),
+    prompt: ({ tokenizer }, tokens) => passkeyPrompt({ ...settings, tokenizer, contextTokens: tokens + PROMPT_END_TOKENS }),
   };
 }
 

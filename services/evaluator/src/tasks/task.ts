@@ -1,6 +1,15 @@
-import { cureSchema, NO_CURE, type CureSpec, type PositionPrompt, type Tokenizer } from "@segue/core";
+import {
+  cureSchema,
+  NO_CURE,
+  type CorpusText,
+  type CureSpec,
+  type EvaluationKind,
+  type PositionPrompt,
+  type Tokenizer,
+} from "@segue/core";
 import type { InferenceEngine } from "@segue/engine";
 import { z } from "zod";
+import type { Corpus } from "../corpus.js";
 import type { PrefixStates } from "../prefix-states.js";
 
 /** One piece of work on the queue. Plain data: it goes to the model's process as it is. */
@@ -19,6 +28,9 @@ export interface CellResult {
   readonly ms: number;
   /** That the model was run on, of all lanes. */
   readonly tokens: number;
+  /** What is too large for the other results: kept in Redis by itself, and then named by its key. */
+  readonly file?: Uint8Array | undefined;
+  readonly fileKey?: string | undefined;
 }
 
 /** What the coordinator puts into the queue to close an evaluation whose cells are complete. */
@@ -36,10 +48,16 @@ export interface Outcome {
   readonly summary: object;
 }
 
-/** The model under evaluation, with a cell's cure. */
-export interface Subject {
-  readonly engine: InferenceEngine;
+/** What prompts are made of. */
+export interface TextSource {
   readonly tokenizer: Tokenizer;
+  /** What the cell's task asked for of the job's documents; absent: nothing. */
+  readonly corpus?: Corpus | undefined;
+}
+
+/** The model under evaluation, with a cell's cure. */
+export interface Subject extends TextSource {
+  readonly engine: InferenceEngine;
   /** Of the job's training, and so of the control that zeroes the state at its boundaries. */
   readonly segmentTokens: number;
   /** Of the engine's model. */
@@ -50,10 +68,10 @@ export interface Subject {
 export interface ReferenceText {
   /** The same for the same text. */
   readonly name: string;
-  prompt(tokenizer: Tokenizer, tokens: number): PositionPrompt;
+  prompt(source: TextSource, tokens: number): PositionPrompt;
 }
 
-export type TaskName = "passkey" | "lossByPosition";
+export type TaskName = EvaluationKind;
 
 /** A kind of evaluation; ./tasks.ts lists them, docs/reference/redis.md says what each puts into Redis. */
 export interface Task<C extends Cell = Cell, R extends CellResult = CellResult, P extends Closing = Closing> {
@@ -67,6 +85,8 @@ export interface Task<C extends Cell = Cell, R extends CellResult = CellResult, 
   /** What makes two cells of a checkpoint and a cure the same work, with the same result. */
   work(cell: C): string;
   reference(cell: C): ReferenceText;
+  /** What has to be read of the job's documents; absent: never anything. */
+  texts?(cell: C): CorpusText[];
   /** A function of the model and the cell alone, but for the costs. `onProgress` is told how much of the cell's size is done. */
   evaluate(subject: Subject, cell: C, onProgress?: (done: number) => void): R;
   /** A result's name within its evaluation, and what is kept under it. */

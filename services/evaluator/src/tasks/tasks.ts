@@ -1,12 +1,16 @@
 import { SegueError } from "@segue/core";
 import type { z } from "zod";
+import { effectiveRemembranceTask } from "./effective-remembrance.js";
 import { lossByPositionTask } from "./loss-by-position.js";
 import { passkeyTask } from "./passkey.js";
+import { stateStatisticsTask } from "./state-statistics.js";
 import type { Cell, Closing, Task, TaskName } from "./task.js";
 
 const TASKS: Readonly<Record<TaskName, Task>> = {
   passkey: passkeyTask,
   lossByPosition: lossByPositionTask,
+  stateStatistics: stateStatisticsTask,
+  effectiveRemembrance: effectiveRemembranceTask,
 };
 
 export function taskOf({ task }: Pick<Cell, "task">): Task {
