@@ -19,11 +19,13 @@ import {
   evaluatorView,
   jobSpecView,
   jobView,
+  memberViews,
   workerView,
   type CheckpointView,
   type EvaluationView,
   type EvaluatorView,
   type JobView,
+  type MemberView,
   type WorkerView,
 } from "./views.js";
 
@@ -46,6 +48,7 @@ export interface Evaluations {
 export interface JobDetail {
   readonly job: JobView;
   readonly spec: unknown;
+  readonly members: readonly MemberView[];
   /** Newest first. */
   readonly checkpoints: readonly CheckpointView[];
 }
@@ -116,7 +119,12 @@ export class DashboardStore {
       Promise.all([this.#redis.hgetall(redisKeys.job(id)), this.#redis.zrevrange(redisKeys.checkpoints(id), 0, -1)]),
     );
     if (Object.keys(hash).length === 0) return undefined;
-    return { job: jobView(id, hash), spec: jobSpecView(hash), checkpoints: checkpoints.map(checkpointView) };
+    return {
+      job: jobView(id, hash),
+      spec: jobSpecView(hash),
+      members: memberViews(hash),
+      checkpoints: checkpoints.map(checkpointView),
+    };
   }
 
   /** Evaluations of a job, newest checkpoint first, heat maps with the cells done so far. */

@@ -56,7 +56,24 @@ export interface WorkerView {
   readonly step: number;
   readonly rssBytes: number;
   readonly state: string;
+  readonly pace: PaceView;
   readonly seenAtMs: number;
+}
+
+/** How fast a worker is, and where the time of its steps goes. */
+export interface PaceView {
+  /** Milliseconds of computing one shard of one step; 0: unknown. */
+  readonly shardMs: number;
+  /** Much slower than the other members of its job. */
+  readonly straggler: boolean;
+  /** Milliseconds of a step; null before the first round. */
+  readonly stepTimes: { readonly computeMs: number; readonly exchangeMs: number; readonly restMs: number } | null;
+}
+
+/** A member of a job's present generation. */
+export interface MemberView extends PaceView {
+  readonly workerId: string;
+  readonly shards: number;
 }
 
 export interface EvaluatorView {
@@ -137,7 +154,34 @@ export function workerView(id: string, value: string): WorkerView {
     step: numberOrZero(worker["step"]),
     rssBytes: numberOrZero(worker["rssBytes"]),
     state: textOrEmpty(worker["state"]),
+    pace: paceView(worker),
     seenAtMs: numberOrZero(worker["seenAtMs"]),
+  };
+}
+
+/** The present members of a job, in order of their shards. */
+export function memberViews(hash: Hash): MemberView[] {
+  const members = parsedJson(hash["members"]);
+  if (!Array.isArray(members)) return [];
+  return members.map((value) => {
+    const member = objectOrEmpty(value);
+    return { workerId: textOrEmpty(member["workerId"]), shards: numberOrZero(member["shards"]), ...paceView(member) };
+  });
+}
+
+function paceView(fields: Readonly<Record<string, unknown>>): PaceView {
+  const times = objectOrEmpty(fields["stepTimes"]);
+  const isKnown = Object.keys(times).length > 0;
+  return {
+    shardMs: numberOrZero(fields["shardMs"]),
+    straggler: fields["straggler"] === true,
+    stepTimes: isKnown
+      ? {
+          computeMs: numberOrZero(times["computeMs"]),
+          exchangeMs: numberOrZero(times["exchangeMs"]),
+          restMs: numberOrZero(times["restMs"]),
+        }
+      : null,
   };
 }
 

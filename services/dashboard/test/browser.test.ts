@@ -99,6 +99,23 @@ describe("dashboard page", function () {
     assert.deepEqual(complaints, []);
   });
 
+  it("shows how fast each member is, what its time goes into, and who is slow", async () => {
+    await seedCluster(seed, { steps: 20 });
+    await page.goto(`${dashboard.url}#/jobs/${JOB_ID}`);
+    const members = page.getByRole("region", { name: "Members" });
+    const bar = members.getByRole("img", { name: "32.1 ms computing, 0.9 ms waiting for gradients, 0.4 ms rest" });
+    await bar.waitFor();
+    const widths = await Promise.all(
+      ["compute", "exchange"].map(async (part) => (await bar.locator(`[data-part=${part}]`).boundingBox())!.width),
+    );
+    assert.ok(widths[0]! > 20 * widths[1]!, widths.join(" and "));
+    const rows = members.locator("tbody tr");
+    assert.deepEqual(await rows.locator("th").allInnerTexts(), ["worker-alpha", "worker-beta slow"]);
+    await seed.hset(redisKeys.job(JOB_ID), { members: "[]" });
+    await members.waitFor({ state: "detached" });
+    assert.deepEqual(complaints, []);
+  });
+
   it("continues the curves live", async () => {
     await seedCluster(seed, { steps: 200 });
     await page.goto(`${dashboard.url}#/jobs/${JOB_ID}`);

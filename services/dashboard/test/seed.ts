@@ -8,6 +8,10 @@ export const JOB_NAME = `passkey <img src=x onerror="document.title='owned'">`;
 
 export const LENGTHS = [256, 512, 1024, 2048, 4096];
 export const DEPTHS = [0, 0.25, 0.5, 0.75, 1];
+const PACES = {
+  alpha: { shardMs: 5.1, straggler: false, stepTimes: { computeMs: 20.4, exchangeMs: 12.6, restMs: 0.4 } },
+  beta: { shardMs: 10.7, straggler: true, stepTimes: { computeMs: 32.1, exchangeMs: 0.9, restMs: 0.4 } },
+};
 const DIGEST = "3b7c1d9e".repeat(8);
 
 /** Writes what coordinator and evaluator would have written for a job that runs: docs/reference/redis.md. */
@@ -39,6 +43,10 @@ export async function seedCluster(redis: Redis, options: { steps?: number } = {}
     learningRate: 0.003,
     gradientNorm: 0.42,
     workers: 2,
+    members: JSON.stringify([
+      { workerId: "worker-alpha", shards: 4, ...PACES.alpha },
+      { workerId: "worker-beta", shards: 3, ...PACES.beta },
+    ]),
     attempt: 2,
     etaSeconds: 171,
     engine: "cpu (AVX-512, 2 threads)",
@@ -77,6 +85,7 @@ export async function seedCluster(redis: Redis, options: { steps?: number } = {}
       step: steps,
       rssBytes: 412e6,
       state: "running",
+      ...PACES[name],
       seenAtMs: now,
     };
     await redis.hset(redisKeys.workers, `worker-${name}`, JSON.stringify(worker));

@@ -3,6 +3,7 @@ import { h, patchChildren } from "./dom.js";
 import { ago, bytes, dateTime, digits, duration, percent, short, whole } from "./format.js";
 import { HeatMap } from "./heatmap.js";
 import { LossChart } from "./loss-chart.js";
+import { membersPanel } from "./members.js";
 import { digest, empty, etaSeconds, lossText, panel, phaseChip, progress } from "./parts.js";
 
 const CHECKPOINTS_SHOWN = 50;
@@ -18,6 +19,7 @@ export class JobPage {
     this.lossChart = new LossChart();
     this.head = h("div", {});
     this.evaluation = h("div", {});
+    this.members = h("div", {});
     this.rest = h("div.columns", {});
     this.curvesPanel = panel("Training", {}, this.curves.element);
     this.evaluation.addEventListener("change", (event) => this.heatMap.onChange(event.target) && this.render());
@@ -51,9 +53,10 @@ export class JobPage {
     document.title = `${job.name || job.id} - Segue`;
     patchChildren(this.head, header(job), tiles(job));
     patchChildren(this.evaluation, this.heatMap.render(evaluations ?? []));
+    patchChildren(this.members, membersPanel(detail.members));
     patchChildren(this.rest, checkpoints(detail.checkpoints), specification(detail.spec));
     if (this.head.parentElement !== this.root) {
-      this.root.replaceChildren(this.head, this.curvesPanel, this.evaluation, this.lossChart.element, this.rest);
+      this.root.replaceChildren(this.head, this.curvesPanel, this.members, this.evaluation, this.lossChart.element, this.rest);
     }
     this.lossChart.render(losses ?? []);
   }

@@ -1,6 +1,6 @@
 import { h, patchChildren } from "./dom.js";
-import { ago, bytes, duration, percent, ranges, short, whole } from "./format.js";
-import { chip, command, empty, etaSeconds, lossText, panel, phaseChip, progress } from "./parts.js";
+import { ago, bytes, digits, duration, percent, ranges, short, whole } from "./format.js";
+import { chip, command, empty, etaSeconds, lossText, panel, phaseChip, progress, slowChip } from "./parts.js";
 
 /** Heartbeats are published about every second; older ones than this are worth a look. */
 const STALE_MS = 10_000;
@@ -59,7 +59,19 @@ function jobTable(jobs) {
 }
 
 function headCell(title) {
-  const numeric = ["Loss", "Tokens/s", "ETA", "Workers", "Step", "Memory", "Waiting", "Active", "Failed", "Done"].includes(title);
+  const numeric = [
+    "Loss",
+    "Tokens/s",
+    "ETA",
+    "Workers",
+    "ms a shard",
+    "Step",
+    "Memory",
+    "Waiting",
+    "Active",
+    "Failed",
+    "Done",
+  ].includes(title);
   return h("th", { scope: "col", class: numeric ? "number" : undefined }, title);
 }
 
@@ -107,7 +119,7 @@ function workerTable(workers, jobs) {
   return h(
     "table.rows.workers",
     {},
-    h("thead", {}, h("tr", {}, ["Worker", "State", "Job", "Shards", "Step", "Memory", "Heartbeat"].map(headCell))),
+    h("thead", {}, h("tr", {}, ["Worker", "State", "Job", "Shards", "ms a shard", "Step", "Memory", "Heartbeat"].map(headCell))),
     h(
       "tbody",
       {},
@@ -123,7 +135,7 @@ function workerRow(worker, nameOf) {
     "tr",
     { "data-key": worker.id },
     h("th", { scope: "row" }, worker.name, h("span.sub", {}, worker.detail || worker.engine)),
-    h("td", { "data-label": "State" }, chip(stale ? "silent" : worker.state || "attached", tone)),
+    h("td", { "data-label": "State" }, chip(stale ? "silent" : worker.state || "attached", tone), slowChip(worker.pace)),
     h(
       "td.clip",
       { "data-label": "Job" },
@@ -132,6 +144,7 @@ function workerRow(worker, nameOf) {
         : h("span.muted", {}, "idle"),
     ),
     h("td.mono", { "data-label": "Shards" }, ranges(worker.shards)),
+    h("td.number", { "data-label": "ms a shard" }, digits(worker.pace.shardMs || NaN, 3)),
     h("td.number", { "data-label": "Step" }, worker.jobId ? whole(worker.step) : "\u2013"),
     h("td.number", { "data-label": "Memory" }, bytes(worker.rssBytes)),
     h("td", { "data-label": "Heartbeat", class: stale ? "warn" : undefined }, ago(worker.seenAtMs)),

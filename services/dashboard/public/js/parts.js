@@ -44,6 +44,11 @@ export function chip(text, tone) {
   return h("span.chip", { "data-tone": tone }, text);
 }
 
+/** Beside a worker that is much slower than the others. */
+export function slowChip({ straggler }) {
+  return straggler ? [" ", chip("slow", "bad")] : [];
+}
+
 export function progress(job) {
   const share = job.totalSteps > 0 ? Math.min(1, job.step / job.totalSteps) : 0;
   return h(
