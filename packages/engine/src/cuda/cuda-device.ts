@@ -62,7 +62,7 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element, isSm
     floats: (length, kind = "float") => bufferAt(runtime.allocate(4 * bufferFloats(length, kind)), length, kind),
     ints: (length) => ({ address: runtime.allocate(4 * length), length }),
     slice: sliceOf,
-    free: (floats) => runtime.release(floats.f32 || floats.bf16),
+    free: (floats) => runtime.recycle(floats.f32 || floats.bf16),
     freeInts: (ints) => runtime.release(ints.address),
     upload: (from, to) => {
       runtime.upload(from, to.f32);

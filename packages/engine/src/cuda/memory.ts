@@ -44,14 +44,20 @@ export class DeviceMemory {
     return address;
   }
 
-  /** Work under way may still use it: whoever gets it next is served in its turn. Large stretches go back to the driver at once. */
+  /** To the driver. */
   release(address: Address): void {
     const bytes = this.#taken.get(address);
     if (bytes === undefined) return;
     this.#taken.delete(address);
-    if (bytes > MOST_SPARE_BYTES.each || this.#spareBytes + bytes > MOST_SPARE_BYTES.all) {
-      return this.#free(new Map([[address, bytes]]));
-    }
+    this.#free(new Map([[address, bytes]]));
+  }
+
+  /** For whoever asks for as much next, in the order of the stream: work under way may still use it. Large stretches are released. */
+  recycle(address: Address): void {
+    const bytes = this.#taken.get(address);
+    if (bytes === undefined) return;
+    if (bytes > MOST_SPARE_BYTES.each || this.#spareBytes + bytes > MOST_SPARE_BYTES.all) return this.release(address);
+    this.#taken.delete(address);
     const spare = this.#spare.get(bytes);
     if (spare) spare.push(address);
     else this.#spare.set(bytes, [address]);

@@ -317,7 +317,7 @@ export interface Device<F, I> {
   bufferFloats?(length: number, kind: BufferKind): number;
   /** A buffer that begins at `offset` of `memory`; absent: a slice. */
   buffer?(memory: F, offset: number, length: number, kind: BufferKind): F;
-  /** Gives storage back that {@link floats} made; absent: it goes with its last reference. */
+  /** Gives storage back that {@link floats} made, for the next who asks for as much; absent: it goes with its last reference. */
   free?(floats: F): void;
   /** The same for what {@link ints} made. */
   freeInts?(ints: I): void;

@@ -37,6 +37,11 @@ export class Arena<F, I> {
     this.#memory = device.floats(0);
   }
 
+  /** Of all buffers. */
+  get memory(): F {
+    return this.#memory;
+  }
+
   /** Floats held. */
   get floats(): number {
     return this.#floats;

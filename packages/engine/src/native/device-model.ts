@@ -30,11 +30,12 @@ export class DeviceModel<F, I> {
     return this.#ints.tokens_R;
   }
 
-  /** Work on the segment's tokens that is the same whenever key, shape and memory are. */
+  /** Work on the segment's tokens and the arena's buffers that is the same whenever key, shape and memory are. */
   replay(key: string, { lanes, tokens, tokens_R, resets_R }: TokenSegment<I>, memory: readonly F[], work: () => void): void {
     if (!this.device.replay) return work();
     const ints = resets_R === undefined ? [tokens_R] : [tokens_R, resets_R];
-    this.device.replay(`${key} ${lanes} ${tokens} ${this.device.recomputesLayers}`, [...memory, ...ints], work);
+    const named = [...memory, this.arena.memory, ...ints];
+    this.device.replay(`${key} ${lanes} ${tokens} ${this.device.recomputesLayers}`, named, work);
   }
 
   uploadSegment({ lanes, tokens, tokens_BT, resets_BT }: Omit<SegmentBatch, "labels_BT">): TokenSegment<I> {
