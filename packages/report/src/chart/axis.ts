@@ -11,11 +11,11 @@ export interface AxisSpec {
   readonly max?: number;
 }
 
-/** Where ticks lie, in the axis's own numbers (see {@link onAxis}). */
+/** In the axis's own numbers (see {@link onAxis}). */
 export interface AxisRange {
   readonly min: number;
   readonly max: number;
-  readonly interval: number;
+  readonly ticks: readonly number[];
 }
 
 /** A value in the axis's own numbers; null where it has no place on it. */
@@ -31,8 +31,8 @@ export function tickLabel({ scale, format }: AxisSpec, tick: number): string {
   return NUMBER_FORMATS[format](scale === "log2" ? 2 ** tick : 10 ** tick);
 }
 
-/** A range around all values, with whole steps between round numbers. */
-export function axisRange(axis: AxisSpec, values: readonly (number | null)[], ticks: number): AxisRange {
+/** A range that holds all values, and about so many ticks at round numbers. Logarithmic ones hold no more, as of positions; others end at ticks. */
+export function axisRange(axis: AxisSpec, values: readonly (number | null)[], tickCount: number): AxisRange {
   let [low, high] = [Infinity, -Infinity];
   for (const value of values) {
     const place = onAxis(axis, value);
@@ -43,24 +43,31 @@ export function axisRange(axis: AxisSpec, values: readonly (number | null)[], ti
   if (low > high) [low, high] = [0, 1];
   const fixed = { min: onAxis(axis, axis.min ?? null), max: onAxis(axis, axis.max ?? null) };
   [low, high] = [fixed.min ?? low, fixed.max ?? high];
-  const interval =
-    axis.scale === "linear"
-      ? roundStep((high - low) / ticks || Math.abs(low) / ticks || 1 / ticks)
-      : wholeStep((high - low) / ticks);
-  const outward = (place: number, round: (steps: number) => number): number =>
-    Number((round(place / interval) * interval).toPrecision(12));
-  // A time axis in logarithms may begin and end between ticks; a whole decade of nothing says nothing.
-  const min = fixed.min ?? (axis.scale === "log2" ? Math.floor(low) : outward(low, (steps) => Math.floor(steps + 1e-9)));
-  const max = fixed.max ?? (axis.scale === "log2" ? Math.ceil(high) : outward(high, (steps) => Math.ceil(steps - 1e-9)));
-  return { min, max: max > min ? max : min + interval, interval };
+  if (!(high > low)) [low, high] = [low - (fixed.min === null ? padding(axis, low) : 0), low + padding(axis, low)];
+  const step = (high - low) / tickCount;
+  const interval = axis.scale === "linear" ? roundStep(step, axis.format) : Math.max(1, Math.ceil(step - 1e-9));
+  const outward = (place: number, round: (steps: number) => number): number => tidy(round(place / interval) * interval);
+  const endsAtTicks = axis.scale !== "log2";
+  const min = fixed.min ?? (endsAtTicks ? outward(low, (steps) => Math.floor(steps + 1e-9)) : low);
+  const max = fixed.max ?? (endsAtTicks ? outward(high, (steps) => Math.ceil(steps - 1e-9)) : high);
+  const first = Math.ceil(min / interval - 1e-9);
+  const count = Math.floor(max / interval + 1e-9) - first + 1;
+  return { min, max, ticks: Array.from({ length: count }, (_, index) => tidy((first + index) * interval)) };
 }
 
-/** 1, 2, 2.5 or 5 times a power of ten, not smaller than the step. */
-function roundStep(step: number): number {
+/** On both sides of a value that is alone. */
+function padding({ scale }: AxisSpec, value: number): number {
+  return scale === "linear" ? Math.abs(value) / 2 || 1 : 1;
+}
+
+/** 1, 2, 2.5 or 5 times a power of ten, not smaller than the step; of tokens, a power of two. */
+function roundStep(step: number, format: AxisSpec["format"]): number {
+  if (format === "tokens") return 2 ** Math.ceil(Math.log2(step));
   const power = 10 ** Math.floor(Math.log10(step));
   return power * ([1, 2, 2.5, 5].find((factor) => factor * power >= step * (1 - 1e-9)) ?? 10);
 }
 
-function wholeStep(step: number): number {
-  return Math.max(1, Math.ceil(step - 1e-9));
+/** Without the last bits' dust of a multiplication. */
+function tidy(value: number): number {
+  return Number(value.toPrecision(12));
 }

@@ -42,7 +42,7 @@ const BOTTOM_PX = 58;
 const PLOT_PX = { alone: 340, stacked: 210 } as const;
 
 /** Panels above one another over the same x, with one legend for all: a curve of the same name has the same colour in each. */
-export function curveChart(title: string, panels: readonly Panel[]): Drawing {
+export function curveChart(title: string, panels: readonly Panel[], subtitle?: string): Drawing {
   const names = [...new Set(panels.flatMap(({ curves }) => curves.map(({ name }) => name)))];
   const hasLegend = names.length > 1;
   const legendPx = hasLegend ? Math.min(300, Math.max(...names.map((name) => textWidthPx(name))) + 44) : 0;
@@ -53,7 +53,7 @@ export function curveChart(title: string, panels: readonly Panel[]): Drawing {
     ...marks.filter(({ axis }) => axis === "x").map(({ at }) => at),
   ]);
   const option = {
-    ...baseOption(title),
+    ...baseOption(title, subtitle),
     grid: panels.map((_, index) => ({
       left: 84,
       right: 30 + legendPx,
@@ -76,7 +76,8 @@ export function curveChart(title: string, panels: readonly Panel[]): Drawing {
     ...(hasLegend && {
       legend: {
         orient: "vertical" as const,
-        right: 12,
+        // ECharts guesses the width of text; from the left it does not matter.
+        left: SHEET_WIDTH_PX - legendPx - 8,
         top: TOP_PX,
         itemGap: LEGEND_ROW_PX - 16,
         itemWidth: 22,
@@ -94,13 +95,24 @@ function yValues(curves: readonly Curve[]): (number | null)[] {
 
 function valueAxis(axis: AxisSpec, range: AxisRange, at: { gridIndex: number; nameGap: number; isNamed: boolean }): object {
   const { isNamed, ...placed } = at;
+  const { min, max, ticks: customValues } = range;
   return {
     type: "value",
     ...placed,
-    ...range,
+    min,
+    max,
     ...(isNamed && { name: axis.title }),
     ...AXIS_STYLE,
-    axisLabel: { ...AXIS_STYLE.axisLabel, formatter: (tick: number) => tickLabel(axis, tick), hideOverlap: true, show: isNamed },
+    axisLine: { ...AXIS_STYLE.axisLine, onZero: false },
+    axisTick: { ...AXIS_STYLE.axisTick, customValues },
+    splitLine: { ...AXIS_STYLE.splitLine, customValues },
+    axisLabel: {
+      ...AXIS_STYLE.axisLabel,
+      customValues,
+      formatter: (tick: number) => tickLabel(axis, tick),
+      hideOverlap: true,
+      show: isNamed,
+    },
   };
 }
 
@@ -125,14 +137,14 @@ function curveSeries({ x, y }: Panel, { name, points, style = "line" }: Curve, i
         label: {
           show: true,
           formatter: escapeTemplate(point.label),
-          position: "right",
+          position: "top",
           color: INK.muted.light,
           fontSize: FONT_PX - 2,
         },
       }),
     })),
     ...(style === "steps" && { step: "end" as const }),
-    symbol: "circle",
+    symbol: isLine ? "circle" : SYMBOLS[order % SYMBOLS.length]!,
     symbolSize: isLine ? 6 : 9,
     showSymbol: !isLine || (style === "line" && points.length <= MANY_POINTS),
     lineStyle: { color: colour, width: isLine ? 2 : 0, type: dash },
@@ -164,12 +176,14 @@ function markSeries({ x, y, marks = [] }: Panel, index: number): LineSeriesOptio
         const text = { show: true, formatter: escapeTemplate(label), color: INK.text.light, fontSize: FONT_PX - 1 };
         return axis === "x"
           ? [{ xAxis: place, label: { ...text, position: "end" as const, distance: 4, rotate: 0 } }]
-          : [{ yAxis: place, label: { ...text, position: "insideEndTop" as const } }];
+          : [{ yAxis: place, label: { ...text, position: "insideStartTop" as const } }];
       }),
     },
   };
 }
 
+/** Points without lines may lie on one another. */
+const SYMBOLS = ["circle", "triangle", "diamond"] as const;
 const PLAIN_LINE = { type: "line", silent: true, emphasis: { disabled: true }, connectNulls: false } as const;
 const PLAIN_MARKS = { silent: true, symbol: "none", animation: false, emphasis: { disabled: true } } as const;
 

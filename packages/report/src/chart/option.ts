@@ -35,13 +35,16 @@ export function textWidthPx(text: string, fontPx = FONT_PX): number {
 }
 
 /** What every drawing has: a title, one font, nothing that moves. */
-export function baseOption(title: string): ChartOption {
+export function baseOption(title: string, subtitle = ""): ChartOption {
   return {
     animation: false,
     backgroundColor: INK.paper.light,
     textStyle: { fontFamily: FONT_FAMILY, fontSize: FONT_PX, color: INK.text.light },
     title: {
       text: title,
+      subtext: subtitle,
+      subtextStyle: { fontFamily: FONT_FAMILY, fontSize: FONT_PX, color: INK.muted.light },
+      itemGap: 4,
       left: 16,
       top: 12,
       textStyle: {

@@ -12,7 +12,7 @@ const MILLION = 1e6;
 export const forgetFit: FigureKind<ForgetFitFigure> = {
   drawing: (figure) => {
     const { fit } = figure;
-    const law = fit && { name: lineName(fit), value: (x: number) => fit.slope * x + fit.intercept };
+    const law = fit && { text: lineText(fit), value: (x: number) => fit.slope * x + fit.intercept };
     return capacityChart(figure, "T_forget (tokens)", law);
   },
   table: (figure) => capacityTable(figure, figure.fit && ((x) => figure.fit!.slope * x + figure.fit!.intercept)),
@@ -21,7 +21,7 @@ export const forgetFit: FigureKind<ForgetFitFigure> = {
 export const recallFit: FigureKind<RecallFitFigure> = {
   drawing: (figure) => {
     const { fit } = figure;
-    const law = fit && { name: exponentialName(fit), value: (x: number) => exponential(fit, x) };
+    const law = fit && { text: exponentialText(fit), value: (x: number) => exponential(fit, x) };
     return capacityChart(figure, "T_recall (tokens)", law);
   },
   table: (figure) => capacityTable(figure, figure.fit && ((x) => exponential(figure.fit!, x))),
@@ -36,23 +36,27 @@ interface CapacityData {
 function capacityChart(
   { title, points, published = [] }: CapacityData,
   yTitle: string,
-  law: { name: string; value: (x: number) => number } | null,
+  law: { text: string; value: (x: number) => number } | null,
 ): Drawing {
   const inUnits = ({ x, y }: Point): Point => ({ x: x * MILLION, y: y * K });
   const largest = Math.max(...points.map(({ x }) => x), ...published.map(({ x }) => x), 0);
   const fitted = Array.from({ length: CURVE_POINTS }, (_, index) => (index * largest) / (CURVE_POINTS - 1));
   const curves: Curve[] = [
     { name: "measured", style: "points", points: points.map(inUnits) },
-    ...(law ? [{ name: law.name, style: "line" as const, points: fitted.map((x) => inUnits({ x, y: law.value(x) })) }] : []),
+    ...(law ? [{ name: "fit", style: "line" as const, points: fitted.map((x) => inUnits({ x, y: law.value(x) })) }] : []),
     ...(published.length > 0 ? [{ name: "the paper's", style: "points" as const, points: published.map(inUnits) }] : []),
   ];
-  return curveChart(title, [
-    {
-      x: { title: "state size (floats)", scale: "linear", format: "short", min: 0 },
-      y: { title: yTitle, scale: "linear", format: "tokens" },
-      curves,
-    },
-  ]);
+  return curveChart(
+    title,
+    [
+      {
+        x: { title: "state size (floats)", scale: "linear", format: "short", min: 0 },
+        y: { title: yTitle, scale: "linear", format: "tokens", min: 0 },
+        curves,
+      },
+    ],
+    law?.text,
+  );
 }
 
 function capacityTable({ points, published = [] }: CapacityData, law: ((x: number) => number) | null): DataTable {
@@ -75,12 +79,12 @@ function exponential(
   return scale * (base ** x - 1) + offset;
 }
 
-function lineName({ slope, intercept, rSquared }: NonNullable<ForgetFitFigure["fit"]>): string {
-  return `${digits(slope)} x ${signed(intercept)}, R² ${digits(rSquared)}`;
+function lineText({ slope, intercept, rSquared }: NonNullable<ForgetFitFigure["fit"]>): string {
+  return `fit: y = ${digits(slope)} x ${signed(intercept)}; R² = ${digits(rSquared)}; x in millions of floats, y in Ki tokens`;
 }
 
-function exponentialName({ base, scale, offset, rSquared }: NonNullable<RecallFitFigure["fit"]>): string {
-  return `${digits(scale)} (${digits(base)}^x - 1) ${signed(offset)}, R² ${digits(rSquared)}`;
+function exponentialText({ base, scale, offset, rSquared }: NonNullable<RecallFitFigure["fit"]>): string {
+  return `fit: y = ${digits(scale)} (${digits(base)}^x - 1) ${signed(offset)}; R² = ${digits(rSquared)}; x in millions of floats, y in Ki tokens`;
 }
 
 function signed(value: number): string {
