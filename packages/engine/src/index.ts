@@ -1,11 +1,11 @@
 export type {
   AdamWStep,
+  DtSums,
   Engine,
   EngineDescription,
   EngineOptions,
   ForwardOptions,
   LaneStates,
-  DtSums,
   LayerMoments,
   PromptBatch,
   Recurrence,
