@@ -136,6 +136,9 @@ interface Round {
   readonly firstStep: number;
   readonly steps: number;
   readonly computeMs: number;
+  /** After the last step, until the snapshot was copied and until its weights were hashed. */
+  readonly copiedMs: number;
+  readonly hashedMs: number;
 }
 
 function linesOf<T>(cluster: LocalCluster, service: string): T[] {
@@ -171,13 +174,17 @@ async function measure(cluster: LocalCluster, spec: JobSpec, targetMs: number): 
       const rounds = linesOf<Round>(cluster, "worker-1").filter(
         ({ msg, firstStep }) => msg === "round_done" && firstStep >= first.step && firstStep < last.step,
       );
-      const computeMs = rounds.reduce((sum, round) => sum + round.computeMs, 0);
+      const sum = (field: "computeMs" | "copiedMs" | "hashedMs"): number =>
+        rounds.reduce((total, round) => total + round[field], 0);
+      const computeMs = sum("computeMs");
       const count = commits.length - 1 - settled;
       return {
         rate: (1000 * steps * spec.batch.lanesPerShard * spec.tbptt.segmentTokens) / elapsedMs,
         text:
           `${count} rounds of ${(steps / count).toFixed(0)} steps, ${(elapsedMs / steps).toFixed(2)} ms a step, of which ` +
-          `${(computeMs / steps).toFixed(2)} the engine's; ${((elapsedMs - computeMs) / count).toFixed(0)} ms a round are not`,
+          `${(computeMs / steps).toFixed(2)} the engine's; ${((elapsedMs - computeMs) / count).toFixed(0)} ms a round are not; ` +
+          `its snapshot is copied ${(sum("copiedMs") / rounds.length).toFixed(0)} ms and hashed ` +
+          `${(sum("hashedMs") / rounds.length).toFixed(0)} ms after its last step`,
       };
     }
   } finally {

@@ -45,8 +45,10 @@ export interface ComputeCalls {
   initialise: { request: { readonly seed: number; readonly model: Float32Array }; response: null };
   /** Takes over weights, moments, outer momentum if there is one, and the states of exactly these shards. */
   load: { request: { readonly model: Float32Array; readonly states: readonly ShardStates[] }; response: null };
-  /** Writes weights, moments, outer momentum if there is one, and states into `model` and `states`. */
-  save: {
+  /** Writes the weights into `model`. */
+  saveWeights: { request: { readonly epoch: number; readonly model: Float32Array }; response: null };
+  /** Writes moments, outer momentum if there is one, and states into `model` and `states`. */
+  saveRest: {
     request: { readonly epoch: number; readonly model: Float32Array; readonly states: readonly ShardStates[] };
     response: null;
   };

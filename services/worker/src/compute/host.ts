@@ -89,11 +89,17 @@ export class ComputeHost implements Handlers {
     return null;
   }
 
-  save({ epoch, model, states }: ComputeCalls["save"]["request"]): null {
+  saveWeights({ epoch, model }: ComputeCalls["saveWeights"]["request"]): null {
     this.#refuseVoid(epoch);
     const engine = this.#open;
-    const { weights, first, second, outerMomentum } = modelParts(model, engine.layout.size);
-    engine.readParameters(weights);
+    engine.readParameters(modelParts(model, engine.layout.size).weights);
+    return null;
+  }
+
+  saveRest({ epoch, model, states }: ComputeCalls["saveRest"]["request"]): null {
+    this.#refuseVoid(epoch);
+    const engine = this.#open;
+    const { first, second, outerMomentum } = modelParts(model, engine.layout.size);
     engine.readMoments(first, second);
     outerMomentum?.set(required(this.#outer, "outer step").momentum);
     for (const { shard, states: into } of states) engine.readStates(this.#laneStates(shard), into);

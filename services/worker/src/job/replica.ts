@@ -232,21 +232,35 @@ export class JobReplica {
     await faultPoint("worker.snapshotBegins", lastStep);
     const model = snapshots.modelBuffer();
     const states = new Map(membership.self.shards.map((shard) => [shard, snapshots.statesBuffer()]));
-    await compute.call("save", { epoch, model, states: shardStates(states) });
-    signal.throwIfAborted();
-    for (const step of segments.keys()) if (step < lastStep) segments.delete(step);
-    // The device goes on while the copy is hashed, reported and committed.
-    if (lastStep < spec.train.steps) work.steps.beginEarly(lastStep);
-    const digest = await digestOf(model.subarray(0, engine.parameters), signal);
+    const endedMs = performance.now();
+    const sinceEnd = (): number => performance.now() - endedMs;
+    await compute.call("saveWeights", { epoch, model });
+    const saveRest = async (): Promise<number> => {
+      await compute.call("saveRest", { epoch, model, states: shardStates(states) });
+      signal.throwIfAborted();
+      for (const step of segments.keys()) if (step < lastStep) segments.delete(step);
+      // The device goes on while the copy is reported and committed.
+      if (lastStep < spec.train.steps) work.steps.beginEarly(lastStep);
+      return sinceEnd();
+    };
+    // The weights are hashed while the rest is copied.
+    const [copiedMs, digest] = await Promise.all([saveRest(), digestOf(model.subarray(0, engine.parameters), signal)]);
+    const hashedMs = sinceEnd();
     snapshots.add({ step: lastStep, model, states, digest });
     await faultPoint("worker.snapshotPublished", lastStep);
     attempt.step = lastStep;
     attempt.phase = "ready";
-    this.#reportRound(attempt, { firstStep, steps, results, weightsDigest: digest }, before);
+    this.#reportRound(attempt, { firstStep, steps, results, weightsDigest: digest }, before, { copiedMs, hashedMs });
     await faultPoint("worker.roundReported", lastStep);
   }
 
-  #reportRound(attempt: Attempt, round: FinishedRound, before: PullCounts): void {
+  /** @param snapshot milliseconds after the last step until everything was copied, and the weights hashed */
+  #reportRound(
+    attempt: Attempt,
+    round: FinishedRound,
+    before: PullCounts,
+    snapshot: { readonly copiedMs: number; readonly hashedMs: number },
+  ): void {
     const { generation, work } = attempt;
     const { firstStep, steps, results } = round;
     const nowMs = performance.now();
@@ -256,7 +270,7 @@ export class JobReplica {
     const { pulls, bytes } = work?.exchange.counts ?? before;
     const costs = { computeMs: sum("computeMs"), exchangeMs: sum("exchangeMs"), elapsedMs };
     const pulled = { pulls: pulls - before.pulls, pulledBytes: bytes - before.bytes };
-    this.#host.logger.debug({ jobId: this.#jobId, generation, firstStep, steps, ...costs, ...pulled }, "round_done");
+    this.#host.logger.debug({ jobId: this.#jobId, generation, firstStep, steps, ...costs, ...snapshot, ...pulled }, "round_done");
     this.#report({ case: "roundDone", value: { jobId: this.#jobId, generation, ...round, elapsedMs } });
   }
 
