@@ -172,6 +172,16 @@ describe("segue", () => {
     assert.match(request?.evaluation?.name ?? "", /^loss-by-position-[0-9a-f]{8}$/);
   });
 
+  it("queues state statistics and effective remembrance, and refuses to write a file of anything else", async () => {
+    await json("eval", "job-1", "--states", "--tokens", "2K", "--prompt", "corpus");
+    const { stateStatistics } = coordinator.evaluationRequests.at(-1)?.evaluation ?? {};
+    assert.deepEqual([stateStatistics?.tokens, stateStatistics?.prompt, stateStatistics?.everyTokens], [2048, "corpus", undefined]);
+    await json("eval", "job-1", "--remembrance", "--starts", "1,2K");
+    assert.deepEqual(coordinator.evaluationRequests.at(-1)?.evaluation?.effectiveRemembrance?.starts, [1, 2048]);
+    const refused = await run("eval", "job-1", "--remembrance", "--out", "file");
+    assert.match(refused.stderr, /EVALUATION_OUT_INVALID/);
+  });
+
   it("gives equal evaluations equal names and others another", async () => {
     const id = async (...args: string[]) => (await json("eval", "job-1", ...args))["evaluationId"];
     assert.equal(await id("--samples", "7"), await id("--samples", "7"));

@@ -16,6 +16,7 @@ export { connectClient } from "./grpc-client.js";
 export { cellJobId, evaluationId, queueNames, redisKeys } from "./redis-keys.js";
 export { parseEvaluation, type EvaluationCellRecord, type EvaluationRecord } from "./evaluation-record.js";
 export { parseLossRecord, type LossRecord } from "./loss-record.js";
+export { parseRemembranceRecord, parseStatesRecord, type RemembranceRecord, type StatesRecord } from "./long-prompt-records.js";
 export { numberList, numberOrNull, numberOrZero, objectOrEmpty, parsedJson, textOrEmpty } from "./redis-values.js";
 export { connectRedis, type RedisRole } from "./redis.js";
 export { freePort } from "./free-port.js";

@@ -1,3 +1,4 @@
+import { writeFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { DEFAULT_EVALUATION, rankCures, SegueError, type CureInput } from "@segue/core";
 import type { QueuedEvaluation } from "@segue/protocol";
@@ -6,6 +7,7 @@ import { addConnectionOptions, withConnection, type Connected, type ConnectionOp
 import { addCure, addToGrid, gridCures, type CureGrid } from "../evaluation/cure-options.js";
 import type { EvaluationKindView, EvaluationStatus } from "../evaluation/kind.js";
 import { chosenKind, KINDS } from "../evaluation/kinds.js";
+import { addLongPromptOptions } from "../evaluation/long-prompt-options.js";
 import { lossByPositionKind } from "../evaluation/loss-by-position-kind.js";
 import { waitUntilComplete } from "../evaluation/read-evaluation.js";
 import type { LossResult } from "../evaluation/read-loss.js";
@@ -20,6 +22,7 @@ interface EvaluateOptions extends ConnectionOptions {
   readonly watch?: boolean;
   readonly cure?: CureInput[];
   readonly cureGrid?: CureGrid;
+  readonly out?: string;
 }
 
 export function addEvaluateCommand(program: Command, runtime: CliRuntime): void {
@@ -31,7 +34,7 @@ export function addEvaluateCommand(program: Command, runtime: CliRuntime): void 
     .option("--name <name>", "name of the evaluation (default: derived from its settings)")
     .option("--seed <seed>", "seed of the prompts", wholeNumber(0, MAX_STEP), DEFAULT_EVALUATION.passkey.seed);
   for (const kind of Object.values(KINDS)) kind.addOptions(command);
-  command
+  addLongPromptOptions(command)
     .option(
       "--cure <cure>",
       "change the model's recurrence against state collapse: none, reduced:0.9999,0.75, window:2K, normalised:1 or longmamba:0.5, with or without settings; repeat it to compare cures side by side",
@@ -42,6 +45,7 @@ export function addEvaluateCommand(program: Command, runtime: CliRuntime): void 
       "search the reduced retention and insertion with the least loss by position: retention=0.9999,0.99999 insertion=0.6,0.75,1",
       addToGrid,
     )
+    .option("--out <file>", "states: write every statistic of every sample as safetensors; takes --watch, and one cure at most")
     .option(
       "--watch",
       "wait for the result and draw it; needs REDIS_URL, where the evaluator writes it (cluster up --json prints it)",
@@ -68,8 +72,14 @@ async function evaluate(connected: Connected, jobId: string, options: EvaluateOp
       "Results are read from Redis: set REDIS_URL to the coordinator's, or leave out --watch.",
     );
   }
-  const { cure, cureGrid } = options;
+  const { cure, cureGrid, out } = options;
   const kind = cureGrid ? lossByPositionKind : chosenKind(options);
+  if (out !== undefined && (!kind.file || options.watch !== true || (cure?.length ?? 0) > 1)) {
+    throw new SegueError(
+      "EVALUATION_OUT_INVALID",
+      "--out writes the file of one evaluation of states: give --states, --watch, and one cure at most.",
+    );
+  }
   const cures = [...(cureGrid ? gridCures(cureGrid) : []), ...(cure ?? [])];
   const queued = await connection.jobs.submitEvaluation({
     jobId,
@@ -96,11 +106,23 @@ async function evaluate(connected: Connected, jobId: string, options: EvaluateOp
     } else if (results.length > 1) {
       output.result({ evaluations: results.map((result) => kind.json(result)) }, () => kind.comparison(results));
     } else if (first) {
+      if (out !== undefined) await writeFile(out, await fileOf(redis, kind, first));
       output.result(kind.json(first), () => kind.text(first, output.colour));
     }
   } finally {
     redis.disconnect();
   }
+}
+
+async function fileOf(
+  redis: ReturnType<typeof connectRedis>,
+  kind: EvaluationKindView,
+  result: EvaluationStatus,
+): Promise<Uint8Array> {
+  const file = await kind.file?.(redis, result);
+  if (file) return file;
+  const message = `The file of ${result.evaluationId} is not in Redis any more; ask for the evaluation under another --name.`;
+  throw new SegueError("EVALUATION_FILE_GONE", message, { status: "NOT_FOUND" });
 }
 
 async function finished(

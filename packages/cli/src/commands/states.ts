@@ -7,7 +7,7 @@ import {
   summariseStates,
   varianceGrowth,
   type HeadGrowth,
-  type LossByPositionSpec,
+  type GeneratedPrompt,
   type StateSample,
 } from "@segue/core";
 import { traceStates, type EngineName } from "@segue/engine";
@@ -22,7 +22,7 @@ const MAX_TOKENS = 2 ** 30;
 const SHOWN_SAMPLES = 16;
 const SHOWN_HEADS = 8;
 
-interface StatesOptions extends Pick<LossByPositionSpec, "prompt" | "seed" | "tokens"> {
+interface StatesOptions extends GeneratedPrompt {
   readonly every: number;
   readonly trainTokens?: number;
   readonly histograms: number[];

@@ -24,6 +24,8 @@ export interface EvaluationKindView<Options = unknown, Result extends Evaluation
   read(redis: ReturnType<typeof connectRedis>, evaluationId: string): Promise<Result | undefined>;
   cellsDone(result: Result): number;
   isComplete(result: Result): boolean;
+  /** What --out writes; absent for kinds without files, undefined when it is there no more. */
+  file?(redis: ReturnType<typeof connectRedis>, result: Result): Promise<Uint8Array | undefined>;
   /** For --json. */
   json(result: Result): object;
   text(result: Result, colour: boolean): string;
