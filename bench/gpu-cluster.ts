@@ -132,6 +132,7 @@ interface Commit {
   readonly roundMs: number;
 }
 interface Round {
+  readonly time: string;
   readonly msg: "round_done";
   readonly firstStep: number;
   readonly steps: number;
@@ -178,13 +179,18 @@ async function measure(cluster: LocalCluster, spec: JobSpec, targetMs: number): 
         rounds.reduce((total, round) => total + round[field], 0);
       const computeMs = sum("computeMs");
       const count = commits.length - 1 - settled;
+      const commitMs = rounds.reduce((total, { time, firstStep, steps }) => {
+        const commit = commits.find(({ step }) => step === firstStep + steps);
+        return total + Date.parse(commit?.time ?? time) - Date.parse(time);
+      }, 0);
       return {
         rate: (1000 * steps * spec.batch.lanesPerShard * spec.tbptt.segmentTokens) / elapsedMs,
         text:
           `${count} rounds of ${(steps / count).toFixed(0)} steps, ${(elapsedMs / steps).toFixed(2)} ms a step, of which ` +
           `${(computeMs / steps).toFixed(2)} the engine's; ${((elapsedMs - computeMs) / count).toFixed(0)} ms a round are not; ` +
           `its snapshot is copied ${(sum("copiedMs") / rounds.length).toFixed(0)} ms and hashed ` +
-          `${(sum("hashedMs") / rounds.length).toFixed(0)} ms after its last step`,
+          `${(sum("hashedMs") / rounds.length).toFixed(0)} ms after its last step, and committed ` +
+          `${(commitMs / rounds.length).toFixed(0)} ms after that`,
       };
     }
   } finally {
