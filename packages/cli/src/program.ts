@@ -12,6 +12,7 @@ import { addJobCommands } from "./commands/jobs.js";
 import { addMemoryCommand } from "./commands/memory.js";
 import { addReplayCommand } from "./commands/replay.js";
 import { addStatesCommand } from "./commands/states.js";
+import { addStudyCommand } from "./commands/study.js";
 import { addSubmitCommand } from "./commands/submit.js";
 import { addVerifyCommand } from "./commands/verify.js";
 import { addWatchCommand } from "./commands/watch.js";
@@ -50,6 +51,7 @@ export function createProgram(runtime: CliRuntime): Command {
   addWorkersCommand(program, runtime);
   addCheckpointsCommand(program, runtime);
   addEvaluateCommand(program, runtime);
+  addStudyCommand(program, runtime);
   addExportCommand(program, runtime);
   addClusterCommand(program, runtime);
   addGenerateCommand(program, runtime);

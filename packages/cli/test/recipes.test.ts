@@ -2,13 +2,26 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { parameterLayout, parseJobSpec, resolveVocabulary, tokensPerStep } from "@segue/core";
 import { controlSpec, planDemo, plannedSpec } from "../src/demo/plan.js";
+import { planStudy } from "../src/study/plan.js";
+import { parseStudy } from "../src/study/study-spec.js";
 
 const recipes = new URL("../../../recipes/", import.meta.url);
 const read = (file: string) => parseJobSpec(readFileSync(new URL(file, recipes), "utf8"));
 
 describe("recipes", () => {
-  for (const file of readdirSync(recipes)) {
+  for (const file of readdirSync(recipes).filter((name) => name.endsWith(".yaml"))) {
     it(`${file} is a valid job spec without warnings`, () => assert.deepEqual(read(file).warnings, []));
+  }
+
+  for (const file of readdirSync(new URL("studies/", recipes))) {
+    it(`studies/${file} is a valid study without warnings`, () => {
+      const jobs = planStudy(parseStudy(readFileSync(new URL(`studies/${file}`, recipes), "utf8")));
+      assert.deepEqual(
+        jobs.flatMap(({ warnings }) => warnings),
+        [],
+      );
+      assert.equal(new Set(jobs.map(({ idempotencyKey }) => idempotencyKey)).size, jobs.length);
+    });
   }
 
   it("mamba2-130m has the parameters of the public model and the paper's tokens a step", () => {

@@ -61,12 +61,12 @@ export { apply } from "./ledger/apply.js";
 export {
   ledgerMark,
   parseEventLog,
-  recordedEvent,
   type EventLogContent,
   type EventLogEntry,
   type LedgerMark,
   type SettingChange,
 } from "./ledger/event-log.js";
+export { recordedChange, type LogChange } from "./ledger/compact-log.js";
 export { replayEvents, type CommittedStep, type EventReplay, type ReplayProblem } from "./ledger/replay-events.js";
 export { assignShards } from "./ledger/assign-shards.js";
 export { decide, type Circumstances, type Decision, type Intent, type JobFailure } from "./ledger/decide.js";

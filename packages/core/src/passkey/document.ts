@@ -10,7 +10,7 @@ const { prefix, noise, needle, question, separator } = PASSKEY_TEMPLATES.paper;
 /**
  * Training documents for passkey retrieval, without end: document i is a function of (seed, i). Each is the paper's prefix and noise, one
  * needle whose place is drawn between `minDepth` and `maxDepth`, and after it, in place of each noise block with probability
- * `askProbability`, question and answer. Training on passkeys is a deviation from the paper, whose models never see the task (4.6).
+ * `askProbability`, question and answer; with `minAskProbability` every document has a probability of its own. Training on passkeys is a deviation from the paper, whose models never see the task (4.6).
  * @throws SegueError PASSKEY_TOO_SHORT when the documents cannot hold prefix, needle and a question
  */
 export function passkeySource(tokenizer: Tokenizer, spec: PasskeyDataSpec, seed: number): DocumentSource {
@@ -56,7 +56,15 @@ export function* passkeyDocument(
   yield cut({ tokens: start });
   while (spec.documentTokens - left + noiseTokens.length <= needleAt) yield cut({ tokens: noiseTokens });
   yield cut({ tokens: needleTokens });
-  while (left > 0) yield cut(random.uniform() < spec.askProbability ? ask : { tokens: noiseTokens });
+  const askProbability = drawAskProbability(spec, seed, document);
+  while (left > 0) yield cut(random.uniform() < askProbability ? ask : { tokens: noiseTokens });
+}
+
+/** Rare questions teach to keep the key for long, frequent ones to find it at all. */
+function drawAskProbability({ askProbability, minAskProbability }: PasskeyDataSpec, seed: number, document: number): number {
+  if (minAskProbability === undefined || minAskProbability === askProbability) return askProbability;
+  const place = randomStream(seed, "passkey-ask", document).uniform();
+  return minAskProbability * (askProbability / minAskProbability) ** place;
 }
 
 /** The shortest document that holds its first noise block, the needle and one question with its answer. */

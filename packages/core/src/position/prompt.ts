@@ -41,9 +41,12 @@ function repeated(tokens: readonly number[]): PositionPrompt {
   return { read: (from, count) => readTokens([{ tokens, times: Infinity }], from, count) };
 }
 
-/** One passkey in the middle of the filler; the question, and what is left after it, is filler again. */
+/**
+ * The passkey text's filler behind a passkey; the question, and what is left after it, is filler again. The key comes first, within any
+ * training length: nobody can guess its digits, which further on would look like a collapse.
+ */
 function passkeyText(tokenizer: Tokenizer, seed: number, tokens: number, index: number): PositionPrompt {
-  const options = { tokenizer, depth: 0.5, digits: 5, seed, sample: index, template: "paper" } as const;
+  const options = { tokenizer, depth: 0, digits: 5, seed, sample: index, template: "paper" } as const;
   // Longer than what is read by the shortening of a prompt to whole blocks, and by one token to predict.
   const { read } = passkeyPrompt({ ...options, contextTokens: tokens + 512 });
   return { read };

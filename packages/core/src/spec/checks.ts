@@ -111,6 +111,12 @@ function checkData(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void {
   refuse(paths.length > 0 && passkeyGiven, "data.passkey", "excludes data.paths; remove one of them", "data.paths");
   if (!passkey) return;
   refuse(
+    (passkey.minAskProbability ?? 0) > passkey.askProbability,
+    "data.passkey.minAskProbability",
+    `must not exceed askProbability, ${passkey.askProbability}, but is ${passkey.minAskProbability ?? ""}`,
+    "data.passkey.askProbability",
+  );
+  refuse(
     passkey.minDepth > passkey.maxDepth,
     "data.passkey.minDepth",
     `must not exceed maxDepth, ${passkey.maxDepth}, but is ${passkey.minDepth}`,

@@ -58,6 +58,8 @@ export interface PasskeyDataSpec {
   readonly minDepth: number;
   readonly maxDepth: number;
   readonly askProbability: number;
+  /** Each document draws its own probability, log-uniformly between this and `askProbability`; absent: all have `askProbability`. */
+  readonly minAskProbability?: number | undefined;
   readonly answerWeight: number;
 }
 

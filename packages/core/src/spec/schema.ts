@@ -81,6 +81,7 @@ export const jobSpecInputSchema = section({
       minDepth: number(0, 1),
       maxDepth: number(0, 1),
       askProbability: number(0, 1),
+      minAskProbability: number(1e-6, 1),
       answerWeight: number(0, 1000),
     }).optional(),
   }).optional(),
