@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { replayEvents } from "@segue/core";
+import { apply, createLedger, recordedChange, replayEvents, type EventLogContent, type LedgerEvent } from "@segue/core";
 import { LedgerSimulation, TOTAL_STEPS, weightsAt, type Happening } from "./ledger-simulation.js";
 
 const pick = fc.nat({ max: 20 });
@@ -69,9 +69,45 @@ describe("the ledger, whatever happens", () => {
         assert.deepEqual(replay.missing, []);
         assert.equal(replay.events, simulation.log.length - 1);
         for (const { step, weightsDigest } of replay.commits) assert.equal(weightsDigest, weightsAt(step));
+        const compact = replayEvents(simulation.compactLog.map((content, index) => ({ seq: index + 1, atMs: 0, ...content })));
+        assert.deepEqual([compact.problems, compact.commits], [[], replay.commits]);
+        assert.ok(simulation.compactLog.length <= simulation.log.length);
       }),
       { numRuns: 100 },
     );
+  });
+
+  it("is recorded with one entry a round, however many members there are", () => {
+    const log: EventLogContent[] = [];
+    const workerIds = Array.from({ length: 1_000 }, (_, index) => `worker-${index}`);
+    let ledger = createLedger({ shards: 1_000, totalSteps: 100, step: 0, weightsDigest: "" });
+    const happen = (event: LedgerEvent): void => {
+      const before = ledger;
+      ledger = apply(before, event);
+      const { replaces, content } = recordedChange(log.slice(-2), event, before, ledger);
+      if (content) log.splice(log.length - replaces, replaces, content);
+    };
+    log.push({ kind: "opened", cause: "start", spec: {} as never, ledger });
+    happen({ type: "generationFormed", workerIds });
+    for (const workerId of workerIds) happen({ type: "memberReady", generation: 1, workerId, step: 0 });
+    for (let round = 0; round < 5; round++) {
+      happen({ type: "roundStarted", steps: 2 });
+      for (const workerId of workerIds.toReversed()) {
+        const report = { weightsDigest: `w${round}`, results: [] };
+        happen({ type: "roundReported", generation: 1, workerId, firstStep: 2 * round, steps: 2, report });
+      }
+      happen({ type: "roundCommitted" });
+      happen({ type: "memberReady", generation: 0, workerId: "stray", step: 3 });
+    }
+    assert.deepEqual(
+      log.slice(2).map(({ kind }) => kind),
+      ["ready", "round", "round", "round", "round", "round"],
+    );
+    assert.ok(log.slice(2).every((entry) => JSON.stringify(entry).length < 400));
+    const replay = replayEvents(log.map((content, index) => ({ seq: index + 1, atMs: 0, ...content })));
+    assert.deepEqual(replay.problems, []);
+    assert.equal(replay.events, 1 + 1_000 + 5 * 1_002);
+    assert.deepEqual(replay.commits.at(-1), { firstStep: 8, step: 10, weightsDigest: "w4", spec: {} });
   });
 
   it("notices a log that was tampered with", () => {

@@ -1,5 +1,15 @@
 import assert from "node:assert/strict";
-import { apply, createLedger, decide, ledgerMark, type EventLogEntry, type Ledger, type LedgerEvent } from "@segue/core";
+import {
+  apply,
+  createLedger,
+  decide,
+  ledgerMark,
+  recordedChange,
+  type EventLogContent,
+  type EventLogEntry,
+  type Ledger,
+  type LedgerEvent,
+} from "@segue/core";
 
 export const SHARDS = 5;
 export const TOTAL_STEPS = 12;
@@ -40,7 +50,10 @@ export class LedgerSimulation {
   readonly #workers = new Map<string, SimulatedWorker>();
   readonly #expelled = new Set<string>();
   readonly #roundSteps: number;
+  /** One entry an event. */
   readonly log: EventLogEntry[] = [];
+  /** As a coordinator writes it. */
+  readonly compactLog: EventLogContent[] = [];
   /** Segments committed so far, by shard: numbers of steps. */
   readonly #journal: number[][] = Array.from({ length: SHARDS }, () => []);
   #messages: LedgerEvent[] = [];
@@ -53,6 +66,7 @@ export class LedgerSimulation {
   constructor(roundSteps: number) {
     this.#roundSteps = roundSteps;
     this.#record({ kind: "opened", cause: "start", spec: {} as never, ledger: this.ledger });
+    this.compactLog.push({ kind: "opened", cause: "start", spec: {} as never, ledger: this.ledger });
   }
 
   happen(happening: Happening): void {
@@ -96,6 +110,8 @@ export class LedgerSimulation {
     const before = this.ledger;
     this.ledger = apply(before, event);
     this.#record({ kind: "event", event, after: ledgerMark(this.ledger) });
+    const { replaces, content } = recordedChange(this.compactLog.slice(-2), event, before, this.ledger);
+    if (content) this.compactLog.splice(this.compactLog.length - replaces, replaces, content);
     if (event.type === "roundCommitted") this.#moveCut(before);
     if (event.type === "restored") this.#takeBack();
     this.#check(before);

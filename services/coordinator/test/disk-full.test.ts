@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { execFile, execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { appendFile, mkdtemp, readFile, rm } from "node:fs/promises";
+import { appendFile, mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -92,6 +92,9 @@ describe("a full disk", () => {
     while (!(await readFile(recordPath, "utf8")).includes('"phase": "PAUSED"')) await sleep(50);
     await cluster.jobs.resumeJob({ jobId });
     assert.equal(await cluster.digest(jobId), undisturbed);
+    const events = join(cluster.store, "jobs", jobId, "events");
+    const sizes = await Promise.all((await readdir(events)).map(async (name) => (await stat(join(events, name))).size));
+    assert.ok(sizes.length > 1 && sizes.every((bytes) => bytes > 0), `event logs of ${sizes.join(", ")} bytes`);
   });
 
   it("makes a checkpoint take the place of the one that retention would delete after it", async () => {

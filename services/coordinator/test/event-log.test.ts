@@ -27,8 +27,9 @@ describe("event log", () => {
   async function train(log: EventLog, rounds: number): Promise<void> {
     let ledger: Ledger = createLedger({ shards: 1, totalSteps: 100_000, step: 0, weightsDigest: "" });
     const happen = (event: LedgerEvent): void => {
-      ledger = apply(ledger, event);
-      log.record(event, ledger);
+      const before = ledger;
+      ledger = apply(before, event);
+      log.record(event, before, ledger);
     };
     log.opened(spec, ledger);
     happen({ type: "generationFormed", workerIds: ["a"] });
@@ -48,7 +49,7 @@ describe("event log", () => {
     await first.close();
     const folder = join(store, "jobs", "j", "events");
     const [name = ""] = await readdir(folder);
-    await appendFile(join(folder, name), '{"seq":13,"atMs":17');
+    await appendFile(join(folder, name), '{"seq":7,"atMs":17');
     const second = openLog();
     await train(second, 2);
     await second.close();
@@ -66,7 +67,7 @@ describe("event log", () => {
   });
 
   it("starts new files as it grows and deletes the oldest, and what is left can be replayed", async () => {
-    const log = openLog({ fileBytes: 20_000, totalBytes: 60_000 });
+    const log = openLog({ fileBytes: 10_000, totalBytes: 30_000 });
     await train(log, 300);
     await log.close();
     const files = await readdir(join(store, "jobs", "j", "events"));
@@ -99,6 +100,21 @@ describe("event log", () => {
     assert.equal(replay.missing.length, 1);
     assert.deepEqual(replay.problems, []);
     assert.equal(replay.commits.at(-1)?.step, 4);
+  });
+
+  it("leaves no empty files behind when the disk is full, and finds its numbers behind those of others", async () => {
+    const folder = join(store, "jobs", "j", "events");
+    const first = openLog();
+    await train(first, 2);
+    await first.close();
+    const [name = ""] = await readdir(folder);
+    for (const number of [20, 30]) await writeFile(join(folder, `${String(number).padStart(10, "0")}.jsonl`), "");
+    const second = openLog();
+    await train(second, 2);
+    await second.close();
+    assert.deepEqual(await readdir(folder), [name, "0000000030.jsonl"]);
+    const { problems, missing, commits } = replayEvents(await readEntries(store, "j"));
+    assert.deepEqual([problems, missing.length, commits.length], [[], 1, 2]);
   });
 
   it("leaves an unwritable folder alone", async () => {

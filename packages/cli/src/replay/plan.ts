@@ -1,10 +1,18 @@
 import { SegueError, type CommittedStep, type JobSpec } from "@segue/core";
 
+/** Steps that are computed under one spec. */
+export interface ReplaySection {
+  readonly start: number;
+  readonly end: number;
+  readonly spec: JobSpec;
+}
+
 export interface ReplayRange {
   /** Where computing starts: the step of a checkpoint, or 0. */
   readonly start: number;
   readonly end: number;
-  readonly spec: JobSpec;
+  /** From `start` to `end`; the job was edited between one and the next. */
+  readonly sections: readonly ReplaySection[];
   /** Round boundaries after `start` up to `end` whose weights are compared, ascending. */
   readonly commits: readonly CommittedStep[];
 }
@@ -32,15 +40,26 @@ export function planReplay({ commits, checkpoints, from, to }: RangeRequest): Re
   const starts = [0, ...checkpoints].filter((step) => step < (from === undefined ? final.step : first.step));
   const start = Math.max(...starts);
   const compared = commits.filter(({ step }) => step > start && step <= end);
-  const { spec } = final;
-  const edited = compared.find((commit) => JSON.stringify(commit.spec) !== JSON.stringify(spec));
-  if (edited) {
-    const after = Math.max(
-      ...compared.flatMap(({ step, spec: other }) => (JSON.stringify(other) === JSON.stringify(spec) ? [] : [step])),
-    );
-    throw invalid(`the job was edited after step ${after}; replay up to there (--to ${after}) and from a later checkpoint`);
+  return { start, end: final.step, sections: sectionsOf(start, compared), commits: compared };
+}
+
+/** A job is edited while it is paused, so between two rounds. */
+function sectionsOf(start: number, commits: readonly CommittedStep[]): ReplaySection[] {
+  const sections: ReplaySection[] = [];
+  for (const { firstStep, step, spec } of commits) {
+    const last = sections.at(-1);
+    if (last && JSON.stringify(last.spec) === JSON.stringify(spec)) {
+      sections[sections.length - 1] = { ...last, end: step };
+      continue;
+    }
+    const begin = last?.end ?? start;
+    if (last && firstStep !== begin) {
+      const where = `between the steps ${begin} and ${firstStep}, of which no rounds are recorded`;
+      throw invalid(`the job was edited ${where}; replay up to there (--to ${begin}) or from a later checkpoint`);
+    }
+    sections.push({ start: begin, end: step, spec });
   }
-  return { start, end: final.step, spec, commits: compared };
+  return sections;
 }
 
 function invalid(message: string): SegueError {

@@ -7,7 +7,7 @@ import { followJob } from "../commands/follow-job.js";
 import { connect } from "../connection.js";
 import type { CliRuntime } from "../runtime.js";
 import { checkpointFolder, readStoredJob, type StoredJob } from "./read-store.js";
-import type { ReplayRange } from "./plan.js";
+import type { ReplayRange, ReplaySection } from "./plan.js";
 
 export interface RecomputeOptions {
   readonly store: string;
@@ -32,11 +32,48 @@ const STOP_MS = 10_000;
 
 /**
  * Computes steps of a job again as they were computed first: with a coordinator and one worker of their own, on a temporary store that
- * holds nothing but the checkpoint to start from. The store of the job is only read.
+ * holds nothing but the checkpoint to start from. Where the job was edited, the steps after it start from a checkpoint of those before it.
+ * The store of the job is only read.
  * @throws SegueError NOT_BUILT, SERVICE_FAILED, REPLAY_FAILED
  */
 export async function recompute(options: RecomputeOptions, runtime: CliRuntime): Promise<Recomputed> {
   const dir = await mkdtemp(join(tmpdir(), "segue-replay-"));
+  const { job, range } = options;
+  const digests = new Map<number, string>();
+  let from = { store: options.store, step: range.start };
+  let engine = "";
+  try {
+    for (const section of range.sections) {
+      const own = join(dir, String(section.start));
+      await mkdir(own);
+      engine = await recomputeSection({ ...options, section, from, dir: own }, runtime);
+      const store = storeIn(own);
+      const { commits } = replayEvents((await readStoredJob(store, job.jobId)).entries);
+      for (const { step, weightsDigest } of commits) if (step <= section.end) digests.set(step, weightsDigest);
+      from = { store, step: section.end };
+    }
+    return { digests, engine };
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+}
+
+interface SectionOptions extends RecomputeOptions {
+  readonly section: ReplaySection;
+  /** Has the checkpoint that the section starts from. */
+  readonly from: { readonly store: string; readonly step: number };
+  /** For everything that is written. */
+  readonly dir: string;
+}
+
+function storeIn(dir: string): string {
+  return join(dir, "store");
+}
+
+/** @returns the engine in words */
+async function recomputeSection(options: SectionOptions, runtime: CliRuntime): Promise<string> {
+  const { dir, engine, threads } = options;
+  const store = storeIn(dir);
   const services: ServiceProcess[] = [];
   const start = async (kind: "coordinator" | "worker", env: Record<string, string>): Promise<ServiceProcess> => {
     const own = { ...runtime.env, ...PRIVATE_ENV, SEGUE_LISTEN: "127.0.0.1:0", ...env };
@@ -45,10 +82,8 @@ export async function recompute(options: RecomputeOptions, runtime: CliRuntime):
     return service;
   };
   try {
-    const store = join(dir, "store");
     await prepareStore(store, options);
     const { address } = await start("coordinator", { SEGUE_STORE: store });
-    const { engine, threads } = options;
     await start("worker", {
       SEGUE_COORDINATOR: address,
       SEGUE_NAME: "replay",
@@ -57,21 +92,26 @@ export async function recompute(options: RecomputeOptions, runtime: CliRuntime):
     });
     const engineInWords = await trainTo(address, options, runtime);
     await services[0]?.stop(STOP_MS);
-    const { commits } = replayEvents((await readStoredJob(store, options.job.jobId)).entries);
-    return { digests: new Map(commits.map(({ step, weightsDigest }) => [step, weightsDigest])), engine: engineInWords };
+    return engineInWords;
   } finally {
     await Promise.all(services.map((service) => service.stop(STOP_MS)));
-    await rm(dir, { recursive: true, force: true });
   }
 }
 
-async function prepareStore(store: string, { store: original, job, range }: RecomputeOptions): Promise<void> {
-  const record = { ...job.record, spec: replayedSpec(range.spec), phase: "WAITING", reason: "", attempt: 0 };
+async function prepareStore(store: string, { job, section, range, from: origin }: SectionOptions): Promise<void> {
+  const isLast = section.end === range.end;
+  const record = {
+    ...job.record,
+    spec: replayedSpec(section.spec, isLast ? 0 : section.end),
+    phase: "WAITING",
+    reason: "",
+    attempt: 0,
+  };
   await mkdir(join(store, "jobs", job.jobId), { recursive: true });
   await writeFile(join(store, "jobs", job.jobId, "job.json"), JSON.stringify(record));
-  if (range.start === 0) return;
-  const from = checkpointFolder(original, job.jobId, range.start);
-  const to = checkpointFolder(store, job.jobId, range.start);
+  if (origin.step === 0) return;
+  const from = checkpointFolder(origin.store, job.jobId, origin.step);
+  const to = checkpointFolder(store, job.jobId, origin.step);
   await mkdir(to, { recursive: true });
   for (const name of await readdir(from)) {
     // Checkpoints are never modified, so a second name is as good as a copy.
@@ -79,26 +119,27 @@ async function prepareStore(store: string, { store: original, job, range }: Reco
   }
 }
 
-/** What is learned stays the same; rounds are as short as can be, so that every step has a digest. */
-function replayedSpec(spec: JobSpec): JobSpec {
+/** What is learned stays the same, with checkpoints as given; rounds are as short as can be, so that every step has a digest. */
+function replayedSpec(spec: JobSpec, everySteps: number): JobSpec {
   return {
     ...spec,
     evaluations: [],
     rounds: { ...spec.rounds, maxSteps: 1 },
-    checkpoints: { ...spec.checkpoints, everySteps: 0, keepLast: 10_000 },
+    checkpoints: { ...spec.checkpoints, everySteps, keepLast: 10_000 },
     workers: { ...spec.workers, min: 1, max: 1 },
   };
 }
 
 /** @returns the engine in words */
-async function trainTo(coordinator: string, { job, range, onStep }: RecomputeOptions, runtime: CliRuntime): Promise<string> {
+async function trainTo(coordinator: string, { job, section, range, onStep }: SectionOptions, runtime: CliRuntime): Promise<string> {
   const connection = connect({ coordinator }, runtime.env);
   try {
     let engine = "";
     for await (const view of followJob(connection.jobs, job.jobId, { signal: runtime.signal })) {
       engine = view.engine || engine;
       onStep(view.step);
-      if (view.step >= range.end) break;
+      // The next section starts from a checkpoint of this one's end.
+      if ((section.end === range.end ? view.step : view.checkpointStep) >= section.end) break;
       if (view.phase === "FAILED" || view.phase === "CANCELLED") {
         throw new SegueError("REPLAY_FAILED", `Computing again ended at step ${view.step}: ${view.reason}`, { status: "ABORTED" });
       }

@@ -9,7 +9,27 @@ export type EventLogEntry = { readonly seq: number; readonly atMs: number } & Ev
 
 export type EventLogContent =
   | { readonly kind: "opened"; readonly cause: "start" | "rotation" | "gap"; readonly spec: JobSpec; readonly ledger: Ledger }
-  /** `after`: what the ledger came to. Reports are recorded without the results of their steps. */
+  /** Members (absent: all of the generation) have come to `step`, one after the other. */
+  | {
+      readonly kind: "ready";
+      readonly generation: number;
+      readonly step: number;
+      readonly workers?: readonly string[];
+      readonly after: LedgerMark;
+    }
+  /** Members (absent: all of the generation) have reported the round in flight, one after the other, with the same weights. */
+  | {
+      readonly kind: "reported";
+      readonly generation: number;
+      readonly firstStep: number;
+      readonly steps: number;
+      readonly weightsDigest: string;
+      readonly workers?: readonly string[];
+      readonly after: LedgerMark;
+    }
+  /** A round from where the ledger stands, reported by all members with the same weights and committed. */
+  | { readonly kind: "round"; readonly steps: number; readonly weightsDigest: string; readonly after: LedgerMark }
+  /** Any other event, and in logs of earlier versions every one. `after`: what the ledger came to. */
   | { readonly kind: "event"; readonly event: LedgerEvent; readonly after: LedgerMark }
   /** Settings of the paused job were changed, by path; they count from its next step on. */
   | { readonly kind: "specChanged"; readonly changes: Readonly<Record<string, SettingChange>> };
@@ -28,12 +48,6 @@ export type LedgerMark = Pick<
 export function ledgerMark(ledger: Ledger): LedgerMark {
   const { phase, step, totalSteps, durableStep, generation, weightsDigest, failures, disputes } = ledger;
   return { phase, step, totalSteps, durableStep, generation, weightsDigest, failures, disputes };
-}
-
-/** The event as it is recorded: what is carried but never judged is left out, so that the log grows with rounds and not with steps. */
-export function recordedEvent(event: LedgerEvent): LedgerEvent {
-  if (event.type !== "roundReported") return event;
-  return { ...event, report: { weightsDigest: event.report.weightsDigest, results: [] } };
 }
 
 /**

@@ -1,10 +1,13 @@
 import type { JobSpec } from "../spec/job-spec.js";
 import { apply } from "./apply.js";
+import { eventsOf } from "./compact-log.js";
 import { ledgerMark, type EventLogEntry, type LedgerMark } from "./event-log.js";
-import type { Ledger } from "./ledger.js";
+import type { Ledger, LedgerEvent } from "./ledger.js";
 
 /** A committed round boundary as the log has it. */
 export interface CommittedStep {
+  /** Where its round began. */
+  readonly firstStep: number;
   readonly step: number;
   readonly weightsDigest: string;
   /** In force for the steps up to this one. */
@@ -51,28 +54,35 @@ export function replayEvents(entries: readonly EventLogEntry[]): EventReplay {
       case "specChanged":
         specChanged = true;
         break;
-      case "event": {
+      default:
         if (!ledger || !spec) break;
-        events++;
-        try {
-          ledger = apply(ledger, entry.event);
-        } catch (error) {
-          problems.push({ seq: entry.seq, description: error instanceof Error ? error.message : String(error) });
-          ledger = undefined;
-          break;
-        }
-        compare(entry.seq, ledgerMark(ledger), entry.after);
-        if (entry.event.type === "restored" && specChanged) {
-          // Steps that are trained again under another spec need not come out as before.
-          for (const step of commits.keys()) if (step > ledger.step) commits.delete(step);
-          specChanged = false;
-        }
-        if (entry.event.type === "roundCommitted") commit(entry.seq, ledger, spec);
-        break;
-      }
+        ledger = replayEntry(entry.seq, eventsOf(entry, ledger), ledger, spec);
+        if (ledger) compare(entry.seq, ledgerMark(ledger), entry.after);
     }
   }
   return { events, missing, problems, commits: [...commits.values()].sort((a, b) => a.step - b.step) };
+
+  /** undefined after an event that cannot have happened. */
+  function replayEntry(seq: number, happened: readonly LedgerEvent[], from: Ledger, inForce: JobSpec): Ledger | undefined {
+    let reached = from;
+    for (const event of happened) {
+      const before = reached;
+      events++;
+      try {
+        reached = apply(before, event);
+      } catch (error) {
+        problems.push({ seq, description: error instanceof Error ? error.message : String(error) });
+        return undefined;
+      }
+      if (event.type === "restored" && specChanged) {
+        // Steps that are trained again under another spec need not come out as before.
+        for (const step of commits.keys()) if (step > reached.step) commits.delete(step);
+        specChanged = false;
+      }
+      if (event.type === "roundCommitted") commit(seq, before.step, reached, inForce);
+    }
+    return reached;
+  }
 
   function compare(seq: number, reached: LedgerMark, recorded: LedgerMark): void {
     const differing = (Object.keys(reached) as (keyof LedgerMark)[]).filter((key) => reached[key] !== recorded[key]);
@@ -81,7 +91,7 @@ export function replayEvents(entries: readonly EventLogEntry[]): EventReplay {
     problems.push({ seq, description: `the ledger differs: ${details.join(", ")}` });
   }
 
-  function commit(seq: number, { step, weightsDigest }: Ledger, inForce: JobSpec): void {
+  function commit(seq: number, firstStep: number, { step, weightsDigest }: Ledger, inForce: JobSpec): void {
     const earlier = commits.get(step);
     if (earlier && earlier.weightsDigest !== weightsDigest) {
       problems.push({
@@ -89,6 +99,6 @@ export function replayEvents(entries: readonly EventLogEntry[]): EventReplay {
         description: `step ${step} was committed with weights ${earlier.weightsDigest} and again with ${weightsDigest}`,
       });
     }
-    commits.set(step, { step, weightsDigest, spec: inForce });
+    commits.set(step, { firstStep, step, weightsDigest, spec: inForce });
   }
 }

@@ -1,8 +1,7 @@
 import { mkdir, open, readdir, readFile, rm, stat, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import {
-  ledgerMark,
-  recordedEvent,
+  recordedChange,
   type EventLogContent,
   type EventLogEntry,
   type JobSpec,
@@ -38,6 +37,10 @@ interface Opening {
 
 type Unnumbered = { readonly atMs: number } & EventLogContent;
 
+function isCommit(entry: Unnumbered): boolean {
+  return entry.kind === "round" || (entry.kind === "event" && entry.event.type === "roundCommitted");
+}
+
 /**
  * The events of one job on disk, append-only: `events/<number of the first entry>.jsonl`, one JSON line each. Written in the background,
  * flushed to the disk at commits. Training never waits for it and goes on without it; then a new file says that entries are missing.
@@ -65,9 +68,12 @@ export class EventLog {
     this.#push({ kind: "opened", cause: "start", spec, ledger });
   }
 
-  /** @param after the ledger that the event led to */
-  record(event: LedgerEvent, after: Ledger): void {
-    this.#push({ kind: "event", event: recordedEvent(event), after: ledgerMark(after) });
+  /** An event that led from the ledger `before` to `after`. */
+  record(event: LedgerEvent, before: Ledger, after: Ledger): void {
+    const { replaces, content } = recordedChange(this.#waiting.slice(-2), event, before, after);
+    if (!content) return;
+    this.#waiting.splice(this.#waiting.length - replaces);
+    this.#push(content);
     if (this.#opening) this.#opening = { ...this.#opening, ledger: after };
     if (!UNHURRIED.has(event.type)) void this.flush();
   }
@@ -115,8 +121,7 @@ export class EventLog {
         return;
       }
       await this.#append(entries);
-      const isCommit = entries.some((entry) => entry.kind === "event" && entry.event.type === "roundCommitted");
-      if (isCommit && this.#fileBytes >= (this.#options.fileBytes ?? FILE_BYTES)) await this.#rotate(opening);
+      if (entries.some(isCommit) && this.#fileBytes >= (this.#options.fileBytes ?? FILE_BYTES)) await this.#rotate(opening);
     } catch (error) {
       this.#lost += entries.length;
       await this.#closeFile();
@@ -129,8 +134,14 @@ export class EventLog {
     const numbered = entries.map((entry, index): EventLogEntry => ({ seq: firstSeq + index, ...entry }));
     const text = numbered.map((entry) => `${JSON.stringify(entry)}\n`).join("");
     this.#file ??= await this.#create(firstSeq);
-    await this.#file.appendFile(text);
-    await this.#file.datasync();
+    try {
+      await this.#file.appendFile(text);
+      await this.#file.datasync();
+    } catch (error) {
+      // A disk that is full has room for a name, not for a line; the next attempt has another number.
+      if (this.#fileBytes === 0) await rm(this.#path(firstSeq), { force: true });
+      throw error;
+    }
     this.#fileBytes += Buffer.byteLength(text);
     this.#nextSeq = firstSeq + entries.length;
   }
@@ -156,7 +167,11 @@ export class EventLog {
   async #create(firstSeq: number): Promise<FileHandle> {
     await mkdir(this.#folder, { recursive: true });
     this.#fileBytes = 0;
-    return open(join(this.#folder, `${String(firstSeq).padStart(10, "0")}.jsonl`), "ax");
+    return open(this.#path(firstSeq), "ax");
+  }
+
+  #path(firstSeq: number): string {
+    return join(this.#folder, `${String(firstSeq).padStart(10, "0")}.jsonl`);
   }
 
   async #closeFile(): Promise<void> {
@@ -170,14 +185,20 @@ export class EventLog {
     return names.filter((name) => /^\d{10,}\.jsonl$/.test(name)).sort();
   }
 
-  /** The numbers of a file's entries follow each other; what a killed writer left of its last line does not count. */
+  /**
+   * The numbers of a file's entries follow each other; what a killed writer left of its last line does not count. Files without any entry
+   * are removed.
+   */
   async #readNextSeq(): Promise<number> {
-    const newest = (await this.#files()).at(-1);
-    if (newest === undefined) return 1;
-    const path = join(this.#folder, newest);
-    const lines = (await readFile(path, "utf8")).split("\n").length - 1;
-    if (lines === 0) await rm(path);
-    return Number.parseInt(newest, 10) + lines;
+    let next = 1;
+    for (const name of (await this.#files()).reverse()) {
+      const path = join(this.#folder, name);
+      const lines = (await readFile(path, "utf8")).split("\n").length - 1;
+      next = Math.max(next, Number.parseInt(name, 10) + lines);
+      if (lines > 0) break;
+      await rm(path);
+    }
+    return next;
   }
 
   async #deleteOldest(): Promise<void> {

@@ -233,7 +233,7 @@ export class JobRunner {
 
   /** The loop looks at the ledger again, and members of a generation that became void hear of it. */
   #applied(event: LedgerEvent, before: Ledger, after: Ledger): void {
-    this.#parts.events.record(event, after);
+    this.#parts.events.record(event, before, after);
     if (before.phase !== "none" && after.phase === "none") {
       this.#parts.dispatcher.withdraw(before);
       this.#parts.book.setLive(this.jobId, { workers: 0, members: [] });
