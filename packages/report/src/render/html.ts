@@ -58,7 +58,7 @@ async function blockHtml(block: ReportBlock): Promise<string> {
     case "warning":
       return `<p class="warning" role="note">${escapeHtml(block.text)}</p>`;
     case "table":
-      return `<div class="scroll">${tableHtml(block.table, block.caption)}</div>`;
+      return `${scrollable(tableHtml(block.table, block.caption), block.caption)}`;
     case "figure":
       return figureHtml(block.figure);
   }
@@ -73,7 +73,7 @@ async function figureHtml(figure: Figure): Promise<string> {
   return `<figure>
 ${inlineSvg(await renderSvg(figure), `${title}. ${caption}`)}
 <figcaption>${escapeHtml(caption)}</figcaption>
-<details><summary>Data: ${escapeHtml(title)}</summary><div class="scroll">${tableHtml(shown, rest)}</div></details>
+<details><summary>Data: ${escapeHtml(title)}</summary>${scrollable(tableHtml(shown, rest), rest)}</details>
 </figure>`;
 }
 
@@ -85,6 +85,11 @@ function inlineSvg(svg: string, label: string): string {
     svg.slice(start),
   );
   return themed.replace("<svg", `<svg role="img" aria-label="${escapeHtml(label)}"`);
+}
+
+/** Reached with the keyboard, too. */
+function scrollable(html: string, label: string): string {
+  return `<div class="scroll" role="region" tabindex="0" aria-label="${escapeHtml(label)}">${html}</div>`;
 }
 
 function tableHtml({ columns, rows }: DataTable, caption: string): string {
