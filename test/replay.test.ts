@@ -52,4 +52,23 @@ describe("segue replay", () => {
     assert.match(stdout, new RegExp(`DIFFERS   step ${step}: recorded f{64}, now ${digest}`));
     assert.ok((await replay("--events-only")).equal, "the events alone still add up");
   });
+
+  it("computes the steps before and after an edit under the spec that was in force", async () => {
+    const cluster = await scratch.cluster({ workers: 1, threads: 1 });
+    const jobId = await submitSpec(scratch, cluster, tinySpec({ steps: 300, everySteps: 0 }));
+    await waitForJob(cluster, jobId, ({ step }) => step >= 10);
+    await segueJson(cluster, "pause", jobId);
+    const { step: editedAt } = await waitForJob(cluster, jobId, ({ phase }) => phase === "PAUSED");
+    const steps = String(editedAt + 20);
+    await segueJson(cluster, "edit", jobId, "--set", "optimizer.learningRate=0.01", "--set", `train.steps=${steps}`);
+    await segueJson(cluster, "resume", jobId);
+    await waitForSuccess(cluster, jobId);
+    const result = await segueJson<ReplayResult>(
+      cluster,
+      ...["replay", jobId, "--store", cluster.storeDir, "--threads", "1", "--from", "1"],
+    );
+    assert.ok(result.equal);
+    assert.deepEqual([result.weights?.start, result.weights?.end], [0, editedAt + 20]);
+    assert.ok((result.weights?.compared ?? 0) >= 2);
+  });
 });
