@@ -11,6 +11,7 @@ import { addGenerateCommand } from "./commands/generate.js";
 import { addJobCommands } from "./commands/jobs.js";
 import { addMemoryCommand } from "./commands/memory.js";
 import { addReplayCommand } from "./commands/replay.js";
+import { addReportCommand } from "./commands/report.js";
 import { addStatesCommand } from "./commands/states.js";
 import { addStudyCommand } from "./commands/study.js";
 import { addSubmitCommand } from "./commands/submit.js";
@@ -56,6 +57,7 @@ export function createProgram(runtime: CliRuntime): Command {
   addClusterCommand(program, runtime);
   addGenerateCommand(program, runtime);
   addStatesCommand(program, runtime);
+  addReportCommand(program, runtime);
   addCapacityCommand(program, runtime);
   addCertsCommand(program, runtime);
   addVerifyCommand(program, runtime);
