@@ -15,10 +15,13 @@ export interface EngineOffer {
 /** Fastest first: the order in which `auto` tries them. */
 const ENGINES: readonly EngineName[] = ["cuda", "cpu", "tfjs"];
 
-/** Every engine, fastest first, each tried for real on this machine: the first offer without a reason is what `auto` takes. */
-export async function availableEngines(): Promise<EngineOffer[]> {
+/**
+ * Every engine, fastest first, each tried for real on this machine: the first offer without a reason is what `auto` takes. `threads`: what
+ * an engine would be given; 0: as many as there are cores.
+ */
+export async function availableEngines(threads = 0): Promise<EngineOffer[]> {
   const offers: EngineOffer[] = [];
-  for (const name of ENGINES) offers.push(await offer(name));
+  for (const name of ENGINES) offers.push(await offer(name, threads));
   return offers;
 }
 
@@ -30,24 +33,24 @@ export async function createEngine(choice: EngineName | "auto", options: EngineO
   if (choice !== "auto") return open(choice, options);
   const reasons: string[] = [];
   for (const name of ENGINES) {
-    const { reason } = await offer(name);
+    const { reason } = await offer(name, options.threads);
     if (reason === undefined) return open(name, options);
     reasons.push(`${name}: ${reason}`);
   }
   throw unavailable(`No engine works on this machine (${reasons.join("; ")})`);
 }
 
-async function offer(name: EngineName): Promise<EngineOffer> {
-  const found = await probe(name);
+async function offer(name: EngineName, threads: number): Promise<EngineOffer> {
+  const found = await probe(name, threads);
   return "reason" in found ? { name, detail: "", reason: found.reason } : { name, detail: found.detail };
 }
 
-async function probe(name: EngineName): Promise<{ detail: string } | { reason: string }> {
+async function probe(name: EngineName, threads: number): Promise<{ detail: string } | { reason: string }> {
   switch (name) {
     case "cuda":
       return (await import("./cuda/index.js")).probeCuda();
     case "cpu":
-      return (await import("./native/index.js")).probeCpu();
+      return (await import("./native/index.js")).probeCpu(threads);
     case "tfjs":
       try {
         return { detail: (await loadTensorFlow()).detail };

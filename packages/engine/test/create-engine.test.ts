@@ -19,6 +19,16 @@ describe("createEngine", () => {
     assert.equal(offers[2]?.reason, undefined);
   });
 
+  it("says how many threads an engine would be given", async function () {
+    const detailWith = async (threads: number): Promise<string> => {
+      return (await availableEngines(threads)).find(({ name }) => name === "cpu")?.detail ?? "";
+    };
+    const detail = await detailWith(1);
+    if (detail === "") return this.skip();
+    assert.match(detail, /, 1 thread\)$/);
+    assert.match(await detailWith(3), /, 3 threads\)$/);
+  });
+
   it("takes the first engine that works for auto", async () => {
     const first = (await availableEngines()).find(({ reason }) => reason === undefined);
     const engine = await createEngine("auto", OPTIONS);

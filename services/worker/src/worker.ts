@@ -212,10 +212,11 @@ export class Worker {
 }
 
 /** Asks a compute thread of its own which engines load: libraries that fail to load must not take a job's thread with them. */
-async function usableEngines({ computeModule = defaultComputeModule, engine }: WorkerOptions): Promise<readonly EngineOffer[]> {
+async function usableEngines(options: WorkerOptions): Promise<readonly EngineOffer[]> {
+  const { computeModule = defaultComputeModule, engine, threads } = options;
   const thread = new ComputeThread(computeModule);
   try {
-    const offers = (await thread.call("probe", {})).filter(({ name }) => engine === "auto" || name === engine);
+    const offers = (await thread.call("probe", { threads })).filter(({ name }) => engine === "auto" || name === engine);
     const usable = offers.filter(({ reason }) => reason === undefined);
     if (usable.length > 0) return usable;
     const reasons = offers.map(({ name, reason }) => `${name}: ${reason ?? ""}`).join("; ");

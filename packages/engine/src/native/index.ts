@@ -14,9 +14,9 @@ export async function createCpuEngine(options: EngineOptions): Promise<Engine> {
 }
 
 /** Whether {@link createCpuEngine} works here, and if not, what is missing. */
-export async function probeCpu(): Promise<{ detail: string } | { reason: string }> {
+export async function probeCpu(threads: number): Promise<{ detail: string } | { reason: string }> {
   try {
-    const device = await openCpuDevice(0);
+    const device = await openCpuDevice(threads);
     device.close();
     return { detail: device.detail };
   } catch (e) {

@@ -34,8 +34,8 @@ export interface ShardBatch {
  * of shared memory. `epoch` numbers the replica's attempts: calls of an epoch below the shared fence throw VOID and change nothing.
  */
 export interface ComputeCalls {
-  /** Which engines load here, best first. */
-  probe: { request: Record<string, never>; response: readonly EngineOffer[] };
+  /** Which engines load here, best first, and with how many threads of the worker's. */
+  probe: { request: { readonly threads: number }; response: readonly EngineOffer[] };
   /** Creates the engine, replacing an earlier one. */
   open: {
     request: { readonly engine: EngineChoice; readonly options: EngineOptions; readonly lanesPerShard: number };

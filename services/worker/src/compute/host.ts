@@ -16,7 +16,7 @@ const GPU = 0;
 
 /** Where engines come from; `@segue/engine` in the product. */
 export interface EngineFactory {
-  availableEngines(): Promise<readonly EngineOffer[]>;
+  availableEngines(threads: number): Promise<readonly EngineOffer[]>;
   createEngine(choice: EngineChoice, options: EngineOptions): Promise<Engine>;
   initialParameters(model: EngineOptions["model"], seed: number): Float32Array;
 }
@@ -44,8 +44,8 @@ export class ComputeHost implements Handlers {
     this.#fence = fence;
   }
 
-  async probe(): Promise<readonly EngineOffer[]> {
-    return this.#factory.availableEngines();
+  async probe({ threads }: ComputeCalls["probe"]["request"]): Promise<readonly EngineOffer[]> {
+    return this.#factory.availableEngines(threads);
   }
 
   async open({ engine, options, lanesPerShard }: ComputeCalls["open"]["request"]): Promise<ComputeCalls["open"]["response"]> {
