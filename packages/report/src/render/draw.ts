@@ -11,9 +11,19 @@ export function drawSvg({ widthPx, heightPx, option }: Drawing, id: string): str
   const chart = init(null, null, { renderer: "svg", ssr: true, width: widthPx, height: heightPx });
   try {
     chart.setOption(option);
-    // ECharts numbers charts through the life of a process, and a page needs names that differ between its pictures.
-    return chart.renderToSVGString().replaceAll(/\bzr\d+-/g, `${id}-`);
+    return still(chart.renderToSVGString(), id);
   } finally {
     chart.dispose();
   }
+}
+
+/**
+ * Without what ECharts adds for the mouse: classes, which it numbers through the life of a process, and their rules. Ids begin with the
+ * figure's in place of the chart's number, since a page needs names that differ between its pictures.
+ */
+function still(svg: string, id: string): string {
+  return svg
+    .replace(/<style\s*><!\[CDATA\[.*?<\/style>\s*/s, "")
+    .replaceAll(/ class="zr\d+-cls-\d+"/g, "")
+    .replaceAll(/\bzr\d+-/g, `${id}-`);
 }
