@@ -7,7 +7,7 @@
  * Worker k runs on core k, coordinator and Redis on the last core. "bare" is one engine loop per worker on the same cores at the same
  * time, each with its share of the shards and nothing to exchange; it runs before and after every window in which the cluster is measured.
  */
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
@@ -134,10 +134,12 @@ const WARM_UP_MS = 6_000;
 async function measure(model: string, spec: JobSpec, workers: number): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), "segue-bench-"));
   let cluster: LocalCluster | undefined;
+  let guard: ChildProcess | undefined;
   try {
     const services = { evaluators: 0, dashboard: false, workers, threads: 1, engine: "cpu", logLevel: "debug" } as const;
     cluster = await startLocalCluster({ dir, ...services, env: { SEGUE_HEARTBEAT_MS: "60000" } });
     const [running, last] = [cluster, availableParallelism() - 1];
+    guard = guardOf(cluster.names.map((name) => running.process(name).pid));
     for (const name of cluster.names) {
       const core = name === "coordinator" ? last : Number(name.split("-")[1]) - 1;
       execFileSync("taskset", ["-a", "-c", "-p", String(core), String(cluster.process(name).pid)], { stdio: "ignore" });
@@ -161,10 +163,20 @@ async function measure(model: string, spec: JobSpec, workers: number): Promise<v
     }
     report(model, spec, workers, windows);
   } finally {
+    guard?.kill("SIGKILL");
     cluster?.killAll();
     await cluster?.close();
     rmSync(dir, { recursive: true, force: true, maxRetries: 5 });
   }
+}
+
+/**
+ * Kills the services once this process is gone, however it ends: nobody else would ever wake stopped ones. A shell that waits for the end
+ * of the pipe to us; kill it first.
+ */
+function guardOf(pids: readonly number[]): ChildProcess {
+  const script = `read -r _; kill -KILL ${pids.join(" ")}`;
+  return spawn("sh", ["-c", script], { stdio: ["pipe", "ignore", "ignore"], detached: true });
 }
 
 async function measureWindow(cluster: LocalCluster): Promise<Measured> {
