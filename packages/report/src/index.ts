@@ -24,7 +24,7 @@ export { figureCsv, figureTable } from "./kinds.js";
 export { renderHtml } from "./render/html.js";
 export { renderPng } from "./render/png.js";
 export { renderSvg } from "./render/svg.js";
-export { figureId } from "./figure-id.js";
+export { figureId, withDistinctIds } from "./figure-id.js";
 export { reportFiles, type ReportFile } from "./report-files.js";
 export { stateFigures } from "./states/state-figures.js";
 export { readStates, type StateTrace } from "./states/state-trace.js";

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { figureId, renderHtml, reportFiles, type Report, type ReportFile } from "../src/index.js";
+import { figureId, figuresOf, renderHtml, reportFiles, withDistinctIds, type Report, type ReportFile } from "../src/index.js";
 import { FIGURES } from "./support/figures.js";
 
 const EVIL = `<img src=x onerror="alert('1')">&amp;`;
@@ -119,5 +119,14 @@ describe("report", function () {
     }
     assert.equal(figureId("Passkey", "größe 1,024", "+reduced-0.9999"), "passkey-gr-e-1-024-reduced-0-9999");
     assert.match(figureId("0.5"), /^[a-z]/);
+    const same = ["a_b", "a-b", "a.b"].map((name) => ({
+      kind: "figure" as const,
+      figure: { ...FIGURES.curves, id: figureId(name) },
+    }));
+    const distinct = withDistinctIds({ ...REPORT, sections: [{ title: "", blocks: same }] });
+    assert.deepEqual(
+      figuresOf(distinct).map(({ id }) => id),
+      ["a-b", "a-b-2", "a-b-3"],
+    );
   });
 });

@@ -7,7 +7,7 @@ import {
   type JobSpec,
   type ModelSpec,
 } from "@segue/core";
-import { formatTokens, type Report, type ReportBlock, type ReportSection } from "@segue/report";
+import { formatTokens, withDistinctIds, type Report, type ReportBlock, type ReportSection } from "@segue/report";
 import { numberOrNull, parsedJson } from "@segue/runtime";
 import { formatCount, formatShort } from "../show/format.js";
 import { evaluatedSteps, type JobFindings } from "./findings.js";
@@ -36,7 +36,7 @@ export function checkpointReport(findings: JobFindings, step: number, traces: re
   const { jobId, fields, passkeys, losses, remembrances } = findings;
   const spec = specOf(fields["spec"]);
   const trainTokens = spec && trainingLength(spec.tbptt);
-  return {
+  return withDistinctIds({
     title: `${fields["name"] ?? jobId} at step ${formatCount(step)}`,
     facts: facts(findings, step, spec, trainTokens),
     sections: [
@@ -47,7 +47,7 @@ export function checkpointReport(findings: JobFindings, step: number, traces: re
       ...remembranceSection(remembrances, step),
       ...(spec ? [capacitySection(spec.model)] : []),
     ],
-  };
+  });
 }
 
 /** What is known of the states of a model in a folder. */
