@@ -111,7 +111,7 @@ function capacitySection(model: ModelSpec): ReportSection {
       train: { steps: 1 },
     }).spec;
     const capacity = modelCapacity(filled);
-    return { name, parameters: capacity.parameters, stateFloats: capacity.stateFloats };
+    return { name: name.replace(/^mamba2-/, ""), parameters: capacity.parameters, stateFloats: capacity.stateFloats };
   });
   return {
     title: "Capacity",
@@ -129,10 +129,10 @@ function capacitySection(model: ModelSpec): ReportSection {
           kind: "stateSizes",
           id: "state-sizes",
           title: "State size against model size",
-          caption: "This model beside the named ones.",
+          caption: "This model beside those that a job spec can name.",
           families: [
-            { name: "named models", models: named },
-            { name: "this model", models: [{ name: "this", parameters, stateFloats }] },
+            { name: "Mamba-2", models: named },
+            { name: "this model", models: [{ name: "this model", parameters, stateFloats }] },
           ],
         },
       },

@@ -137,7 +137,9 @@ function curveSeries({ x, y }: Panel, { name, points, style = "line" }: Curve, i
         label: {
           show: true,
           formatter: escapeTemplate(point.label),
-          position: "top",
+          // Below and right: curves with names at their points rise.
+          position: "right",
+          offset: [0, 9],
           color: INK.muted.light,
           fontSize: FONT_PX - 2,
         },

@@ -12,7 +12,7 @@ export const stateSizes: FigureKind<StateSizesFigure> = {
           name,
           points: [...models]
             .sort((a, b) => a.parameters - b.parameters)
-            .map((model) => ({ x: model.parameters, y: model.stateFloats, label: model.name })),
+            .map((model) => ({ x: model.parameters, y: model.stateFloats, ...(models.length > 1 && { label: model.name }) })),
         })),
       },
     ]),
