@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { create } from "@bufbuild/protobuf";
 import { NO_CURE } from "@segue/core";
+import { JobMemberSchema } from "@segue/protocol";
 import { parseEvaluation, parseLossRecord } from "@segue/runtime";
 import { lastLines } from "../src/cluster/last-lines.js";
 import { evaluationResult } from "../src/evaluation/read-evaluation.js";
@@ -163,9 +165,8 @@ describe("ProgressView", () => {
   });
 
   it("says how much of the time several workers wait for each other", () => {
-    const member = (workerId: string, exchangeMs: number) => {
-      return { workerId, shards: 1, stepTimes: { computeMs: 20, exchangeMs, restMs: 0 } };
-    };
+    const member = (workerId: string, exchangeMs: number) =>
+      create(JobMemberSchema, { workerId, shards: 1, stepTimes: { computeMs: 20, exchangeMs, restMs: 0 } });
     const line = (...members: ReturnType<typeof member>[]): string => progressLine(jobView(job({ members })));
     assert.match(line(member("a", 10), member("b", 30)), /tokens\/s {2}exchange 50 %$/);
     assert.doesNotMatch(line(member("a", 0)), /exchange/);

@@ -30,7 +30,7 @@ describe("evaluateLossCell", function () {
     assert.equal(found.losses.length, 50);
     const expected = new Float64Array(50);
     for (const index of [1, 2]) {
-      const text = positionPrompt(tokenizer, cell, index).read(0, 5001);
+      const text = positionPrompt(tokenizer, { ...cell, prompt: "random" }, index).read(0, 5001);
       const states = engine.createStates(1);
       const batch = { lanes: 1, tokens: 5000, tokens_BT: text.slice(0, 5000), labels_BT: text.slice(1) };
       engine.score(batch, states).forEach((loss, at) => (expected[Math.floor(at / 100)]! += loss / 200));

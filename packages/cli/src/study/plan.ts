@@ -58,7 +58,9 @@ function combinations({ grid }: JobGrid): Record<string, unknown>[] {
 
 /** Readable; a digest where the values would not fit. */
 function jobName(study: string, grid: string, values: Readonly<Record<string, unknown>>): string {
-  const parts = Object.values(values).map((value) => String(typeof value === "object" ? digest(value) : value));
+  const parts = Object.values(values).map((value) =>
+    typeof value === "string" || typeof value === "number" ? value : digest(value),
+  );
   const name = [study, grid, ...parts].join("-").replace(/[^A-Za-z0-9._-]/g, "-");
   return name.length <= MAX_NAME ? name : `${name.slice(0, MAX_NAME - 9)}-${digest(values)}`;
 }
