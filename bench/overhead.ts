@@ -115,8 +115,8 @@ interface Round {
 
 interface Measured {
   readonly stepsPerSecond: number;
-  /** Of the first worker. */
-  readonly rounds: readonly Round[];
+  /** Of each worker. */
+  readonly rounds: readonly (readonly Round[])[];
 }
 
 /** One window, with the bare loops just before and after it. */
@@ -155,7 +155,7 @@ async function measure(model: string, spec: JobSpec, workers: number): Promise<v
       signal("SIGSTOP");
       const before = await bare(model, workers, spec.batch.shards, seconds / 4);
       signal("SIGCONT");
-      const measured = await measureWindow(cluster);
+      const measured = await measureWindow(cluster, workers);
       signal("SIGSTOP");
       const after = await bare(model, workers, spec.batch.shards, seconds / 4);
       signal("SIGCONT");
@@ -179,7 +179,7 @@ function guardOf(pids: readonly number[]): ChildProcess {
   return spawn("sh", ["-c", script], { stdio: ["pipe", "ignore", "ignore"], detached: true });
 }
 
-async function measureWindow(cluster: LocalCluster): Promise<Measured> {
+async function measureWindow(cluster: LocalCluster, workers: number): Promise<Measured> {
   const startedAtMs = Date.now();
   await sleep(1000 * seconds);
   const commits = linesOf<Commit>(cluster.process("coordinator").logPath).filter(({ event, time }) => {
@@ -187,8 +187,10 @@ async function measureWindow(cluster: LocalCluster): Promise<Measured> {
   });
   const [first, end] = [commits[0], commits.at(-1)];
   if (!first || !end || first === end) throw new Error("too few rounds were committed; measure longer (--seconds)");
-  const rounds = linesOf<Round>(cluster.process("worker-1").logPath).filter(({ msg, firstStep }) => {
-    return msg === "round_done" && firstStep >= first.step && firstStep < end.step;
+  const rounds = Array.from({ length: workers }, (_, index) => {
+    return linesOf<Round>(cluster.process(`worker-${index + 1}`).logPath).filter(({ msg, firstStep }) => {
+      return msg === "round_done" && firstStep >= first.step && firstStep < end.step;
+    });
   });
   return { stepsPerSecond: (1000 * (end.step - first.step)) / (Date.parse(end.time) - Date.parse(first.time)), rounds };
 }
@@ -202,23 +204,25 @@ function report(model: string, spec: JobSpec, workers: number, windows: readonly
   const tokensPerStep = spec.batch.shards * LANES_PER_SHARD * SEGMENT_TOKENS;
   const rate = median(windows.map(({ stepsPerSecond }) => stepsPerSecond * tokensPerStep));
   const shares = windows.map(({ stepsPerSecond, bareRate }) => (stepsPerSecond * tokensPerStep) / bareRate);
-  const rounds = windows.flatMap((window) => window.rounds);
-  const sum = (field: "steps" | "computeMs" | "exchangeMs" | "pulledBytes" | "pulls"): number =>
-    rounds.reduce((total, round) => total + round[field], 0);
-  const perStep = (field: Parameters<typeof sum>[0]): number => sum(field) / sum("steps");
   const stepMs = windows.reduce((total, window) => total + 1000 / window.stepsPerSecond, 0) / windows.length;
-  const restMs = stepMs - perStep("computeMs") - perStep("exchangeMs");
   const parameters = `${(parameterLayout(spec.model).size / 1e6).toFixed(2)}M`;
   const percent = (share: number): string => (100 * (1 - share)).toFixed(1);
   console.log(
     `${model} (${parameters}), ${workers} worker(s): ${rate.toFixed(0)} tokens/s, overhead ${percent(median(shares))} % ` +
       `(${shares.map(percent).join(", ")}) of ${median(windows.map(({ bareRate }) => bareRate)).toFixed(0)} bare`,
   );
-  console.log(
-    `    a step: ${stepMs.toFixed(2)} ms = compute ${perStep("computeMs").toFixed(2)} + exchange ` +
-      `${perStep("exchangeMs").toFixed(2)} + rest ${restMs.toFixed(2)}; ${(perStep("pulledBytes") / 1024).toFixed(0)} KiB in ` +
-      `${perStep("pulls").toFixed(2)} pulls; ${(sum("steps") / rounds.length).toFixed(0)} steps a round`,
-  );
+  for (let worker = 0; worker < workers; worker++) {
+    const rounds = windows.flatMap((window) => window.rounds[worker] ?? []);
+    const sum = (field: "steps" | "computeMs" | "exchangeMs" | "pulledBytes" | "pulls"): number =>
+      rounds.reduce((total, round) => total + round[field], 0);
+    const perStep = (field: Parameters<typeof sum>[0]): number => sum(field) / sum("steps");
+    const restMs = stepMs - perStep("computeMs") - perStep("exchangeMs");
+    console.log(
+      `    worker ${worker + 1}, a step: ${stepMs.toFixed(2)} ms = compute ${perStep("computeMs").toFixed(2)} + exchange ` +
+        `${perStep("exchangeMs").toFixed(2)} + rest ${restMs.toFixed(2)}; ${(perStep("pulledBytes") / 1024).toFixed(0)} KiB in ` +
+        `${perStep("pulls").toFixed(2)} pulls; ${(sum("steps") / rounds.length).toFixed(0)} steps a round`,
+    );
+  }
 }
 
 function median(values: readonly number[]): number {
