@@ -136,7 +136,7 @@ function curveSeries({ x, y }: Panel, { name, points, style = "line" }: Curve, i
       ...(point.label !== undefined && {
         label: {
           show: true,
-          formatter: escapeTemplate(point.label),
+          formatter: verbatim(point.label),
           // Below and right: curves with names at their points rise.
           position: "right",
           offset: [0, 9],
@@ -175,7 +175,7 @@ function markSeries({ x, y, marks = [] }: Panel, index: number): LineSeriesOptio
       data: marks.flatMap(({ axis, at, label }): object[] => {
         const place = onAxis(axis === "x" ? x : y, at);
         if (place === null) return [];
-        const text = { show: true, formatter: escapeTemplate(label), color: INK.text.light, fontSize: FONT_PX - 1 };
+        const text = { show: true, formatter: verbatim(label), color: INK.text.light, fontSize: FONT_PX - 1 };
         return axis === "x"
           ? [{ xAxis: place, label: { ...text, position: "end" as const, distance: 4, rotate: 0 } }]
           : [{ yAxis: place, label: { ...text, position: "insideStartTop" as const } }];
@@ -189,7 +189,7 @@ const SYMBOLS = ["circle", "triangle", "diamond"] as const;
 const PLAIN_LINE = { type: "line", silent: true, emphasis: { disabled: true }, connectNulls: false } as const;
 const PLAIN_MARKS = { silent: true, symbol: "none", animation: false, emphasis: { disabled: true } } as const;
 
-/** ECharts reads {a}, {b} and {c} in labels as its own. */
-function escapeTemplate(text: string): () => string {
+/** A label as it is: in texts ECharts reads {a}, {b} and {c} as its own. */
+function verbatim(text: string): () => string {
   return () => text;
 }

@@ -80,11 +80,11 @@ function exponential(
 }
 
 function lineText({ slope, intercept, rSquared }: NonNullable<ForgetFitFigure["fit"]>): string {
-  return `fit: y = ${digits(slope)} x ${signed(intercept)}; R² = ${digits(rSquared)}; x in millions of floats, y in Ki tokens`;
+  return `fit: y = ${digits(slope)} x ${signed(intercept)}; R^2 = ${digits(rSquared)}; x in millions of floats, y in Ki tokens`;
 }
 
 function exponentialText({ base, scale, offset, rSquared }: NonNullable<RecallFitFigure["fit"]>): string {
-  return `fit: y = ${digits(scale)} (${digits(base)}^x - 1) ${signed(offset)}; R² = ${digits(rSquared)}; x in millions of floats, y in Ki tokens`;
+  return `fit: y = ${digits(scale)} (${digits(base)}^x - 1) ${signed(offset)}; R^2 = ${digits(rSquared)}; x in millions of floats, y in Ki tokens`;
 }
 
 function signed(value: number): string {
