@@ -11,10 +11,12 @@ import { Output, type CliRuntime } from "../runtime.js";
 import { formatShort } from "../show/format.js";
 import { renderTable } from "../show/table.js";
 import { analyse } from "../study/analyses.js";
+import { writeReport } from "../report/write-report.js";
 import { planStudy, type PlannedJob } from "../study/plan.js";
 import { runStudy } from "../study/run-study.js";
 import { StudyProgressView } from "../study/progress-view.js";
 import { readStudy } from "../study/study-spec.js";
+import { studyReport } from "../study/study-report.js";
 import { studyText } from "../study/study-text.js";
 import { crashText } from "./cluster.js";
 
@@ -33,7 +35,7 @@ export function addStudyCommand(program: Command, runtime: CliRuntime): void {
       "run a study: a grid of training jobs, their evaluations, and what follows from them; the same command goes on where it stood",
     )
     .option("--validate", "only check the study and list its jobs")
-    .option("--out <dir>", "where results.json goes, and the cluster of --local (default: study-<name>)")
+    .option("--out <dir>", "where results.json and the report go, and the cluster of --local (default: study-<name>)")
     .option("--local", "on a cluster of its own, started here and stopped at the end")
     .option("--workers <count>", "local: workers, each of which trains one job at a time", wholeNumber(1, 64), 2)
     .option("--evaluators <count>", "local: evaluators", wholeNumber(1, 64), 1)
@@ -67,7 +69,8 @@ async function study(file: string, options: StudyOptions, runtime: CliRuntime): 
     const whole = { study: name, description, finishedAt: new Date().toISOString(), jobs: results, analyses };
     await writeFile(join(out, "results.json"), `${JSON.stringify(whole, null, 1)}\n`);
     output.result(whole, () => studyText(results, analyses));
-    output.note(`\nwritten: ${join(out, "results.json")}`);
+    const { page } = await writeReport(join(out, "report"), studyReport(found, results, analyses));
+    output.note(`\nwritten: ${join(out, "results.json")}, ${page}`);
     const failed = results.filter(({ phase }) => phase !== "SUCCEEDED");
     const unknown = results.flatMap(({ failedEvaluations }) => failedEvaluations);
     for (const { evaluationId, reason } of unknown) output.note(`${evaluationId} could not be finished: ${reason}`);

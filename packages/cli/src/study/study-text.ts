@@ -25,7 +25,8 @@ function jobTable(jobs: readonly JobResult[]): string {
   );
 }
 
-function analysisText(analysis: Analysis): string {
+/** One analysis as a table, and its fit. */
+export function analysisText(analysis: Analysis): string {
   switch (analysis.kind) {
     case "collapse":
       return renderTable<(typeof analysis.rows)[number]>(
