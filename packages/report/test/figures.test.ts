@@ -113,6 +113,18 @@ describe("figures", function () {
     for (const svg of [empty, single, unknown, flat, map]) assert.doesNotMatch(svg, /NaN|undefined|Infinity/);
   });
 
+  it("draw a bin of a histogram between its own borders", async () => {
+    const places = [{ tokens: 1024, low: 0, high: 2, counts: [10, 100] }];
+    const svg = await renderSvg({ ...FIGURES.channelHistogram, places });
+    const path = /<path d="M([^"]*)"[^>]*stroke="#0072b2"/.exec(svg)?.[1] ?? "";
+    const corners = path.split("L").map((corner) => corner.trim().split(" ").map(Number));
+    const [floor, first, second] = [corners[0], corners[1], corners[3]];
+    const middle = ((corners.at(-1)?.[0] ?? NaN) + (corners[0]?.[0] ?? NaN)) / 2;
+    assert.equal(first?.[0], floor?.[0], path);
+    assert.ok(Math.abs((second?.[0] ?? NaN) - middle) < 1, path);
+    assert.ok(second![1]! < first![1]! && first![1]! < floor![1]!, path);
+  });
+
   it("become PNGs of twice their size, with the text drawn whatever fonts there are", async () => {
     const svg = await renderSvg(FIGURES.passkeyMap);
     const [, width = "", height = ""] = /<svg width="(\d+)" height="(\d+)"/.exec(svg) ?? [];

@@ -6,7 +6,7 @@ import { INK, seriesStyle } from "./palette.js";
 export interface Curve {
   readonly name: string;
   readonly points: readonly CurvePoint[];
-  /** Default: a line, with its points where they are few. */
+  /** Default: a line, with its points where they are few. Steps keep the value of a point from the point before on. */
   readonly style?: "line" | "points" | "steps";
 }
 
@@ -145,7 +145,7 @@ function curveSeries({ x, y }: Panel, { name, points, style = "line" }: Curve, i
         },
       }),
     })),
-    ...(style === "steps" && { step: "end" as const }),
+    ...(style === "steps" && { step: "start" as const }),
     symbol: isLine ? "circle" : SYMBOLS[order % SYMBOLS.length]!,
     symbolSize: isLine ? 6 : 9,
     showSymbol: !isLine || (style === "line" && points.length <= MANY_POINTS),
