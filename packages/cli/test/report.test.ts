@@ -3,8 +3,15 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { NO_CURE, packStates, validateJobSpec, type CureSpec, type StateSample } from "@segue/core";
-import { connectRedis, createLogger, evaluationId, redisKeys, startPrivateRedis, type PrivateRedis } from "@segue/runtime";
-import { joinAttempts } from "../src/report/read-findings.js";
+import {
+  connectRedis,
+  createLogger,
+  evaluationId,
+  mergeAttempts,
+  redisKeys,
+  startPrivateRedis,
+  type PrivateRedis,
+} from "@segue/runtime";
 import { segue } from "./support/scripted-coordinator.js";
 
 const JOB = "job-7f3a";
@@ -161,6 +168,6 @@ describe("segue report", function () {
   it("leaves out steps that a later attempt rolled back", () => {
     const points = (from: number, to: number, loss: number) =>
       Array.from({ length: to - from + 1 }, (_, index) => ({ step: from + index, loss }));
-    assert.deepEqual(joinAttempts([[], points(1, 5, 9), points(3, 4, 2)]), [...points(1, 2, 9), ...points(3, 4, 2)]);
+    assert.deepEqual(mergeAttempts([[], points(1, 5, 9), points(3, 4, 2)]), [...points(1, 2, 9), ...points(3, 4, 2)]);
   });
 });

@@ -1,16 +1,8 @@
-import type { CureSpec } from "@segue/core";
-import { cureOf, numberList, numberOrNull, numberOrZero, objectOrEmpty, parsedJson, textOrEmpty } from "./redis-values.js";
-
-type Hash = Readonly<Record<string, string>>;
+import { evaluationHead, type EvaluationHead, type Hash } from "./evaluation-head.js";
+import { numberList, numberOrNull, numberOrZero, objectOrEmpty, parsedJson, textOrEmpty } from "./redis-values.js";
 
 /** An evaluation as Redis has it; docs/reference/redis.md describes both hashes. */
-export interface EvaluationRecord {
-  readonly evaluationId: string;
-  readonly jobId: string;
-  readonly step: number;
-  readonly name: string;
-  readonly digest: string;
-  readonly cure: CureSpec;
+export interface EvaluationRecord extends EvaluationHead {
   /** Context lengths in tokens. */
   readonly lengths: readonly number[];
   readonly depths: readonly number[];
@@ -19,10 +11,6 @@ export interface EvaluationRecord {
   readonly seed: number;
   readonly template: string;
   readonly carryState: boolean;
-  /** queued, running, done or failed. */
-  readonly status: string;
-  /** Why it failed; else empty. */
-  readonly reason: string;
   /** Over all cells, once it is done. */
   readonly accuracy: number | null;
   readonly createdAtMs: number;
@@ -43,12 +31,7 @@ export interface EvaluationCellRecord {
 /** @param cells the hash `<length>:<depth>` -> JSON */
 export function parseEvaluation(evaluationId: string, hash: Hash, cells: Hash): EvaluationRecord {
   return {
-    evaluationId,
-    jobId: hash["jobId"] ?? "",
-    step: numberOrZero(hash["step"]),
-    name: hash["name"] ?? "",
-    digest: hash["digest"] ?? "",
-    cure: cureOf(hash["cure"]),
+    ...evaluationHead(evaluationId, hash),
     lengths: numberList(parsedJson(hash["lengths"])),
     depths: numberList(parsedJson(hash["depths"])),
     samples: numberOrZero(hash["samples"]),
@@ -56,8 +39,6 @@ export function parseEvaluation(evaluationId: string, hash: Hash, cells: Hash): 
     seed: numberOrZero(hash["seed"]),
     template: hash["template"] ?? "",
     carryState: hash["carryState"] !== "false" && hash["carryState"] !== "0",
-    status: hash["status"] ?? "",
-    reason: hash["reason"] ?? "",
     accuracy: numberOrNull(hash["accuracy"]),
     createdAtMs: numberOrZero(hash["createdAtMs"]),
     updatedAtMs: numberOrZero(hash["updatedAtMs"]),

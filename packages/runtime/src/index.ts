@@ -18,6 +18,7 @@ export { parseEvaluation, type EvaluationCellRecord, type EvaluationRecord } fro
 export { parseLossRecord, type LossRecord } from "./loss-record.js";
 export { parseRemembranceRecord, parseStatesRecord, type RemembranceRecord, type StatesRecord } from "./long-prompt-records.js";
 export { numberList, numberOrNull, numberOrZero, objectOrEmpty, parsedJson, textOrEmpty } from "./redis-values.js";
+export { mergeAttempts } from "./merge-attempts.js";
 export { connectRedis, type RedisRole } from "./redis.js";
 export { freePort } from "./free-port.js";
 export { startPrivateRedis, type PrivateRedis } from "./private-redis.js";

@@ -1,20 +1,9 @@
-import type { CureSpec, StateSummary } from "@segue/core";
-import { cureOf, numberList, numberOrZero, objectOrEmpty, parsedJson } from "./redis-values.js";
-
-type Hash = Readonly<Record<string, string>>;
+import type { StateSummary } from "@segue/core";
+import { evaluationHead, type EvaluationHead, type Hash } from "./evaluation-head.js";
+import { numberList, numberOrZero, numbersOrNull, objectOrEmpty, parsedJson } from "./redis-values.js";
 
 /** What evaluations over long prompts say of themselves in Redis (docs/reference/redis.md). */
-interface LongPromptRecord {
-  readonly evaluationId: string;
-  readonly jobId: string;
-  readonly step: number;
-  readonly name: string;
-  readonly digest: string;
-  readonly cure: CureSpec;
-  /** queued, running, done or failed. */
-  readonly status: string;
-  /** Why it failed; else empty. */
-  readonly reason: string;
+interface LongPromptRecord extends EvaluationHead {
   readonly tokens: number;
   readonly prompt: string;
   readonly seed: number;
@@ -52,20 +41,17 @@ export function parseStatesRecord(evaluationId: string, hash: Hash): StatesRecor
 
 /** Never throws, whatever the hash holds. */
 export function parseRemembranceRecord(evaluationId: string, hash: Hash): RemembranceRecord {
-  const distances = parsedJson(hash["distances"]);
   return {
     ...longPromptRecord(evaluationId, hash),
     prompts: numberOrZero(hash["prompts"]),
     starts: numberList(parsedJson(hash["starts"])),
-    distances: Array.isArray(distances) ? distances.map((distance) => (typeof distance === "number" ? distance : null)) : [],
+    distances: numbersOrNull(parsedJson(hash["distances"])),
   };
 }
 
 function longPromptRecord(evaluationId: string, hash: Hash): LongPromptRecord {
-  const text = (name: string): string => hash[name] ?? "";
   return {
-    ...{ evaluationId, jobId: text("jobId"), step: numberOrZero(hash["step"]), name: text("name"), digest: text("digest") },
-    ...{ cure: cureOf(hash["cure"]), status: text("status"), reason: text("reason") },
-    ...{ tokens: numberOrZero(hash["tokens"]), prompt: text("prompt"), seed: numberOrZero(hash["seed"]) },
+    ...evaluationHead(evaluationId, hash),
+    ...{ tokens: numberOrZero(hash["tokens"]), prompt: hash["prompt"] ?? "", seed: numberOrZero(hash["seed"]) },
   };
 }

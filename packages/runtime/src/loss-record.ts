@@ -1,18 +1,9 @@
-import type { CollapseVerdict, CureSpec, LossCurve } from "@segue/core";
-import { cureOf, numberOrZero, objectOrEmpty, parsedJson } from "./redis-values.js";
+import type { CollapseVerdict, LossCurve } from "@segue/core";
+import { evaluationHead, type EvaluationHead, type Hash } from "./evaluation-head.js";
+import { numberOrZero, numbersOrNull, objectOrEmpty, parsedJson } from "./redis-values.js";
 
 /** An evaluation of loss by position as Redis has it (docs/reference/redis.md). */
-export interface LossRecord extends LossCurve {
-  readonly evaluationId: string;
-  readonly jobId: string;
-  readonly step: number;
-  readonly name: string;
-  readonly digest: string;
-  readonly cure: CureSpec;
-  /** queued, running, done or failed. */
-  readonly status: string;
-  /** Why it failed; else empty. */
-  readonly reason: string;
+export interface LossRecord extends EvaluationHead, LossCurve {
   readonly tokens: number;
   readonly prompt: string;
   readonly prompts: number;
@@ -23,17 +14,14 @@ export interface LossRecord extends LossCurve {
 }
 
 /** Never throws, whatever the hash holds. */
-export function parseLossRecord(evaluationId: string, hash: Readonly<Record<string, string>>): LossRecord {
-  const text = (name: string): string => hash[name] ?? "";
+export function parseLossRecord(evaluationId: string, hash: Hash): LossRecord {
   const number = (name: string): number => numberOrZero(hash[name]);
-  const losses = parsedJson(hash["losses"]);
   const collapse = objectOrEmpty(parsedJson(hash["collapse"]));
   return {
-    ...{ evaluationId, jobId: text("jobId"), step: number("step"), name: text("name"), digest: text("digest") },
-    ...{ cure: cureOf(hash["cure"]), status: text("status"), reason: text("reason") },
-    ...{ tokens: number("tokens"), prompt: text("prompt"), prompts: number("prompts") },
+    ...evaluationHead(evaluationId, hash),
+    ...{ tokens: number("tokens"), prompt: hash["prompt"] ?? "", prompts: number("prompts") },
     ...{ trainTokens: number("trainTokens"), collapseFactor: number("collapseFactor"), bucketTokens: number("bucketTokens") },
-    losses: Array.isArray(losses) ? losses.map((loss) => (typeof loss === "number" ? loss : null)) : [],
+    losses: numbersOrNull(parsedJson(hash["losses"])),
     collapse: "collapsed" in collapse ? (collapse as unknown as CollapseVerdict) : null,
   };
 }

@@ -41,3 +41,8 @@ export function cureOf(json: string | undefined): CureSpec {
 export function numberList(value: unknown): number[] {
   return Array.isArray(value) ? value.map(numberOrNull).filter((entry) => entry !== null) : [];
 }
+
+/** A list of numbers in which null stands for one that is not finite; none when it is no list. */
+export function numbersOrNull(value: unknown): (number | null)[] {
+  return Array.isArray(value) ? value.map((entry) => (typeof entry === "number" ? entry : null)) : [];
+}

@@ -54,21 +54,6 @@ export function parseEntry(fields: readonly string[]): SeriesPoint | undefined {
   };
 }
 
-/**
- * Joins the attempts of a job, oldest first. An attempt continues from a checkpoint, so what an earlier one recorded at or after the
- * later one's first step was rolled back and is left out.
- */
-export function mergeAttempts(attempts: readonly (readonly SeriesPoint[])[]): SeriesPoint[] {
-  const merged: SeriesPoint[] = [];
-  for (const attempt of attempts) for (const point of attempt) appendPoint(merged, point);
-  return merged;
-}
-
-function appendPoint(points: SeriesPoint[], point: SeriesPoint): void {
-  while (points.length > 0 && (points.at(-1)?.step ?? 0) >= point.step) points.pop();
-  points.push(point);
-}
-
 /** At most `count` points, each the mean of a bucket of consecutive ones and placed at the bucket's last step. */
 export function downsample(points: readonly SeriesPoint[], count: number): SeriesPoint[] {
   if (points.length <= count) return [...points];

@@ -1,11 +1,10 @@
 import { SegueError } from "@segue/core";
-import { queueNames, redisKeys } from "@segue/runtime";
+import { mergeAttempts, queueNames, redisKeys } from "@segue/runtime";
 import { Queue } from "bullmq";
 import { ReplyError, type ChainableCommander, type Redis } from "ioredis";
 import {
   chooseResolution,
   downsample,
-  mergeAttempts,
   parseEntry,
   toColumns,
   type Resolution,

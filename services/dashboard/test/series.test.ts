@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { chooseResolution, downsample, mergeAttempts, parseEntry, toColumns, type SeriesPoint } from "../src/series.js";
+import { mergeAttempts } from "@segue/runtime";
+import { chooseResolution, downsample, parseEntry, toColumns, type SeriesPoint } from "../src/series.js";
 
 const point = (step: number, loss: number): SeriesPoint => ({
   step,

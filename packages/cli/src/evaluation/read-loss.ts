@@ -1,6 +1,5 @@
-import { parseLossRecord, redisKeys, type connectRedis, type LossRecord } from "@segue/runtime";
-
-type Redis = ReturnType<typeof connectRedis>;
+import { parseLossRecord, type connectRedis, type LossRecord } from "@segue/runtime";
+import { readRecord } from "./read-record.js";
 
 /** An evaluation of loss by position as far as it is known. */
 export interface LossResult extends LossRecord {
@@ -8,10 +7,6 @@ export interface LossResult extends LossRecord {
 }
 
 /** What Redis knows of it (docs/reference/redis.md); undefined when nothing. */
-export async function readLoss(redis: Redis, evaluationId: string): Promise<LossResult | undefined> {
-  const [fields, cellsDone] = await Promise.all([
-    redis.hgetall(redisKeys.evaluation(evaluationId)),
-    redis.hlen(redisKeys.cells(evaluationId)),
-  ]);
-  return fields["jobId"] === undefined ? undefined : { ...parseLossRecord(evaluationId, fields), cellsDone };
+export function readLoss(redis: ReturnType<typeof connectRedis>, evaluationId: string): Promise<LossResult | undefined> {
+  return readRecord(redis, evaluationId, parseLossRecord);
 }

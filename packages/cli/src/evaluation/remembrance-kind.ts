@@ -1,9 +1,10 @@
-import { parseRemembranceRecord, redisKeys, type RemembranceRecord } from "@segue/runtime";
+import { parseRemembranceRecord, type RemembranceRecord } from "@segue/runtime";
 import { tokenCounts } from "../numbers.js";
 import { remembranceComparison } from "../show/remembrance-text.js";
 import { evaluationName } from "./evaluation-name.js";
 import type { EvaluationKindView } from "./kind.js";
 import { given, type LongPromptOptions } from "./long-prompt-options.js";
+import { readRecord } from "./read-record.js";
 
 interface RemembranceOptions extends LongPromptOptions {
   readonly starts?: number[];
@@ -29,13 +30,7 @@ export const remembranceKind: EvaluationKindView<RemembranceOptions, Remembrance
     const effectiveRemembrance = { ...given({ tokens, starts, prompt, prompts }), seed };
     return { name: name ?? evaluationName("remembrance", effectiveRemembrance), everyCheckpoints: 1, cures, effectiveRemembrance };
   },
-  async read(redis, evaluationId) {
-    const [fields, cellsDone] = await Promise.all([
-      redis.hgetall(redisKeys.evaluation(evaluationId)),
-      redis.hlen(redisKeys.cells(evaluationId)),
-    ]);
-    return fields["jobId"] === undefined ? undefined : { ...parseRemembranceRecord(evaluationId, fields), cellsDone };
-  },
+  read: (redis, evaluationId) => readRecord(redis, evaluationId, parseRemembranceRecord),
   cellsDone: ({ cellsDone }) => cellsDone,
   isComplete: ({ status }) => status === "done",
   json: (result) => result,

@@ -1,9 +1,10 @@
-import { parseStatesRecord, redisKeys, type StatesRecord } from "@segue/runtime";
+import { parseStatesRecord, type StatesRecord } from "@segue/runtime";
 import { tokenCounts, wholeNumber } from "../numbers.js";
 import { statesComparison, statesSummaryText } from "../show/states-text.js";
 import { evaluationName } from "./evaluation-name.js";
 import type { EvaluationKindView } from "./kind.js";
 import { given, type LongPromptOptions } from "./long-prompt-options.js";
+import { readRecord } from "./read-record.js";
 
 interface StatesOptions extends LongPromptOptions {
   readonly every?: number;
@@ -31,13 +32,7 @@ export const statesKind: EvaluationKindView<StatesOptions, StatesResult> = {
     const stateStatistics = { ...given({ tokens, everyTokens, histogramTokens, prompt, trainTokens }), seed };
     return { name: name ?? evaluationName("states", stateStatistics), everyCheckpoints: 1, cures, stateStatistics };
   },
-  async read(redis, evaluationId) {
-    const [fields, cellsDone] = await Promise.all([
-      redis.hgetall(redisKeys.evaluation(evaluationId)),
-      redis.hlen(redisKeys.cells(evaluationId)),
-    ]);
-    return fields["jobId"] === undefined ? undefined : { ...parseStatesRecord(evaluationId, fields), cellsDone };
-  },
+  read: (redis, evaluationId) => readRecord(redis, evaluationId, parseStatesRecord),
   cellsDone: ({ cellsDone }) => cellsDone,
   isComplete: ({ status }) => status === "done",
   async file(redis, { fileKey }) {

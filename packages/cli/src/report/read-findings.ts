@@ -1,5 +1,6 @@
 import { SegueError } from "@segue/core";
 import {
+  mergeAttempts,
   numberOrNull,
   numberOrZero,
   objectOrEmpty,
@@ -51,15 +52,7 @@ async function readTraining(redis: Redis, jobId: string, steps: number, attempt:
   const every = steps <= POINTS ? 1 : steps <= 10 * POINTS ? 10 : 100;
   const attempts = Array.from({ length: Math.min(attempt + 1, MAX_ATTEMPTS) }, (_, back) => attempt - back).reverse();
   const streams = await Promise.all(attempts.map((number) => redis.xrange(redisKeys.train(jobId, number, every), "-", "+")));
-  return joinAttempts(streams.map((entries) => entries.flatMap(([, values]) => trainingPoint(values))));
-}
-
-/** Oldest first: what an attempt recorded at or after the first step of a later one was rolled back. */
-export function joinAttempts(attempts: readonly (readonly TrainingPoint[])[]): TrainingPoint[] {
-  return attempts.reduce<TrainingPoint[]>((joined, points) => {
-    const first = points[0]?.step ?? Infinity;
-    return [...joined.filter(({ step }) => step < first), ...points];
-  }, []);
+  return mergeAttempts(streams.map((entries) => entries.flatMap(([, values]) => trainingPoint(values))));
 }
 
 /** Of one entry of a stream: names and values in turn; nothing when it has no finite loss. */
