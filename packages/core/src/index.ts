@@ -36,7 +36,7 @@ export {
   tokensPerStep,
 } from "./spec/step-tokens.js";
 export { stageEnd, tbpttAt, tbpttStages, trainingLength } from "./spec/tbptt-stages.js";
-export { resolveVocabulary, specInvalid, unknownSetting, validateJobSpec, type ParsedSpec } from "./spec/validate.js";
+export { problems, resolveVocabulary, specInvalid, unknownSetting, validateJobSpec, type ParsedSpec } from "./spec/validate.js";
 export { EVALUATION_KINDS, evaluationKind, type EvaluationKind } from "./spec/evaluation-kind.js";
 export { EDITABLE_SETTINGS, editJobSpec, type EditedSpec } from "./spec/edit.js";
 export { jobSpecToYaml, parseJobSpec, plainYaml } from "./spec/yaml.js";
@@ -87,7 +87,14 @@ export { initialCursor, type DataCounters, type DataCursor, type LaneCursor } fr
 export { skipTokens, type DocumentChunk, type DocumentSource } from "./data/document-source.js";
 export { minimumPasskeyDocumentTokens, passkeyDocument, passkeySource } from "./passkey/document.js";
 export { minimumPasskeyPromptTokens, passkeyPrompt, type PasskeyPrompt, type PasskeyPromptOptions } from "./passkey/prompt.js";
-export { CAPACITY_LAWS, CAPACITY_POINTS, modelCapacity, type ModelCapacity } from "./capacity/capacity.js";
+export {
+  CAPACITY_LAWS,
+  CAPACITY_POINTS,
+  CAPACITY_UNITS,
+  capacityPoint,
+  modelCapacity,
+  type ModelCapacity,
+} from "./capacity/capacity.js";
 export { fitExponential, fitLine, type ExponentialFit, type Fit, type LineFit, type Point } from "./capacity/fit.js";
 export { convStatistics, headHistograms, headStatistics, type HeadStatistics } from "./state/head-statistics.js";
 export { histogramOf, type Histogram } from "./state/histogram.js";

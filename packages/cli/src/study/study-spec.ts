@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { plainYaml, SegueError, specInvalid, unknownSetting, type Violation } from "@segue/core";
+import { plainYaml, problems, SegueError, unknownSetting, type Violation } from "@segue/core";
 import { z } from "zod";
 
 /** A study as written: jobs that differ in a few settings, and what to conclude from their evaluations. */
@@ -44,39 +44,35 @@ const values = z.array(z.unknown(), { error: "must be a list of values" }).min(1
 const names = z.array(name, { error: "must be a list of names" }).min(1, { error: "must hold a name at least" }).optional();
 const kinds = ANALYSIS_KINDS.join(", ");
 
+const grid = z.strictObject({
+  name,
+  set: mapping.default({}),
+  grid: z.record(z.string(), values, { error: "must be a mapping of settings to lists of values" }).default({}),
+});
+
+const analysis = z.strictObject({
+  name,
+  kind: z.enum(ANALYSIS_KINDS, { error: `must be one of ${kinds}` }),
+  jobs: names,
+  evaluations: z.array(z.string(), { error: "must be a list of names" }).min(1).optional(),
+  accuracy: z.number({ error: "must be a share between 0 and 1" }).min(0).max(1).default(RECALL_ACCURACY),
+});
+
 const schema = z.strictObject({
   name,
   description: z.string({ error: "must be a text" }).default(""),
   base: mapping.default({}),
   jobs: z
-    .array(
-      z.strictObject({
-        name,
-        set: mapping.default({}),
-        grid: z.record(z.string(), values, { error: "must be a mapping of settings to lists of values" }).default({}),
-      }),
-      { error: "must be a list of grids of jobs" },
-    )
+    .array(grid, { error: "must be a list of grids of jobs" })
     .min(1, { error: "must hold a grid at least" })
     .max(64, { error: "must hold at most 64 grids" }),
-  analyses: z
-    .array(
-      z.strictObject({
-        name,
-        kind: z.enum(ANALYSIS_KINDS, { error: `must be one of ${kinds}` }),
-        jobs: names,
-        evaluations: z.array(z.string(), { error: "must be a list of names" }).min(1).optional(),
-        accuracy: z.number({ error: "must be a share between 0 and 1" }).min(0).max(1).default(RECALL_ACCURACY),
-      }),
-      { error: "must be a list of analyses" },
-    )
-    .default([]),
+  analyses: z.array(analysis, { error: "must be a list of analyses" }).default([]),
 });
 
 const SETTINGS = {
   study: Object.keys(schema.shape),
-  jobs: ["name", "set", "grid"],
-  analyses: ["name", "kind", "jobs", "evaluations", "accuracy"],
+  jobs: Object.keys(grid.shape),
+  analyses: Object.keys(analysis.shape),
 } as const;
 
 /** @throws SegueError FILE_UNREADABLE, STUDY_INVALID with all that is wrong */
@@ -97,11 +93,11 @@ export function parseStudy(text: string): Study {
   if (!parsed.success) throw studyInvalid(parsed.error.issues.flatMap(violationsOf));
   const study = parsed.data;
   const violations = [...repeatedNames(study.jobs, "jobs"), ...repeatedNames(study.analyses, "analyses")];
-  const grids = study.jobs.map((grid) => grid.name);
-  study.analyses.forEach((analysis, index) => {
-    for (const grid of analysis.jobs ?? []) {
-      if (grids.includes(grid)) continue;
-      violations.push({ field: `analyses[${index}].jobs`, description: `names "${grid}"; the study has ${grids.join(", ")}` });
+  const grids = study.jobs.map(({ name }) => name);
+  study.analyses.forEach(({ jobs = [] }, index) => {
+    for (const named of jobs) {
+      if (grids.includes(named)) continue;
+      violations.push({ field: `analyses[${index}].jobs`, description: `names "${named}"; the study has ${grids.join(", ")}` });
     }
   });
   if (violations.length > 0) throw studyInvalid(violations);
@@ -110,8 +106,7 @@ export function parseStudy(text: string): Study {
 
 /** The error that tells everything wrong with a study. */
 export function studyInvalid(violations: readonly Violation[]): SegueError {
-  const told = specInvalid(violations);
-  return new SegueError("STUDY_INVALID", told.message.replace("The job spec", "The study"), { violations: told.violations ?? [] });
+  return problems("STUDY_INVALID", "The study", violations);
 }
 
 function violationsOf(issue: z.core.$ZodIssue): Violation[] {

@@ -3,8 +3,12 @@ import type { ModelSpec } from "../spec/job-spec.js";
 import type { Point } from "./fit.js";
 
 /** The paper's lengths are in units of 1,024 tokens, its state sizes in millions of floats. */
-const K = 1024;
-const MILLION = 1e6;
+export const CAPACITY_UNITS = { tokens: 1024, stateFloats: 1e6 } as const;
+
+/** A length that was measured of a state size, as the laws have it. */
+export function capacityPoint(stateFloats: number, tokens: number): Point {
+  return { x: stateFloats / CAPACITY_UNITS.stateFloats, y: tokens / CAPACITY_UNITS.tokens };
+}
 
 /** The paper's laws (paper.md section 5): x is the state size in millions of floats, y a length in units of 1,024 tokens. */
 export const CAPACITY_LAWS = {
@@ -44,7 +48,7 @@ export interface ModelCapacity {
 export function modelCapacity(model: ModelSpec): ModelCapacity {
   const parameters = parameterLayout(model).size;
   const stateFloats = laneStateFloats(model);
-  const size = stateFloats / MILLION;
+  const size = stateFloats / CAPACITY_UNITS.stateFloats;
   const { forget, recall } = CAPACITY_LAWS;
   const forgetTokens = tokensOrNull(forget.slope * size + forget.intercept);
   const recallTokens = tokensOrNull(recall.scale * (recall.base ** size - 1) + recall.offset);
@@ -79,7 +83,7 @@ function warningsFor(size: number, forgetTokens: number | null): string[] {
 }
 
 function tokensOrNull(lengthK: number): number | null {
-  return lengthK > 0 ? Math.round(lengthK * K) : null;
+  return lengthK > 0 ? Math.round(lengthK * CAPACITY_UNITS.tokens) : null;
 }
 
 function points(...pairs: readonly (readonly [number, number])[]): Point[] {

@@ -119,7 +119,7 @@ export class SegmentCutter {
       }
     }
     for (let lane = 0; lane < lanes; lane++) {
-      for (const segment of this.#chainStartsOf(lane)) segmentOf(lane, segment).resets[0] = 1;
+      for (const segment of this.#chainStartsOf(lane, settings)) segmentOf(lane, segment).resets[0] = 1;
     }
     const totalWeight = ofShard.reduce((total, { weights }) => total + weights.reduce((sum, weight) => sum + weight, 0), 0);
     if (totalWeight === 0) {
@@ -179,10 +179,9 @@ export class SegmentCutter {
   }
 
   /** The segments of the step at which the lane begins a chain. */
-  #chainStartsOf(lane: number): readonly number[] {
-    const { seed, tbptt } = this.#options;
-    const at = { seed, lane, step: this.#step, segmentsInChain: this.#segmentsInChain[lane] ?? 0 };
-    const { segments, segmentsInChain } = chainStarts(tbpttAt(tbptt, this.#step), at);
+  #chainStartsOf(lane: number, settings: SegmentCutterOptions["tbptt"]): readonly number[] {
+    const at = { seed: this.#options.seed, lane, step: this.#step, segmentsInChain: this.#segmentsInChain[lane] ?? 0 };
+    const { segments, segmentsInChain } = chainStarts(settings, at);
     this.#segmentsInChain[lane] = segmentsInChain;
     return segments;
   }

@@ -89,6 +89,11 @@ export function resolveVocabulary(spec: JobSpec, tokenizerVocab: number): JobSpe
 
 /** The error that tells everything wrong with a spec; equal violations are told once. */
 export function specInvalid(violations: readonly Violation[]): SegueError {
+  return problems("SPEC_INVALID", "The job spec", violations);
+}
+
+/** The error that tells everything wrong with what a person wrote, each thing once. @param what the start of a sentence */
+export function problems(code: string, what: string, violations: readonly Violation[]): SegueError {
   const seen = new Set<string>();
   const unique = violations.filter(({ field, description }) => {
     const key = `${field}: ${description}`;
@@ -96,7 +101,7 @@ export function specInvalid(violations: readonly Violation[]): SegueError {
   });
   const lines = unique.map(({ field, description }) => `  ${field === "" ? "" : `${field}: `}${description}`);
   const count = unique.length === 1 ? "a problem" : `${unique.length} problems`;
-  return new SegueError("SPEC_INVALID", `The job spec has ${count}:\n${lines.join("\n")}`, { violations: unique });
+  return new SegueError(code, `${what} has ${count}:\n${lines.join("\n")}`, { violations: unique });
 }
 
 /** The nearest of `names` to a mistyped one, in a sentence. */

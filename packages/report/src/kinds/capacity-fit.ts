@@ -1,4 +1,4 @@
-import type { Point } from "@segue/core";
+import { CAPACITY_UNITS, type Point } from "@segue/core";
 import { curveChart, type Curve } from "../chart/curve-chart.js";
 import type { Drawing } from "../chart/option.js";
 import type { DataTable } from "../data-table.js";
@@ -6,8 +6,6 @@ import type { ForgetFitFigure, RecallFitFigure } from "../figure.js";
 import type { FigureKind } from "./kind.js";
 
 const CURVE_POINTS = 97;
-const K = 1024;
-const MILLION = 1e6;
 
 export const forgetFit: FigureKind<ForgetFitFigure> = {
   drawing: (figure) => {
@@ -38,7 +36,7 @@ function capacityChart(
   yTitle: string,
   law: { text: string; value: (x: number) => number } | null,
 ): Drawing {
-  const inUnits = ({ x, y }: Point): Point => ({ x: x * MILLION, y: y * K });
+  const inUnits = ({ x, y }: Point): Point => ({ x: x * CAPACITY_UNITS.stateFloats, y: y * CAPACITY_UNITS.tokens });
   const largest = Math.max(...points.map(({ x }) => x), ...published.map(({ x }) => x), 0);
   const fitted = Array.from({ length: CURVE_POINTS }, (_, index) => (index * largest) / (CURVE_POINTS - 1));
   const curves: Curve[] = [
@@ -62,9 +60,9 @@ function capacityChart(
 function capacityTable({ points, published = [] }: CapacityData, law: ((x: number) => number) | null): DataTable {
   const row = (source: string, { x, y }: Point): [string, number, number, number | null] => [
     source,
-    x * MILLION,
-    y * K,
-    law === null ? null : law(x) * K,
+    x * CAPACITY_UNITS.stateFloats,
+    y * CAPACITY_UNITS.tokens,
+    law === null ? null : law(x) * CAPACITY_UNITS.tokens,
   ];
   return {
     columns: ["source", "stateFloats", "tokens", "fittedTokens"],

@@ -1,4 +1,4 @@
-import { fitLine, type LineFit, type Point } from "@segue/core";
+import { capacityPoint, fitLine, type LineFit, type Point } from "@segue/core";
 import { lastCurves, type JobResult } from "../results.js";
 import { groupBy } from "../group-by.js";
 
@@ -27,9 +27,6 @@ export interface ForgetSize {
   readonly isUpperBound: boolean;
 }
 
-const K = 1024;
-const MILLION = 1e6;
-
 export function forgetAnalysis(jobs: readonly JobResult[], evaluations?: readonly string[]): ForgetAnalysis {
   const steps = jobs.flatMap((job) =>
     lastCurves(job, evaluations).flatMap(({ result: { trainTokens, collapse } }) =>
@@ -54,7 +51,7 @@ export function forgetAnalysis(jobs: readonly JobResult[], evaluations?: readonl
       return { stateFloats, ladder, thresholdTokens: ladder[first]?.trainTokens ?? null, isUpperBound: first === 0 };
     });
   const points = sizes.flatMap(({ stateFloats, thresholdTokens }) =>
-    thresholdTokens === null ? [] : [{ x: stateFloats / MILLION, y: thresholdTokens / K }],
+    thresholdTokens === null ? [] : [capacityPoint(stateFloats, thresholdTokens)],
   );
   return { kind: "forget", sizes, points, fit: points.length >= 2 ? fitLine(points) : null };
 }

@@ -1,4 +1,4 @@
-import { fitExponential, type ExponentialFit, type Point } from "@segue/core";
+import { capacityPoint, fitExponential, type ExponentialFit, type Point } from "@segue/core";
 import { accuracyByLength, lastPasskeys, type JobResult } from "../results.js";
 import { groupBy } from "../group-by.js";
 
@@ -26,9 +26,6 @@ export interface RecallSize {
   readonly lengths: readonly { readonly length: number; readonly accuracy: number }[];
 }
 
-const K = 1024;
-const MILLION = 1e6;
-
 /** Of every state size the best of all its jobs, whatever they differ in. */
 export function recallAnalysis(jobs: readonly JobResult[], accuracy: number, evaluations?: readonly string[]): RecallAnalysis {
   const tried = jobs.flatMap((job) =>
@@ -37,7 +34,7 @@ export function recallAnalysis(jobs: readonly JobResult[], accuracy: number, eva
   const sizes = [...groupBy(tried, ({ stateFloats }) => stateFloats).values()]
     .map((found) => found.reduce((best, one) => (one.recallTokens > best.recallTokens ? one : best)))
     .sort((a, b) => a.stateFloats - b.stateFloats);
-  const points = sizes.map(({ stateFloats, recallTokens }) => ({ x: stateFloats / MILLION, y: recallTokens / K }));
+  const points = sizes.map(({ stateFloats, recallTokens }) => capacityPoint(stateFloats, recallTokens));
   return { kind: "recall", accuracy, sizes, points, fit: points.length >= 3 ? fitExponential(points) : null };
 }
 
