@@ -1,7 +1,8 @@
+import { meanCurve } from "@segue/core";
 import { effectiveRemembrance, remembranceTokens } from "@segue/engine";
 import { z } from "zod";
 import { SEGMENT_TOKENS } from "../prefix-states.js";
-import { corpusTexts, longPrompt, longPromptSettings, longReference } from "./long-prompts.js";
+import { corpusTexts, inOrder, keptMean, longPrompt, longPromptSettings, longReference } from "./long-prompts.js";
 import { cellIds, closingIds, type CellResult, type Closing, type Outcome, type Subject, type Task } from "./task.js";
 
 const task = z.literal("effectiveRemembrance");
@@ -61,7 +62,7 @@ export function evaluateRemembranceCell(
   return {
     firstPrompt,
     prompts,
-    distances: found.map((distances_B) => digits(distances_B.reduce((sum, distance) => sum + distance) / prompts)),
+    distances: found.map((distances_B) => keptMean(distances_B.reduce((sum, distance) => sum + distance) / prompts)),
     ms: Math.round(performance.now() - startedAt),
     tokens: prompts * remembranceTokens(cell),
   };
@@ -69,15 +70,7 @@ export function evaluateRemembranceCell(
 
 /** The mean over all prompts. */
 function closeRemembrance(_: Closing, results: readonly RemembranceCellResult[]): Outcome {
-  // In order of their prompts: sums of floats depend on it.
-  const parts = [...results].sort((a, b) => a.firstPrompt - b.firstPrompt);
-  const prompts = parts.reduce((sum, part) => sum + part.prompts, 0);
-  const distances = (parts[0]?.distances ?? []).map((_distance, start) =>
-    digits(parts.reduce((sum, part) => sum + (part.distances[start] ?? NaN) * part.prompts, 0) / prompts),
-  );
+  const parts = inOrder(results).map(({ prompts, distances: losses }) => ({ prompts, losses }));
+  const distances = meanCurve(parts).map(keptMean);
   return { fields: { distances: JSON.stringify(distances) }, summary: { distances } };
-}
-
-function digits(value: number): number | null {
-  return Number.isFinite(value) ? Number(value.toPrecision(7)) : null;
 }

@@ -38,3 +38,13 @@ export function corpusTexts(cell: Cell & LongPrompt, firstPrompt: number, prompt
 export function longReference({ prompt }: Pick<LongPrompt, "prompt">): ReferenceText {
   return { name: prompt, prompt: (source, tokens) => longPrompt(source, { prompt, seed: REFERENCE_SEED, tokens }, 0) };
 }
+
+/** The parts of an evaluation in order of their prompts: sums of floats depend on it. */
+export function inOrder<R extends { readonly firstPrompt: number }>(results: readonly R[]): R[] {
+  return [...results].sort((a, b) => a.firstPrompt - b.firstPrompt);
+}
+
+/** A mean as it is kept: to seven digits; null where it is no finite number. */
+export function keptMean(mean: number | null): number | null {
+  return mean !== null && Number.isFinite(mean) ? Number(mean.toPrecision(7)) : null;
+}

@@ -1,6 +1,6 @@
 import { judgeCollapse, meanCurve, SegueError } from "@segue/core";
 import { z } from "zod";
-import { corpusTexts, longPrompt, longPromptSettings, longReference } from "./long-prompts.js";
+import { corpusTexts, inOrder, keptMean, longPrompt, longPromptSettings, longReference } from "./long-prompts.js";
 import { cellIds, closingIds, type CellResult, type Outcome, type Subject, type Task } from "./task.js";
 
 const task = z.literal("lossByPosition");
@@ -90,7 +90,7 @@ export function evaluateLossCell(
   return {
     firstPrompt,
     prompts: lanes,
-    losses: losses.map((loss) => (Number.isFinite(loss) ? Number(loss.toPrecision(7)) : null)),
+    losses: losses.map(keptMean),
     ms: Math.round(performance.now() - startedAt),
     tokens: lanes * tokens,
   };
@@ -101,9 +101,7 @@ export function evaluateLossCell(
  * @throws SegueError LOSS_NOT_FINITE when there is no loss within the training length to compare with
  */
 function closeLoss({ bucketTokens, trainTokens, collapseFactor }: LossClosing, results: readonly LossCellResult[]): Outcome {
-  // In order of their prompts: sums of floats depend on it.
-  const parts = [...results].sort((a, b) => a.firstPrompt - b.firstPrompt);
-  const losses = meanCurve(parts).map((loss) => loss && Number(loss.toPrecision(7)));
+  const losses = meanCurve(inOrder(results)).map(keptMean);
   try {
     const collapse = judgeCollapse({ bucketTokens, losses }, trainTokens, collapseFactor);
     return { fields: { losses: JSON.stringify(losses), collapse: JSON.stringify(collapse) }, summary: collapse };
