@@ -1,6 +1,14 @@
 import { Option, type Command } from "commander";
 import { Jobs, Tensors, type Client } from "@segue/protocol";
-import { commonSettings, connectClient, readSettings, securityFromSettings, settings } from "@segue/runtime";
+import {
+  commonSettings,
+  connectClient,
+  connectRedis,
+  createLogger,
+  readSettings,
+  securityFromSettings,
+  settings,
+} from "@segue/runtime";
 import { z } from "zod";
 import { asFailure } from "./failure.js";
 import { Output, type CliRuntime } from "./runtime.js";
@@ -79,4 +87,9 @@ export async function withConnection(
   } finally {
     connection.close();
   }
+}
+
+/** A connection to the Redis that evaluators write to; the caller disconnects it. */
+export function connectReader(redisUrl: string): ReturnType<typeof connectRedis> {
+  return connectRedis(redisUrl, { logger: createLogger("cli", "warn"), role: "reader" });
 }

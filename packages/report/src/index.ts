@@ -19,7 +19,7 @@ export type {
   TrainingCurveFigure,
 } from "./figure.js";
 export { finite, tableCsv, type DataTable, type Value } from "./data-table.js";
-export { figuresOf, type Report, type ReportBlock, type ReportSection } from "./report.js";
+export { figureBlock, figuresOf, type Report, type ReportBlock, type ReportSection } from "./report.js";
 export { figureCsv, figureTable } from "./kinds.js";
 export { renderHtml } from "./render/html.js";
 export { renderPng } from "./render/png.js";

@@ -21,6 +21,10 @@ export type ReportBlock =
   | { readonly kind: "table"; readonly caption: string; readonly table: DataTable }
   | { readonly kind: "figure"; readonly figure: Figure };
 
+export function figureBlock(figure: Figure): ReportBlock {
+  return { kind: "figure", figure };
+}
+
 /** All figures of a report, in its order. */
 export function figuresOf({ sections }: Report): Figure[] {
   return sections.flatMap(({ blocks }) => blocks.flatMap((block) => (block.kind === "figure" ? [block.figure] : [])));

@@ -1,22 +1,13 @@
 import { Option, type Command } from "commander";
-import {
-  MODEL_PRESETS,
-  modelCapacity,
-  parseJobSpec,
-  SegueError,
-  validateJobSpec,
-  type ModelCapacity,
-  type ModelSpec,
-} from "@segue/core";
+import { MODEL_PRESETS, modelCapacity, parseJobSpec, SegueError, type ModelCapacity, type ModelSpec } from "@segue/core";
 import { addJsonOption } from "../connection.js";
+import { modelOf, namedModels, PUBLIC_VOCAB } from "../named-models.js";
 import { wholeNumber } from "../numbers.js";
 import { readSpec } from "../read-spec.js";
 import { Output, type CliRuntime } from "../runtime.js";
 import { formatBytes, formatCount, formatShort } from "../show/format.js";
 import { renderTable, type Column } from "../show/table.js";
 
-/** Of GPT-NeoX's tokenizer, padded: what the public models have. */
-const PUBLIC_VOCAB = 50_288;
 const SIZES = { min: 1, max: 2 ** 20 } as const;
 
 interface CapacityOptions {
@@ -73,12 +64,7 @@ async function modelsOf(options: CapacityOptions): Promise<{ name: string; model
     return [{ name: spec.name, model }];
   }
   if (sized) return [{ name: preset ?? "model", model: modelOf({ ...given, vocab }) }];
-  return Object.keys(MODEL_PRESETS).map((name) => ({ name, model: modelOf({ preset: name, vocab }) }));
-}
-
-/** @throws SegueError SPEC_INVALID as for a job with this model */
-function modelOf(model: object): ModelSpec {
-  return validateJobSpec({ model, data: { passkey: {} }, train: { steps: 1 } }).spec.model;
+  return namedModels(vocab);
 }
 
 export function capacityText(capacities: readonly NamedCapacity[]): string {

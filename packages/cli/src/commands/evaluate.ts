@@ -2,8 +2,8 @@ import { writeFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { DEFAULT_EVALUATION, rankCures, SegueError, type CureInput } from "@segue/core";
 import type { QueuedEvaluation } from "@segue/protocol";
-import { connectRedis, createLogger } from "@segue/runtime";
-import { addConnectionOptions, withConnection, type Connected, type ConnectionOptions } from "../connection.js";
+import type { connectRedis } from "@segue/runtime";
+import { addConnectionOptions, connectReader, withConnection, type Connected, type ConnectionOptions } from "../connection.js";
 import { addCure, addToGrid, gridCures, type CureGrid } from "../evaluation/cure-options.js";
 import type { EvaluationKindView, EvaluationStatus } from "../evaluation/kind.js";
 import { chosenKind, KINDS } from "../evaluation/kinds.js";
@@ -95,7 +95,7 @@ async function evaluate(connected: Connected, jobId: string, options: EvaluateOp
     output.result({ evaluationId, step, cells, ...(ids.length > 1 && { evaluations: ids }) }, () => lines.join("\n"));
     return;
   }
-  const redis = connectRedis(redisUrl, { logger: createLogger("cli", "warn"), role: "reader" });
+  const redis = connectReader(redisUrl);
   try {
     const results = await Promise.all(evaluations.map((one) => finished(connected, redis, kind, one)));
     const [first] = results;

@@ -2,9 +2,9 @@ import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { SegueError } from "@segue/core";
 import type { Report } from "@segue/report";
-import { connectRedis, createLogger, readSettings, settings } from "@segue/runtime";
+import { readSettings, settings } from "@segue/runtime";
 import { z } from "zod";
-import { addJsonOption } from "../connection.js";
+import { addJsonOption, connectReader } from "../connection.js";
 import { wholeNumber } from "../numbers.js";
 import { checkpointReport, reportedStep, statesReport } from "../report/checkpoint-report.js";
 import { readFindings } from "../report/read-findings.js";
@@ -65,7 +65,7 @@ async function ofJob(
   if (REDIS_URL === undefined) {
     throw new SegueError("REDIS_URL_MISSING", "Evaluations are read from Redis: set REDIS_URL to the coordinator's.");
   }
-  const redis = connectRedis(REDIS_URL, { logger: createLogger("cli", "warn"), role: "reader" });
+  const redis = connectReader(REDIS_URL);
   try {
     const findings = await readFindings(redis, jobId);
     const step = reportedStep(findings, asked);

@@ -2,9 +2,8 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Option, type Command } from "commander";
 import { SegueError, tokensBefore } from "@segue/core";
-import { connectRedis, createLogger } from "@segue/runtime";
 import { startLocalCluster, type LocalCluster } from "../cluster/local-cluster.js";
-import { addConnectionOptions, connect, type ConnectionOptions } from "../connection.js";
+import { addConnectionOptions, connect, connectReader, type ConnectionOptions } from "../connection.js";
 import { asFailure, EXIT, ReportedFailure } from "../failure.js";
 import { wholeNumber } from "../numbers.js";
 import { Output, type CliRuntime } from "../runtime.js";
@@ -94,7 +93,7 @@ async function resultsOf(
     if (redisUrl === undefined) {
       throw new SegueError("REDIS_URL_MISSING", "Results are read from Redis: set REDIS_URL to the coordinator's, or use --local.");
     }
-    const redis = connectRedis(redisUrl, { logger: createLogger("cli", "warn"), role: "reader" });
+    const redis = connectReader(redisUrl);
     const progress = output.json ? undefined : new StudyProgressView(output.progressTarget);
     try {
       const { signal } = runtime;

@@ -1,14 +1,7 @@
-import {
-  MODEL_PRESETS,
-  modelCapacity,
-  SegueError,
-  trainingLength,
-  validateJobSpec,
-  type JobSpec,
-  type ModelSpec,
-} from "@segue/core";
+import { modelCapacity, SegueError, trainingLength, validateJobSpec, type JobSpec, type ModelSpec } from "@segue/core";
 import { formatTokens, withDistinctIds, type Report, type ReportBlock, type ReportSection } from "@segue/report";
 import { numberOrNull, parsedJson } from "@segue/runtime";
+import { namedModels } from "../named-models.js";
 import { formatCount, formatShort } from "../show/format.js";
 import { evaluatedSteps, type JobFindings } from "./findings.js";
 import { lossSection } from "./loss-section.js";
@@ -104,13 +97,8 @@ function trainingSection({ training }: JobFindings, step: number): ReportSection
 function capacitySection(model: ModelSpec): ReportSection {
   const { parameters, stateFloats, forgetTokens, recallTokens, warnings } = modelCapacity(model);
   const length = (tokens: number | null): string => (tokens === null ? "no length" : `${formatTokens(tokens)} tokens`);
-  const named = Object.entries(MODEL_PRESETS).map(([name, preset]) => {
-    const { model: filled } = validateJobSpec({
-      model: { ...preset, vocab: PUBLIC_VOCAB },
-      data: { passkey: {} },
-      train: { steps: 1 },
-    }).spec;
-    const capacity = modelCapacity(filled);
+  const named = namedModels().map(({ name, model: of }) => {
+    const capacity = modelCapacity(of);
     return { name: name.replace(/^mamba2-/, ""), parameters: capacity.parameters, stateFloats: capacity.stateFloats };
   });
   return {
@@ -139,9 +127,6 @@ function capacitySection(model: ModelSpec): ReportSection {
     ],
   };
 }
-
-/** Of GPT-NeoX's tokenizer, padded: what the public models have. */
-const PUBLIC_VOCAB = 50_288;
 
 /** A spec of another version says nothing rather than something wrong. */
 function specOf(json: string | undefined): JobSpec | undefined {

@@ -1,4 +1,4 @@
-import { cureKey } from "@segue/core";
+import { cureKey, meanLoss } from "@segue/core";
 import { figureId, type ReportBlock, type ReportSection, type Value } from "@segue/report";
 import type { LossRecord } from "@segue/runtime";
 import { formatCount } from "../show/format.js";
@@ -48,9 +48,9 @@ function verdict({ cure, collapse }: LossRecord): string {
 }
 
 function verdictTable(records: readonly LossRecord[]): { columns: string[]; rows: Value[][] } {
-  const rows = records.map(({ cure, collapse, losses }): Value[] => {
-    const finite = losses.filter((loss) => loss !== null);
-    const mean = finite.length === losses.length ? finite.reduce((sum, loss) => sum + loss, 0) / losses.length : null;
+  const rows = records.map((record): Value[] => {
+    const { cure, collapse } = record;
+    const mean = meanLoss(record);
     if (!collapse) return [cureKey(cure), "not judged", null, null, null, mean];
     const { collapsed, trainLoss, worstRatio, firstPosition } = collapse;
     return [cureKey(cure), collapsed ? "yes" : "no", trainLoss, worstRatio, firstPosition, mean];

@@ -1,5 +1,5 @@
 import { cureKey, recentAccuracy, wilsonInterval, type CureSpec } from "@segue/core";
-import { figureId, type CheckpointAccuracyFigure, type ReportBlock, type ReportSection } from "@segue/report";
+import { figureBlock, figureId, type CheckpointAccuracyFigure, type ReportBlock, type ReportSection } from "@segue/report";
 import type { EvaluationRecord } from "@segue/runtime";
 import { cureText, formatCount } from "../show/format.js";
 import { byName } from "./findings.js";
@@ -30,7 +30,7 @@ function nameBlocks(name: string, records: readonly EvaluationRecord[], trainTok
   return [
     { kind: "text", text },
     ...records.flatMap((record) => mapBlocks(record)),
-    ...(records.length > 1 ? [figure(curesFigure(name, records, trainTokens))] : []),
+    ...(records.length > 1 ? [figureBlock(curesFigure(name, records, trainTokens))] : []),
     { kind: "table", caption: "Mean accuracy over all prompts, with its 95 % interval (Wilson)", table: summaryTable(records) },
   ];
 }
@@ -44,7 +44,7 @@ function mapBlocks({ name, cure, lengths, depths, cells, status, reason }: Evalu
     blocks.push({ kind: "warning", text: `${missing} of ${lengths.length * depths.length} cells are not known; ${why}.` });
   }
   blocks.push(
-    figure({
+    figureBlock({
       kind: "passkeyMap",
       id: figureId("passkey", name, ...cureName(cure)),
       title,
@@ -55,7 +55,7 @@ function mapBlocks({ name, cure, lengths, depths, cells, status, reason }: Evalu
   const entries = recentAccuracy(cells);
   if (entries.length > 0) {
     blocks.push(
-      figure({
+      figureBlock({
         kind: "recentAccuracy",
         id: figureId("passkey-recent", name, ...cureName(cure)),
         title: `Accuracy on keys in the last r tokens${cureText(cure)}: ${name}`,
@@ -86,7 +86,7 @@ function curesFigure(
 function historyBlocks(name: string, history: readonly EvaluationRecord[], trainTokens: number | undefined): ReportBlock[] {
   if (history.length < 2) return [];
   return [
-    figure({
+    figureBlock({
       kind: "checkpointAccuracy",
       id: figureId("passkey-checkpoints", name),
       title: `Passkey accuracy of the job's checkpoints: ${name}`,
@@ -124,8 +124,4 @@ function total(cells: EvaluationRecord["cells"]): { correct: number; samples: nu
 
 function cureName(cure: CureSpec): string[] {
   return cure.kind === "none" ? [] : [cureKey(cure)];
-}
-
-function figure(drawn: Extract<ReportBlock, { kind: "figure" }>["figure"]): ReportBlock {
-  return { kind: "figure", figure: drawn };
 }

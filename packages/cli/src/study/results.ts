@@ -1,4 +1,4 @@
-import { laneStateFloats, tokensBefore, trainingLength, type JobSpec } from "@segue/core";
+import { trainingLength, type JobSpec } from "@segue/core";
 import type { EvaluationResult } from "../evaluation/read-evaluation.js";
 import type { LossResult } from "../evaluation/read-loss.js";
 import type { PlannedJob } from "./plan.js";
@@ -44,34 +44,19 @@ export function trainedLength({ spec }: Pick<PlannedJob, "spec">): number {
   return Number.isFinite(length) ? length : trainingLength(tbptt);
 }
 
-export function stateFloatsOf({ spec }: Pick<PlannedJob, "spec">): number {
-  return laneStateFloats(spec.model);
-}
-
-/** Training tokens seen at a step. */
-export function tokensAt({ spec }: Pick<PlannedJob, "spec">, step: number): number {
-  return tokensBefore(spec, step);
-}
-
 /** Evaluations of loss by position at a job's last step without a cure, of the given names or all. */
 export function lastCurves(job: JobResult, names?: readonly string[]): LossOutcome[] {
-  return job.evaluations.filter(
-    (one): one is LossOutcome =>
-      one.kind === "lossByPosition" &&
-      one.result.step === job.step &&
-      one.result.cure.kind === "none" &&
-      (names?.includes(one.result.name) ?? true),
-  );
+  return plainAtEnd(job, names).filter((one) => one.kind === "lossByPosition");
 }
 
 /** The same of passkeys. */
 export function lastPasskeys(job: JobResult, names?: readonly string[]): PasskeyOutcome[] {
-  return job.evaluations.filter(
-    (one): one is PasskeyOutcome =>
-      one.kind === "passkey" &&
-      one.result.step === job.step &&
-      one.result.cure.kind === "none" &&
-      (names?.includes(one.result.name) ?? true),
+  return plainAtEnd(job, names).filter((one) => one.kind === "passkey");
+}
+
+function plainAtEnd({ evaluations, step }: JobResult, names: readonly string[] | undefined): StudyEvaluation[] {
+  return evaluations.filter(
+    ({ result }) => result.step === step && result.cure.kind === "none" && (names?.includes(result.name) ?? true),
   );
 }
 

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { status } from "@grpc/grpc-js";
-import { evaluationKind, type EvaluationSpec } from "@segue/core";
+import { evaluationKind, laneStateFloats, tokensBefore, type EvaluationSpec } from "@segue/core";
 import { isServiceError } from "@segue/protocol";
 import { jobSpecToProto, redisKeys, type connectRedis } from "@segue/runtime";
 import { submitJob } from "../commands/submit-job.js";
@@ -9,7 +9,7 @@ import { isComplete, readEvaluation } from "../evaluation/read-evaluation.js";
 import { readLoss } from "../evaluation/read-loss.js";
 import { isFinal, requireJob, type JobView } from "../show/job-view.js";
 import type { PlannedJob } from "./plan.js";
-import { stateFloatsOf, tokensAt, trainedLength, type JobResult, type StudyEvaluation } from "./results.js";
+import { trainedLength, type JobResult, type StudyEvaluation } from "./results.js";
 
 /** What a study waits for, at one moment. */
 export interface StudyProgress {
@@ -111,7 +111,7 @@ async function readAny(
   const result = kind === "passkey" ? await readEvaluation(redis, id) : await readLoss(redis, id);
   if (result?.status === "failed") return { kind: "failed", reason: result.reason };
   if (!result) return undefined;
-  const tokens = tokensAt(planned, result.step);
+  const tokens = tokensBefore(planned.spec, result.step);
   if ("cells" in result) return isComplete(result) ? { kind: "passkey", tokens, result } : undefined;
   return result.status === "done" ? { kind: "lossByPosition", tokens, result } : undefined;
 }
@@ -139,7 +139,7 @@ function resultOf({ planned, view, finished, failed }: Subject): JobResult {
     tokens: view.tokens,
     loss: view.loss,
     parameters: view.parameters,
-    stateFloats: stateFloatsOf(planned),
+    stateFloats: laneStateFloats(spec.model),
     trainTokens: trainedLength(planned),
     seconds: (view.updatedAtMs - view.submittedAtMs) / 1000,
     engine: view.engine,

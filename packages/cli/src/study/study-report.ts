@@ -1,5 +1,5 @@
 import { cureKey } from "@segue/core";
-import { figureId, type Figure, type Report, type ReportBlock } from "@segue/report";
+import { figureBlock, figureId, type Report, type ReportBlock } from "@segue/report";
 import type { Analysis } from "./analyses.js";
 import { groupBy } from "./group-by.js";
 import { lastCurves, lastPasskeys, type JobResult, type LossOutcome } from "./results.js";
@@ -34,7 +34,7 @@ function fitFigures(analysis: Analysis): ReportBlock[] {
   if (analysis.kind === "forget") {
     const { points, fit } = analysis;
     return [
-      figure({
+      figureBlock({
         kind: "forgetFit",
         id: figureId("forget", analysis.name),
         title: "T_forget against the state size",
@@ -47,7 +47,7 @@ function fitFigures(analysis: Analysis): ReportBlock[] {
   if (analysis.kind !== "recall") return [];
   const { points, fit } = analysis;
   return [
-    figure({
+    figureBlock({
       kind: "recallFit",
       id: figureId("recall", analysis.name),
       title: "T_recall against the state size",
@@ -88,7 +88,7 @@ function lossFigure(
 ): ReportBlock {
   const caption = "Mean cross-entropy in nats of the tokens of each bucket.";
   const lines = curves.map(({ name, result: { bucketTokens, losses } }) => ({ name, bucketTokens, losses }));
-  return figure({
+  return figureBlock({
     kind: "lossByPosition",
     id: figureId("loss", title),
     title: `Loss by position, ${title}`,
@@ -99,7 +99,7 @@ function lossFigure(
 
 function heatMaps(job: JobResult): ReportBlock[] {
   return lastPasskeys(job).map(({ result: { name, lengths, depths, cells } }) =>
-    figure({
+    figureBlock({
       kind: "passkeyMap",
       id: figureId("passkey", job.name, name),
       title: `Passkeys repeated (%), ${job.name}: ${name}`,
@@ -107,8 +107,4 @@ function heatMaps(job: JobResult): ReportBlock[] {
       ...{ lengths, depths, cells },
     }),
   );
-}
-
-function figure(drawn: Figure): ReportBlock {
-  return { kind: "figure", figure: drawn };
 }

@@ -1,11 +1,8 @@
+import type { CurvesAxis } from "../figure.js";
 import { NUMBER_FORMATS } from "./numbers.js";
 
-export interface AxisSpec {
-  /** With its unit. */
-  readonly title: string;
-  /** A logarithmic axis is a linear one of logarithms: only so its ticks lie where wanted. */
-  readonly scale: "linear" | "log2" | "log10";
-  readonly format: keyof typeof NUMBER_FORMATS;
+/** A logarithmic axis is drawn as a linear one of logarithms: only so its ticks lie where wanted. */
+export interface AxisSpec extends CurvesAxis {
   /** Bounds that do not follow the data. */
   readonly min?: number;
   readonly max?: number;

@@ -1,4 +1,5 @@
 import { decodeSafetensors, SegueError, tensorToFloat32, type SafetensorsTensor } from "@segue/core";
+import { finite } from "../data-table.js";
 
 export type HeadQuantity = "ssm.mean" | "ssm.variance" | "input.dt" | "input.b" | "input.x" | "input.retention";
 
@@ -39,7 +40,7 @@ export function readStates(file: Uint8Array): StateTrace {
     throw new SegueError("STATES_INVALID", "The shapes of `tokens` and `ssm.variance` in the file do not belong together.");
   const course = (name: string, width: number, index: number): (number | null)[] => {
     const all = values(name);
-    return tokens.map((_, sample) => finiteOrNull(all[sample * width + index]));
+    return tokens.map((_, sample) => finite(all[sample * width + index]));
   };
   return {
     tokens,
@@ -65,8 +66,4 @@ function integers({ data, dtype, name }: SafetensorsTensor): number[] {
   if (dtype !== "I32") throw new SegueError("STATES_INVALID", `The tensor ${name} of the file is not of integers.`);
   const view = new DataView(data.buffer, data.byteOffset, data.length);
   return Array.from({ length: data.length / 4 }, (_, index) => view.getInt32(4 * index, true));
-}
-
-function finiteOrNull(value: number | undefined): number | null {
-  return value !== undefined && Number.isFinite(value) ? value : null;
 }

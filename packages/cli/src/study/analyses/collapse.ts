@@ -1,5 +1,5 @@
-import { meanLoss } from "@segue/core";
 import { accuracyByLength, lastCurves, lastPasskeys, type JobResult } from "../results.js";
+import { curveFindings, type CurveFindings } from "./curve-findings.js";
 
 /** Every job's verdict on state collapse, with its accuracies beside it. */
 export interface CollapseAnalysis {
@@ -7,17 +7,11 @@ export interface CollapseAnalysis {
   readonly rows: readonly CollapseRow[];
 }
 
-export interface CollapseRow {
+export interface CollapseRow extends CurveFindings {
   readonly job: string;
   readonly evaluation: string;
   readonly stateFloats: number;
   readonly trainTokens: number;
-  /** Largest loss within the training length. */
-  readonly trainLoss: number | null;
-  /** Mean over the last quarter of the curve. */
-  readonly lateLoss: number | null;
-  readonly worstRatio: number | null;
-  readonly collapsed: boolean | null;
   /** Passkeys of the job's last checkpoint, when it was asked for any. */
   readonly accuracy: readonly { readonly length: number; readonly accuracy: number }[];
 }
@@ -29,10 +23,7 @@ export function collapseAnalysis(jobs: readonly JobResult[], evaluations?: reado
       evaluation: result.name,
       stateFloats: job.stateFloats,
       trainTokens: result.trainTokens,
-      trainLoss: result.collapse?.trainLoss ?? null,
-      lateLoss: meanLoss(result, 0.75 * result.tokens),
-      worstRatio: result.collapse?.worstRatio ?? null,
-      collapsed: result.collapse?.collapsed ?? null,
+      ...curveFindings(result),
       accuracy: lastPasskeys(job).flatMap((passkey) => accuracyByLength(passkey.result)),
     })),
   );

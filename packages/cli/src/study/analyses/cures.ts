@@ -1,6 +1,7 @@
-import { cureKey, meanLoss } from "@segue/core";
+import { cureKey } from "@segue/core";
 import { accuracyByLength, type JobResult } from "../results.js";
 import { groupBy } from "../group-by.js";
+import { curveFindings, NO_CURVE, type CurveFindings } from "./curve-findings.js";
 
 /** The cures of each evaluation of a job's last checkpoint, side by side. */
 export interface CuresAnalysis {
@@ -8,15 +9,10 @@ export interface CuresAnalysis {
   readonly rows: readonly CureRow[];
 }
 
-export interface CureRow {
+export interface CureRow extends CurveFindings {
   readonly job: string;
   readonly evaluation: string;
   readonly cure: string;
-  /** Of loss by position: the largest loss within the training length, the mean over the last quarter, and the rule's verdict. */
-  readonly trainLoss: number | null;
-  readonly lateLoss: number | null;
-  readonly worstRatio: number | null;
-  readonly collapsed: boolean | null;
   /** Of passkeys; else empty. */
   readonly accuracy: readonly { readonly length: number; readonly accuracy: number }[];
 }
@@ -30,18 +26,11 @@ export function curesAnalysis(jobs: readonly JobResult[], evaluations?: readonly
       .flatMap((group) =>
         group.map((one): CureRow => {
           const { name, cure } = one.result;
-          const nothing = { trainLoss: null, lateLoss: null, worstRatio: null, collapsed: null, accuracy: [] };
-          const row = { job: job.name, evaluation: name, cure: cureKey(cure), ...nothing };
-          if (one.kind === "passkey") return { ...row, accuracy: accuracyByLength(one.result) };
-          const { collapse, tokens } = one.result;
-          return { ...row, ...(collapse ?? {}), lateLoss: meanLoss(one.result, 0.75 * tokens) };
+          const row = { job: job.name, evaluation: name, cure: cureKey(cure) };
+          if (one.kind === "passkey") return { ...row, ...NO_CURVE, accuracy: accuracyByLength(one.result) };
+          return { ...row, ...curveFindings(one.result), accuracy: [] };
         }),
       );
   });
-  return { kind: "cures", rows: rows.map(onlyRow) };
-}
-
-/** Without what else a verdict holds. */
-function onlyRow({ job, evaluation, cure, trainLoss, lateLoss, worstRatio, collapsed, accuracy }: CureRow): CureRow {
-  return { job, evaluation, cure, trainLoss, lateLoss, worstRatio, collapsed, accuracy };
+  return { kind: "cures", rows };
 }

@@ -1,5 +1,5 @@
-import { meanLoss } from "@segue/core";
 import { accuracyByLength, type JobResult } from "../results.js";
+import { curveFindings, NO_CURVE, type CurveFindings } from "./curve-findings.js";
 
 /** A job's checkpoints by the tokens it had seen: whether more training makes it forget less (paper.md section 1.6, E-a). */
 export interface MoreDataAnalysis {
@@ -7,15 +7,11 @@ export interface MoreDataAnalysis {
   readonly rows: readonly MoreDataRow[];
 }
 
-export interface MoreDataRow {
+export interface MoreDataRow extends CurveFindings {
   readonly job: string;
   readonly evaluation: string;
   /** Training tokens until the checkpoint. */
   readonly tokens: number;
-  readonly trainLoss: number | null;
-  readonly lateLoss: number | null;
-  readonly worstRatio: number | null;
-  readonly collapsed: boolean | null;
   /** Passkeys: mean accuracy at lengths within the training length, and beyond it. */
   readonly accuracyWithin: number | null;
   readonly accuracyBeyond: number | null;
@@ -31,20 +27,12 @@ export function moreDataAnalysis(jobs: readonly JobResult[], evaluations?: reado
           const lengths = accuracyByLength(one.result);
           return {
             ...row,
-            ...{ trainLoss: null, lateLoss: null, worstRatio: null, collapsed: null },
+            ...NO_CURVE,
             accuracyWithin: meanAccuracy(lengths.filter(({ length }) => length <= job.trainTokens)),
             accuracyBeyond: meanAccuracy(lengths.filter(({ length }) => length > job.trainTokens)),
           };
         }
-        const { collapse, tokens } = one.result;
-        return {
-          ...row,
-          trainLoss: collapse?.trainLoss ?? null,
-          lateLoss: meanLoss(one.result, 0.75 * tokens),
-          worstRatio: collapse?.worstRatio ?? null,
-          collapsed: collapse?.collapsed ?? null,
-          ...{ accuracyWithin: null, accuracyBeyond: null },
-        };
+        return { ...row, ...curveFindings(one.result), accuracyWithin: null, accuracyBeyond: null };
       })
       .sort((a, b) => a.evaluation.localeCompare(b.evaluation) || a.tokens - b.tokens),
   );
