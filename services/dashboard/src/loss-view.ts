@@ -1,4 +1,4 @@
-import { cureKey, type CollapseVerdict, type LossCurve } from "@segue/core";
+import { cureKey, meanLoss, type CollapseVerdict, type LossCurve } from "@segue/core";
 import { parseLossRecord } from "@segue/runtime";
 
 /** An evaluation of loss by position as the page draws it. */
@@ -35,20 +35,15 @@ export function lossView(id: string, hash: Readonly<Record<string, string>>): Lo
 }
 
 /** At most `points` points, close together where the axis is wide: each the mean of the buckets since the one before. */
-export function thinned({ bucketTokens, losses }: LossCurve, points: number): Pick<LossView, "positions" | "losses"> {
-  const count = losses.length;
+export function thinned(curve: LossCurve, points: number): Pick<LossView, "positions" | "losses"> {
+  const { bucketTokens } = curve;
+  const count = curve.losses.length;
   const ends = new Set<number>();
   for (let point = 1; point <= points && count > 0; point++) {
     // Evenly on a logarithmic axis, but no finer than the buckets.
     const even = count <= points ? point : Math.max(point, Math.round(count ** (point / points)));
     ends.add(Math.min(count, even));
   }
-  let start = 0;
-  const means = [...ends].map((end) => {
-    const part = losses.slice(start, end);
-    start = end;
-    const sum = part.reduce<number>((total, loss) => total + (loss ?? NaN), 0);
-    return Number.isFinite(sum) ? sum / part.length : null;
-  });
-  return { positions: [...ends].map((end) => end * bucketTokens), losses: means };
+  const positions = [...ends].map((end) => end * bucketTokens);
+  return { positions, losses: positions.map((end, point) => meanLoss(curve, positions[point - 1] ?? 0, end)) };
 }

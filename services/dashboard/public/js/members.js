@@ -18,7 +18,7 @@ export function membersPanel(members) {
     "Members",
     { extra: [slow > 0 ? `${slow} slow, ` : "", `${whole(members.length)} in all`] },
     h(
-      "ul.legend",
+      "ul.part-legend",
       { "aria-label": "Parts of a step" },
       PARTS.map(([part, words]) => h("li", { "data-part": part }, words)),
     ),
