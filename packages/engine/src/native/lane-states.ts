@@ -1,5 +1,5 @@
 import { laneStateFloats, modelWidths } from "@segue/core";
-import type { Device } from "../devices/device.js";
+import type { Device, LaneParts } from "../devices/device.js";
 import type { LaneStates } from "../engine.js";
 import { expectLane, expectLength } from "../input-checks.js";
 import type { DeviceModel } from "./device-model.js";
@@ -58,16 +58,25 @@ export class StateStore<F, I> {
     this.#device.upload(from, floatsOf<F>(states));
   }
 
+  /** The SSM states of lanes, for operations on heads: those of all layers, one after the other. */
+  #heads(states: LaneStates): { lanes: number; heads: number; size: number; state: LaneParts<F> } {
+    const { layers, headDim, dState } = this.#model.spec;
+    return {
+      lanes: states.lanes,
+      heads: layers * modelWidths(this.#model.spec).heads,
+      size: headDim * dState,
+      state: { data: floatsOf<F>(states), stride: laneStateFloats(this.#model.spec) },
+    };
+  }
+
   mix(into: LaneStates, from: LaneStates, factors_BLH: Float32Array | Float64Array, accumulate: boolean): void {
-    const { lanes } = into;
-    const heads = this.#model.spec.layers * modelWidths(this.#model.spec).heads;
+    const of = this.#heads(into);
+    const { lanes, heads } = of;
     expectLength("lanes of the states", from.lanes, lanes);
     expectLength("factors", factors_BLH.length, lanes * heads);
     const factors_BH = this.#model.arena.buffers(`mix ${lanes}`, (take) => take(lanes * heads));
     this.#device.upload(this.#device.isWide ? factors_BLH : Float32Array.from(factors_BLH), factors_BH);
-    const parts = (of: LaneStates) => ({ data: floatsOf<F>(of), stride: laneStateFloats(this.#model.spec) });
-    const size = this.#model.spec.headDim * this.#model.spec.dState;
-    this.#device.mixHeads({ lanes, heads, size, factors_BH, from: parts(from), state: parts(into), accumulate });
+    this.#device.mixHeads({ ...of, factors_BH, from: this.#heads(from).state, accumulate });
   }
 
   headNorms(states: LaneStates): Float32Array {
@@ -82,16 +91,10 @@ export class StateStore<F, I> {
 
   /** [lanes, layers, heads, {@link STATE_STATISTICS}] of the SSM states. */
   statistics(states: LaneStates): Float32Array {
-    const { lanes } = states;
-    const heads = this.#model.spec.layers * modelWidths(this.#model.spec).heads;
+    const of = this.#heads(states);
+    const { lanes, heads } = of;
     const out = this.#device.floats(lanes * heads * STATE_STATISTICS.length);
-    this.#device.stateStatistics({
-      lanes,
-      heads,
-      size: this.#model.spec.headDim * this.#model.spec.dState,
-      state: { data: floatsOf<F>(states), stride: laneStateFloats(this.#model.spec) },
-      out,
-    });
+    this.#device.stateStatistics({ ...of, out });
     const statistics = new Float32Array(lanes * heads * STATE_STATISTICS.length);
     this.#device.download(out, statistics);
     this.#device.free?.(out);
