@@ -3,13 +3,15 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { status } from "@grpc/grpc-js";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { untilAborted } from "../abort.js";
+import { messageInPieces } from "../broadcast.js";
 import type { Client } from "../client.js";
-import type {
-  PullSeriesRequest,
-  PullSeriesResponse,
+import { bytesField, fields } from "../encoding-pieces.js";
+import {
   PullSeriesResponseSchema,
-  SeriesPull,
-  Tensors,
+  type PullSeriesRequest,
+  type PullSeriesResponse,
+  type SeriesPull,
+  type Tensors,
 } from "../gen/segue/v1/tensors_pb.js";
 import { isServiceError, RpcError } from "../rpc-error.js";
 import type { CallContext } from "../server.js";
@@ -167,6 +169,7 @@ function* chunks(ref: string, tensor: Tensor, wanted: SeriesPull, n: number, pul
   }
   for (let at = 0; at < length; at += CHUNK_BYTES) {
     const data = tensor.data.subarray(offset + at, offset + Math.min(length, at + CHUNK_BYTES));
-    yield { n, pull, offset: BigInt(at), data, crc32: crc32(data) };
+    const place = fields(PullSeriesResponseSchema, { n, pull, offset: BigInt(at), crc32: crc32(data) });
+    yield messageInPieces(PullSeriesResponseSchema, [...place, ...bytesField(PullSeriesResponseSchema.field.data.number, data)]);
   }
 }

@@ -3,7 +3,9 @@ import { open, type FileHandle } from "node:fs/promises";
 import { setImmediate } from "node:timers/promises";
 import { status } from "@grpc/grpc-js";
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import type { PullRequest, PullResponseSchema, Tensors } from "../gen/segue/v1/tensors_pb.js";
+import { messageInPieces } from "../broadcast.js";
+import { bytesField, fields, messageField } from "../encoding-pieces.js";
+import { PullResponseSchema, TensorChunkSchema, type PullRequest, type Tensors } from "../gen/segue/v1/tensors_pb.js";
 import { RpcError } from "../rpc-error.js";
 import type { CallContext, Handlers } from "../server.js";
 import { MAX_WAIT_MS, type TensorRegistry } from "./registry.js";
@@ -64,7 +66,8 @@ async function* chunks(source: ByteSource, range: ByteRange, signal: AbortSignal
   for (let at = range.offset; at < range.end; at += CHUNK_BYTES) {
     const data = await source.read(at, Math.min(CHUNK_BYTES, range.end - at));
     digest.update(data);
-    yield { part: { case: "chunk", value: { offset: BigInt(at), data } } };
+    const chunk = [...fields(TensorChunkSchema, { offset: BigInt(at) }), ...bytesField(TensorChunkSchema.field.data.number, data)];
+    yield messageInPieces(PullResponseSchema, messageField(PullResponseSchema.field.chunk.number, chunk));
   }
   yield { part: { case: "trailer", value: { sha256: digest.digest("hex") } } };
 }
