@@ -98,7 +98,7 @@ describe("diloco", function () {
     const both = { spec, generation: 1, placed: [[a, [0, 1]] as const, [b, [2, 3, 4, 5]] as const] };
     await join(both);
     const [before] = await runRound(both, 0, 4);
-    sendRound(both, 4, 3, { step: 5, token: SLOW_TOKEN });
+    sendRound(both, 4, 3, { mark: { step: 5, token: SLOW_TOKEN } });
     await new Promise((resolve) => setTimeout(resolve, 20));
     for (const stream of [a, b]) stream.send({ case: "withdraw", value: { jobId: JOB, generation: 1 } });
     const survivor = { spec, generation: 2, placed: [[a, [0, 1, 2, 3, 4, 5]] as const] };

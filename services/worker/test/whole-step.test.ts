@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { laneStateFloats, randomStream, type ModelSpec } from "@segue/core";
 import { createEngine, initialParameters, type Engine } from "@segue/engine";
 import { ComputeHost } from "../src/compute/host.js";
+import { Unfinished } from "../src/compute/unfinished.js";
 
 const MODEL: ModelSpec = {
   ...{ layers: 1, dModel: 16, dState: 8, headDim: 8, expand: 2, dConv: 4, groups: 1, chunk: 16, vocab: 32, padVocabMultiple: 1 },
@@ -46,9 +47,11 @@ async function twoSteps(prefersWholeSteps: boolean): Promise<Float32Array> {
     const initialState = { kind: "noise", std: 1, seed: 2, step } as const;
     const adamw = { optimizer: OPTIMIZER, learningRate: 1e-2, step, totalWeight: SHARDS * LANES * TOKENS };
     const node = { lo: 0, hi: SHARDS };
-    const { lossSums, gradientNorm } = host.wholeStep({
+    const answer = host.wholeStep({
       ...{ epoch: 0, node, batches, rules: RULES, initialState, adamw, into: new Float32Array(parameters) },
     });
+    assert.equal(answer instanceof Unfinished, prefersWholeSteps);
+    const { lossSums, gradientNorm } = answer instanceof Unfinished ? answer.wait() : answer;
     seen.push(...lossSums, gradientNorm);
   }
   const weights = new Float32Array(parameters);

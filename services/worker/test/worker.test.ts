@@ -91,6 +91,24 @@ describe("worker", function () {
     assert.notEqual(truncated.digest, full.digest);
   });
 
+  it("begins as many steps of the next round as it was promised, and changes nothing by that", async () => {
+    const streams = await Promise.all(["early", "too"].map((name) => attach(name)));
+    const placed = streams.map((stream, shard) => [stream, [shard]] as const);
+    const generation = { spec: tinySpec(2), generation: 1, placed };
+    await join(generation);
+    await runRound(generation, 0, 2, { nextSteps: 3 });
+    const client = connectClient(Tensors, streams[0]!.hello.tensorsAddress);
+    const nodeOf = (step: number, waitMs: number) => pullTensor(client, `job/${JOB}/gen/1/step/${step}/node/0-1`, { waitMs });
+    try {
+      await nodeOf(4, 10_000);
+      await assert.rejects(nodeOf(5, 200), /no tensor/);
+    } finally {
+      client.close();
+    }
+    await runRound(generation, 2, 4);
+    assert.deepEqual(await digestAt(generation, 6), (await train([[0, 1]])).digest);
+  });
+
   it("starts every segment from zero states when the carry is switched off", async () => {
     const carried = await train([[0, 1]]);
     const zeroed = await train([[1], [0]], { carrySsm: false, carryConv: false });
@@ -121,7 +139,7 @@ describe("worker", function () {
     const first = { spec, generation: 1, placed };
     await join(first);
     const [before] = await runRound(first, 0, 2);
-    sendRound(first, 2, 4, { step: 4, token: SLOW_TOKEN });
+    sendRound(first, 2, 4, { mark: { step: 4, token: SLOW_TOKEN } });
     await new Promise((resolve) => setTimeout(resolve, 30));
     stream.send({ case: "withdraw", value: { jobId: JOB, generation: 1 } });
     const again = { spec, generation: 2, placed };
@@ -201,7 +219,7 @@ describe("worker", function () {
     const stream = await attach("solo");
     const first = { spec: tinySpec(2), generation: 1, placed: [[stream, [0, 1]]] as const };
     await join(first);
-    sendRound(first, 0, 3, { step: 1, token: BROKEN_TOKEN });
+    sendRound(first, 0, 3, { mark: { step: 1, token: BROKEN_TOKEN } });
     const failure = await stream.next("failure");
     assert.equal(failure.code, "ENGINE_OUT_OF_MEMORY");
     assert.equal(failure.generation, 1);
@@ -215,7 +233,7 @@ describe("worker", function () {
     const first = { spec: tinySpec(2), generation: 1, placed: [[stream, [0, 1]]] as const };
     await join(first);
     const [before] = await runRound(first, 0, 2);
-    sendRound(first, 2, 2, { step: 3, token: CRASH_TOKEN });
+    sendRound(first, 2, 2, { mark: { step: 3, token: CRASH_TOKEN } });
     assert.equal((await stream.next("failure")).code, "ENGINE_CRASHED");
     const second = { ...first, generation: 2 };
     await join(second, { step: 2, weightsDigest: before!.weightsDigest });
@@ -234,7 +252,7 @@ describe("worker", function () {
     const stream = await attach("solo");
     const generation = { spec: tinySpec(1), generation: 1, placed: [[stream, [0]]] as const };
     await join(generation);
-    sendRound(generation, 0, 3, { step: 1, token: SLOW_TOKEN });
+    sendRound(generation, 0, 3, { mark: { step: 1, token: SLOW_TOKEN } });
     const drained = workers[0]!.drain("SIGTERM", 10_000);
     assert.equal((await stream.next("draining")).reason, "SIGTERM");
     await stream.next("roundDone");

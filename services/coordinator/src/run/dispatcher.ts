@@ -60,10 +60,10 @@ export class Dispatcher {
     return sending;
   }
 
-  runRound(ledger: Ledger, snapshot: boolean): void {
+  runRound(ledger: Ledger, snapshot: boolean, nextSteps: number): void {
     const { round, generation } = ledger;
     if (!round) return;
-    const value = { jobId: this.#options.jobId, generation, firstStep: round.firstStep, steps: round.steps, snapshot };
+    const value = { jobId: this.#options.jobId, generation, firstStep: round.firstStep, steps: round.steps, snapshot, nextSteps };
     this.#broadcast(ledger, { case: "runRound", value });
   }
 

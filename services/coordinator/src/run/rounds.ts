@@ -24,6 +24,8 @@ export class Rounds {
   readonly #options: RoundsOptions;
   #stepMs: number | undefined;
   #previousSteps = 0;
+  /** What members were told of the round after the one in flight. */
+  #promised: { readonly generation: number; readonly firstStep: number; readonly steps: number } | undefined;
   #paces: ReadonlyMap<string, WorkerPace> = new Map();
   #startedAtMs = 0;
 
@@ -36,17 +38,8 @@ export class Rounds {
     const { spec, ledger, dispatcher } = parts;
     const { feed, keeper } = cut;
     const { generation, step, totalSteps } = ledger.state;
-    const wanted = roundSteps({
-      step,
-      totalSteps,
-      targetMs: spec.rounds.targetMs,
-      maxSteps: spec.rounds.maxSteps,
-      multipleOf: spec.sync.mode === "diloco" ? spec.sync.innerSteps : 1,
-      stageEnd: stageEnd(spec.tbptt, step),
-      checkpointEverySteps: spec.checkpoints.everySteps,
-      stepMs: this.#stepMs,
-      previousSteps: this.#previousSteps,
-    });
+    const promised = this.#promised?.generation === generation && this.#promised.firstStep === step ? this.#promised.steps : 0;
+    const wanted = Math.max(promised, this.#stepsFrom(step, this.#previousSteps));
     await dispatcher.sendSegments(ledger.state, feed, step + wanted);
     // Members drop the snapshot of a step when the round after it is known to be committed, which RunRound tells them.
     await keeper.settle(step);
@@ -54,15 +47,35 @@ export class Rounds {
     await faultPoint("coordinator.roundBegins", step);
     if (ledger.state.generation !== generation || !mayStart()) return;
     const steps = Math.min(wanted, ledger.state.totalSteps - step);
+    const endStep = step + steps;
     ledger.apply({ type: "roundStarted", steps });
     this.#startedAtMs = performance.now();
     this.#previousSteps = steps;
-    dispatcher.runRound(ledger.state, keeper.isDue(step + steps, ledger.state.totalSteps));
+    // A stage of larger steps may have fewer of them in a round.
+    const isStageEnd = endStep === stageEnd(spec.tbptt, step);
+    const nextSteps = isStageEnd ? 0 : this.#stepsFrom(endStep, steps);
+    this.#promised = { generation, firstStep: endStep, steps: nextSteps };
+    dispatcher.runRound(ledger.state, keeper.isDue(endStep, ledger.state.totalSteps), nextSteps);
     await faultPoint("coordinator.roundStarted", step);
     dispatcher
-      // Not those of a stage of larger steps, of which a round has fewer.
-      .sendSegments(ledger.state, feed, Math.min(step + 2 * steps, stageEnd(spec.tbptt, step), ledger.state.totalSteps))
+      .sendSegments(ledger.state, feed, endStep + nextSteps)
       .catch((error: unknown) => onFatal(error instanceof Error ? error : new Error(String(error))));
+  }
+
+  /** Steps of a round that begins at `step`, as far as is known by now. */
+  #stepsFrom(step: number, previousSteps: number): number {
+    const { spec, ledger } = this.#options.parts;
+    return roundSteps({
+      step,
+      totalSteps: ledger.state.totalSteps,
+      targetMs: spec.rounds.targetMs,
+      maxSteps: spec.rounds.maxSteps,
+      multipleOf: spec.sync.mode === "diloco" ? spec.sync.innerSteps : 1,
+      stageEnd: stageEnd(spec.tbptt, step),
+      checkpointEverySteps: spec.checkpoints.everySteps,
+      stepMs: this.#stepMs,
+      previousSteps,
+    });
   }
 
   /** Commits the reported round: losses, cursors, lane states and step move together. Does nothing when the round is voided meanwhile. */

@@ -10,6 +10,7 @@ import { withInitialStates } from "./initial-states.js";
 import { OuterStep } from "./outer-step.js";
 import { bytesOf } from "./shared.js";
 import { TreeSum } from "./tree-sum.js";
+import { Unfinished } from "./unfinished.js";
 
 /** The engine's too: a worker has one GPU, CUDA_VISIBLE_DEVICES says which. */
 const GPU = 0;
@@ -21,10 +22,10 @@ export interface EngineFactory {
   initialParameters(model: EngineOptions["model"], seed: number): Float32Array;
 }
 
+type Answer<Name extends CallName> = ComputeCalls[Name]["response"];
+
 type Handlers = {
-  [Name in CallName]: (
-    request: ComputeCalls[Name]["request"],
-  ) => ComputeCalls[Name]["response"] | Promise<ComputeCalls[Name]["response"]>;
+  [Name in CallName]: (request: ComputeCalls[Name]["request"]) => Answer<Name> | Promise<Answer<Name>> | Unfinished<Answer<Name>>;
 };
 
 /** The compute thread's side of {@link ComputeCalls}: one engine and the lane states of the shards placed here. */
@@ -35,6 +36,8 @@ export class ComputeHost implements Handlers {
   #outer: OuterStep | undefined;
   #communicator: Communicator | undefined;
   #lanesPerShard = 0;
+  /** When the device was done with the step before. */
+  #stepEndedMs = 0;
   readonly #statesOfShard = new Map<number, LaneStates>();
   #gradients = new TreeSum();
   #slices = new TreeSum();
@@ -131,7 +134,8 @@ export class ComputeHost implements Handlers {
     return { gradientNorm, computeMs: performance.now() - startedMs };
   }
 
-  wholeStep({ adamw, ...request }: ComputeCalls["wholeStep"]["request"]): ComputeCalls["wholeStep"]["response"] {
+  /** Unfinished where a device of its own computes; then the next step may be begun before this one is waited for. */
+  wholeStep({ adamw, ...request }: ComputeCalls["wholeStep"]["request"]): Answer<"wholeStep"> | Unfinished<Answer<"wholeStep">> {
     const engine = this.#open;
     if (!engine.prefersWholeSteps || !engine.trainStep) {
       const { lossSums, computeMs } = this.gradient(request);
@@ -142,8 +146,14 @@ export class ComputeHost implements Handlers {
     const startedMs = performance.now();
     const { lo, hi } = request.node;
     const parts = Array.from({ length: hi - lo }, (_, i) => this.#shardPart(request, lo + i));
-    const result = engine.trainStep(parts, adamw, request.rules)();
-    return { ...result, computeMs: performance.now() - startedMs };
+    const finish = engine.trainStep(parts, adamw, request.rules);
+    return new Unfinished(() => {
+      const result = finish();
+      const endedMs = performance.now();
+      const computeMs = endedMs - Math.max(startedMs, this.#stepEndedMs);
+      this.#stepEndedMs = endedMs;
+      return { ...result, computeMs };
+    });
   }
 
   ncclId({ library, into }: ComputeCalls["ncclId"]["request"]): null {

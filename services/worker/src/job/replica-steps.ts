@@ -42,7 +42,7 @@ export class ReplicaSteps implements RoundRunner {
   }
 
   beginEarly(): void {
-    // A block is long, and its length is known only with the round.
+    // A block may turn out to be the last one and shorter; and it is long, so that the pause before it weighs little.
   }
 
   /** Inner steps from `firstStep` to before `endStep` on every replica, then the outer step. */

@@ -218,8 +218,8 @@ export class JobReplica {
     return new GrpcExchange({ ...common, wire }, mode === "diloco" ? step / innerSteps : step);
   }
 
-  async #runRound(attempt: Attempt, { firstStep, steps }: RunRound): Promise<void> {
-    const { spec, membership, epoch, work, segments } = attempt;
+  async #runRound(attempt: Attempt, { firstStep, steps, nextSteps }: RunRound): Promise<void> {
+    const { membership, epoch, work, segments } = attempt;
     const engine = this.#engine;
     if (!engine || !work) throw new SegueError("INTERNAL", "ready without an engine", { status: "INTERNAL" });
     const { compute, snapshots } = engine;
@@ -240,7 +240,7 @@ export class JobReplica {
       signal.throwIfAborted();
       for (const step of segments.keys()) if (step < lastStep) segments.delete(step);
       // The device goes on while the copy is reported and committed.
-      if (lastStep < spec.train.steps) work.steps.beginEarly(lastStep);
+      work.steps.beginEarly(lastStep, lastStep + nextSteps);
       return sinceEnd();
     };
     // The weights are hashed while the rest is copied.

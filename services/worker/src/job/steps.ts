@@ -27,10 +27,11 @@ export interface RoundRunner {
    */
   run(firstStep: number, steps: number): Promise<StepOutcome[]>;
   /**
-   * Begins the first step of a round that has not been asked for yet, if its segments are here: a round has at least one step, so only a
-   * change of membership can make it void, and then the engine is loaded anew. What fails shows when the step is run.
+   * Begins steps of a round that has not been asked for yet, from `firstStep` to before `endStep`, as far as their segments are here. It
+   * will have at least these, so that only a change of membership can make them void, and then the engine is loaded anew. What fails shows
+   * when the round is run.
    */
-  beginEarly(step: number): void;
+  beginEarly(firstStep: number, endStep: number): void;
 }
 
 export interface StepRunnerOptions {
@@ -45,8 +46,8 @@ export interface StepRunnerOptions {
   readonly onStep: (step: number) => void;
 }
 
-/** Steps the compute thread may have waiting besides the one it computes: enough to keep it busy. */
-const STEPS_AHEAD = 2;
+/** Steps the compute thread may have at once: a device computes one, the next is begun behind it, and one more waits for its answer. */
+const STEPS_AHEAD = 3;
 
 /** A step under way. */
 interface StartedStep {
@@ -68,25 +69,40 @@ export class StepRunner implements RoundRunner {
   readonly #options: StepRunnerOptions;
   /** Steps begun and not yet part of a finished run. */
   readonly #started = new Map<number, StartedStep>();
+  /** Steps are begun in order, those of a round behind those begun early. */
+  #beginning: Promise<void> = Promise.resolve();
 
   constructor(options: StepRunnerOptions) {
     this.#options = options;
   }
 
   async run(firstStep: number, steps: number): Promise<StepOutcome[]> {
+    const endStep = firstStep + steps;
+    await this.#begin(firstStep, endStep);
     const outcomes: Promise<StepOutcome>[] = [];
-    for (let step = firstStep; step < firstStep + steps; step++) {
-      await outcomes.at(-STEPS_AHEAD);
-      const { queued, outcome } = this.#step(step);
-      outcomes.push(outcome);
-      await queued;
+    for (let step = firstStep; step < endStep; step++) {
+      const started = this.#started.get(step);
+      if (started) outcomes.push(started.outcome);
       this.#started.delete(step);
     }
     return Promise.all(outcomes);
   }
 
-  beginEarly(step: number): void {
-    if (this.#options.segments.has(step)) this.#step(step);
+  beginEarly(firstStep: number, endStep: number): void {
+    let end = firstStep;
+    while (end < endStep && this.#options.segments.has(end)) end++;
+    this.#begin(firstStep, end).catch(() => undefined);
+  }
+
+  #begin(firstStep: number, endStep: number): Promise<void> {
+    return (this.#beginning = this.#beginning.then(() => this.#beginAll(firstStep, endStep)));
+  }
+
+  async #beginAll(firstStep: number, endStep: number): Promise<void> {
+    for (let step = firstStep; step < endStep; step++) {
+      await this.#started.get(step - STEPS_AHEAD)?.outcome;
+      await this.#step(step).queued;
+    }
   }
 
   #step(step: number): StartedStep {

@@ -182,29 +182,41 @@ export async function join(
   return Promise.all(placed.map(([stream]) => stream.next("ready")));
 }
 
-/** Sends the segments of a round and RunRound. `mark` replaces the first token of every segment of its step. */
+interface RoundOptions {
+  /** Replaces the first token of every segment of its step. */
+  readonly mark?: { readonly step: number; readonly token: number };
+  /** Promised of the round after it, whose segments are sent along. */
+  readonly nextSteps?: number;
+}
+
+/** Sends the segments of a round and RunRound. */
 export function sendRound(
   { spec, generation, placed }: Generation,
   firstStep: number,
   steps: number,
-  mark?: { readonly step: number; readonly token: number },
+  { mark, nextSteps = 0 }: RoundOptions = {},
 ): void {
   const all = placed.flatMap(([, shards]) => shards);
   for (const [stream, shards] of placed) {
-    for (let step = firstStep; step < firstStep + steps; step++) {
+    for (let step = firstStep; step < firstStep + steps + nextSteps; step++) {
       const segments = shards.map((shard) => segment(spec, step, shard, mark?.step === step ? mark.token : undefined));
       stream.send({
         case: "segments",
         value: { jobId: JOB, generation, step, totalWeight: weightOf(spec, step, all), shards: segments },
       });
     }
-    stream.send({ case: "runRound", value: { jobId: JOB, generation, firstStep, steps } });
+    stream.send({ case: "runRound", value: { jobId: JOB, generation, firstStep, steps, nextSteps } });
   }
 }
 
 /** Runs a round to its end; all members must report the same digest. */
-export async function runRound(generation: Generation, firstStep: number, steps: number): Promise<MessageOf<"roundDone">[]> {
-  sendRound(generation, firstStep, steps);
+export async function runRound(
+  generation: Generation,
+  firstStep: number,
+  steps: number,
+  options?: RoundOptions,
+): Promise<MessageOf<"roundDone">[]> {
+  sendRound(generation, firstStep, steps, options);
   const done = await Promise.all(generation.placed.map(([stream]) => stream.next("roundDone")));
   assert.equal(new Set(done.map((report) => report.weightsDigest)).size, 1, "all members have the same weights");
   return done;

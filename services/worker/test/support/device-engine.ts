@@ -1,0 +1,50 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { parameterLayout, SegueError, type ModelSpec } from "@segue/core";
+import type { AdamWStep, Engine, EngineOptions, LaneStates, TrainingResult } from "@segue/engine";
+import { serveCompute } from "../../src/compute/serve.js";
+
+/** The step with this number fails while the device computes it. */
+export const FAILING_STEP = 5;
+
+/** A device that goes on by itself: of every step it tells how many had been begun when its end was waited for. */
+class DeviceEngine {
+  readonly description = { name: "cuda", detail: "fake" } as const;
+  readonly model: ModelSpec;
+  readonly layout;
+  readonly prefersWholeSteps = true;
+  #begun = 0;
+
+  constructor({ model }: EngineOptions) {
+    this.model = model;
+    this.layout = parameterLayout(model);
+  }
+
+  createStates(lanes: number): LaneStates {
+    return { lanes };
+  }
+  freeStates(): void {}
+  writeStates(): void {}
+  writeParameters(): void {}
+  writeMoments(): void {}
+  readParameters(into: Float32Array): void {
+    into.fill(this.#begun);
+  }
+  close(): void {}
+
+  trainStep(_parts: unknown, { step }: AdamWStep): () => TrainingResult {
+    this.#begun++;
+    return () => {
+      if (step === FAILING_STEP) throw new SegueError("ENGINE_OUT_OF_MEMORY", "no room for the segment");
+      return { lossSums: [this.#begun], gradientNorm: step };
+    };
+  }
+}
+
+serveCompute({
+  availableEngines: async () => {
+    await sleep(200);
+    return [{ name: "cuda", detail: "fake" }];
+  },
+  createEngine: async (_choice, options) => new DeviceEngine(options) as unknown as Engine,
+  initialParameters: (model) => new Float32Array(parameterLayout(model).size),
+});
