@@ -2,12 +2,12 @@
  * Tokens per second of whole training steps on a GPU: forward, backward, clipping, AdamW, in bf16 with one graph per pass.
  *
  *     node --import=tsx --conditions=segue-source bench/gpu.ts [--rows 130M-16x4096,...] [--seconds 3] [--kernels] [--precision bf16|f32]
- *                                                                 [--recompute auto|layers]
+ *                                                                 [--recompute auto|layers|half|MiB]
  *
  * Each row also gets the floor that its matrix products and its memory traffic set, from ceilings measured first: a large bf16 product
  * and a large copy. `--kernels` adds the milliseconds of a step by kernel, launched one by one. `--prefill` measures instead how the 130M model reads a million tokens in
- * segments, in the memory of one, and then writes. Without a GPU it says so and exits
- * with code 3.
+ * segments, in the memory of one, and then writes. `--recompute half` computes in each row as much again as half of the peer's peak asks
+ * for, the rows without a peer are left out. Without a GPU it says so and exits with code 3.
  */
 import { parseArgs } from "node:util";
 import { modelWidths, parameterLayout, SegueError, type ModelSpec } from "@segue/core";
@@ -44,17 +44,19 @@ interface Row {
   readonly model: keyof typeof MODELS;
   readonly lanes: number;
   readonly tokens: number;
+  /** Of the official PyTorch and Triton code. */
+  readonly peerGiB?: number;
 }
 
 const ROWS: readonly Row[] = [
-  { model: "3.9M", lanes: 16, tokens: 2048 },
-  { model: "130M", lanes: 8, tokens: 2048 },
-  { model: "130M", lanes: 16, tokens: 4096 },
+  { model: "3.9M", lanes: 16, tokens: 2048, peerGiB: 2.1 },
+  { model: "130M", lanes: 8, tokens: 2048, peerGiB: 17.8 },
+  { model: "130M", lanes: 16, tokens: 4096, peerGiB: 66.1 },
   { model: "130M", lanes: 64, tokens: 512 },
   { model: "130M", lanes: 32, tokens: 1024 },
-  { model: "370M", lanes: 8, tokens: 2048 },
-  { model: "370M", lanes: 2, tokens: 8192 },
-  { model: "370M", lanes: 8, tokens: 8192 },
+  { model: "370M", lanes: 8, tokens: 2048, peerGiB: 29.7 },
+  { model: "370M", lanes: 2, tokens: 8192, peerGiB: 29.7 },
+  { model: "370M", lanes: 8, tokens: 8192, peerGiB: 103.9 },
 ];
 
 const nameOf = ({ model, lanes, tokens }: Row): string => `${model}-${lanes}x${tokens}`;
@@ -154,7 +156,9 @@ function bytesPerToken(model: ModelSpec): number {
 function measure(row: Row, ceilings: Ceilings, seconds: number): void {
   const model = MODELS[row.model];
   const { lanes, tokens } = row;
-  const env = { ...process.env, SEGUE_CUDA_RECOMPUTE: options.recompute };
+  const halfMiB = row.peerGiB && Math.floor((1024 / 2) * row.peerGiB);
+  if (options.recompute === "half" && !halfMiB) return;
+  const env = { ...process.env, SEGUE_CUDA_RECOMPUTE: options.recompute === "half" ? String(halfMiB) : options.recompute };
   const device = openCudaDevice(options.precision === "f32" ? "f32" : "bf16", 0, env);
   const engine = new DeviceEngine("cuda", device, model);
   engine.writeParameters(someParameters(model));
@@ -193,6 +197,7 @@ function measure(row: Row, ceilings: Ceilings, seconds: number): void {
       `${rate.toFixed(0).padStart(9)} tokens/s`,
       `${(1000 * secondsPerStep).toFixed(2).padStart(8)} ms`,
       `${(device.runtime.memory.peakBytes / 2 ** 30).toFixed(2).padStart(6)} GiB`,
+      `economies ${Math.min(device.economies!, 2 * model.layers)} of ${2 * model.layers}`,
       `floor ${(1000 * floor).toFixed(1)} ms (${((100 * floor) / secondsPerStep).toFixed(0)} %)`,
       `loss ${losses}`,
     ].join("  "),

@@ -6,11 +6,18 @@ const MODEL: ModelSpec = {
   ...{ layers: 2, dModel: 64, dState: 16, headDim: 16, expand: 2, dConv: 4, groups: 1, chunk: 32, vocab: 64, padVocabMultiple: 1 },
   ...{ tieEmbeddings: true, rmsEps: 1e-5 },
 };
-const [LANES, TOKENS] = [4, 128] as const;
+const [LANES, TOKENS, KEPT] = [4, 128, 1600] as const;
 
 /** Floats of the arena that a further layer takes. */
-const perLayer = (recomputes: { recomputes?: boolean; recomputesLayers?: boolean }): number => {
-  const floats = (layers: number): number => trainingArenaFloats({ ...MODEL, layers }, LANES, TOKENS, 1, recomputes);
+const perLayer = (economiesOf?: (layers: number) => number): number => {
+  const floats = (layers: number): number =>
+    trainingArenaFloats(
+      { ...MODEL, layers },
+      LANES,
+      TOKENS,
+      1,
+      economiesOf && { economies: economiesOf(layers), keptStateFloats: () => KEPT },
+    );
   return floats(3) - floats(2);
 };
 
@@ -23,8 +30,31 @@ describe("buffers of a training step", () => {
 
   it("keep a layer's projections, convolution, outputs and chunk states, unless they are computed again", () => {
     const chunks = TOKENS / MODEL.chunk;
-    assert.equal(perLayer({}), residual + rows * (dInProj + convDim + heads + dInner) + taps + chunks * states);
-    assert.equal(perLayer({ recomputes: true }), residual + rows * (dInProj + heads + dInner) + taps + states);
-    assert.equal(perLayer({ recomputes: true, recomputesLayers: true }), residual + taps + states);
+    const forLayers = rows * (dInProj + heads + dInner);
+    const forConvolution = rows * convDim;
+    assert.equal(perLayer(), residual + forLayers + forConvolution + taps + chunks * states);
+    const everything = perLayer(() => 0);
+    assert.equal(everything, residual + forLayers + forConvolution + KEPT + taps + states);
+    // Where one of several layers computes again, memory is shared by one: nothing is gained yet.
+    assert.equal(
+      perLayer(() => 2),
+      everything,
+    );
+    assert.equal(
+      perLayer((layers) => layers),
+      everything - forConvolution - KEPT,
+    );
+    assert.equal(
+      perLayer((layers) => layers + 1),
+      everything - forConvolution - KEPT,
+    );
+    assert.equal(
+      perLayer((layers) => 2 * layers),
+      residual + taps + states,
+    );
+    assert.equal(
+      perLayer(() => Infinity),
+      residual + taps + states,
+    );
   });
 });

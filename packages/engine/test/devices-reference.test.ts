@@ -237,7 +237,7 @@ describe("reference device against finite differences", () => {
       const gradient = poison(layout.size);
       const m = { device, model, parameters: tensors(inputs.parameters) };
       const targets = { labels_R, weights_R, losses_R: buffers.losses_R };
-      backward(m, segment, targets, buffers, takeBackward(model, lanes, tokens, poison), tensors(gradient));
+      backward(m, segment, targets, buffers, takeBackward(model, lanes, tokens, buffers, poison), tensors(gradient));
       for (const { name, offset, size } of layout.entries) {
         const part = { [name]: inputs.parameters.subarray(offset, offset + size) };
         const lossOfPart = (moved: Inputs): number => {

@@ -34,7 +34,7 @@ export const settings = {
   SEGUE_THREADS: wholeNumberSetting,
   SEGUE_NATIVE_LIB: fileSetting,
   SEGUE_NCCL_LIB: fileSetting,
-  SEGUE_CUDA_RECOMPUTE: z.enum(["auto", "layers"]),
+  SEGUE_CUDA_RECOMPUTE: z.string().regex(/^(auto|layers|[1-9][0-9]{1,6})$/, "must be auto, layers or a number of MiB"),
   SEGUE_CPU_VARIANT: z.enum(["avx512", "avx2", "baseline"]),
   SEGUE_HEARTBEAT_MS: wholeNumberSetting,
   SEGUE_LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "fatal", "silent"]),

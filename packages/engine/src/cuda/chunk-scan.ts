@@ -1,22 +1,18 @@
 import type { ScanArgs, ScanBackwardArgs, ScanShape, Segment } from "../devices/device.js";
 import type { Address } from "./driver.js";
 import type { CudaFloats, CudaInts } from "./floats.js";
+import { CHUNK, keptStateFloats, suitsTiles, TILE } from "./kept-states.js";
 import type { CudaOperations } from "./operations.js";
-import type { Scratch } from "./scratch.js";
+import type { Scratch, Wishes } from "./scratch.js";
 
 type F = CudaFloats;
 type I = CudaInts;
 
-/** Tokens per chunk: `kChunk` in `cuda/chunks.cuh`. What the model calls its chunk is another device's affair. */
-const CHUNK = 64;
-const TILE = 16;
 const PADDING = 8;
 const FLOAT_PADDING = 4;
 const BF16_BYTES = 2;
 /** Blocks that keep a large GPU busy. */
 const ENOUGH_BLOCKS = 240;
-/** The gradients of B and C of a chunk fill the registers. */
-const MOST_STATE = 128;
 
 /** Bytes of shared memory, as the structs in `cuda/scan-*.cu` have them. */
 const sharedBytes = {
@@ -40,7 +36,7 @@ interface Prepared {
   readonly defines: Readonly<Record<string, number>>;
 }
 
-/** The scan on tensor cores, bf16 factors and float32 sums. Of the chunk states it keeps the first. */
+/** The scan on tensor cores, bf16 factors and float32 sums. It keeps the first of the chunk states in float32, and all in bf16 on demand. */
 export class ChunkScan {
   readonly #operations: CudaOperations;
   readonly #scratch: Scratch;
@@ -55,11 +51,16 @@ export class ChunkScan {
     const { precision, runtime } = this.#operations;
     return (
       precision === "bf16" &&
-      headDim % TILE === 0 &&
-      dState % TILE === 0 &&
-      dState <= MOST_STATE &&
+      suitsTiles({ headDim, dState }) &&
       sharedBytes.gradients(headDim, dState) <= runtime.gpu.sharedBytesPerBlock
     );
+  }
+
+  /** Of a training step. @param keepsAll whether no states are computed again */
+  wishes(shape: ScanShape, lanes: number, tokens: number, keepsAll: boolean): Wishes {
+    const bytes = BF16_BYTES * keptStateFloats(shape, lanes, tokens);
+    const decays = decayBytes(shape, lanes, Math.ceil(tokens / CHUNK));
+    return { operation: bytes, states: keepsAll ? 0 : bytes, decays };
   }
 
   scan(args: ScanArgs<F, I>): void {
@@ -84,12 +85,12 @@ export class ChunkScan {
     const prepared = this.#prepare(args);
     const { chunks, decays, starts, states, defines } = prepared;
     const laneFloats = heads * headDim * dState;
-    const dStates = this.#scratch.take("state gradients", BF16_BYTES * lanes * chunks * laneFloats);
+    const dStates = this.#scratch.take("operation", BF16_BYTES * keptStateFloats(args, lanes, tokens));
     const sums = lanes * chunks * heads;
     const partial = this.#scratch.take("partial", 4 * 2 * sums);
     const gradient = stateGradient ? [stateGradient.data.f32, stateGradient.stride] : [0, 0];
-    // The states before every chunk once more: keeping them would take more memory than all else.
-    if (!args.followsScan) this.#passStates(args, prepared, 0, [chunkStates_BKHPN.f32, laneFloats, 0, 0, 0, 0, states]);
+    if (!args.keptStates && !args.followsScan)
+      this.#passStates(args, prepared, 0, [chunkStates_BKHPN.f32, laneFloats, 0, 0, 0, 0, states]);
     this.#passStates(args, prepared, args.dY_RI.bf16, [...gradient, ...gradient, 0, 0, dStates]);
     o.launch(
       "scan_gradients",
@@ -103,16 +104,15 @@ export class ChunkScan {
 
   /** @param cure absent: the recurrence as it was trained */
   #prepare(
-    args: Segment<I> & ScanShape & { readonly dt_RH: F; readonly aLog_H: F },
+    args: Segment<I> & ScanShape & { readonly dt_RH: F; readonly aLog_H: F; readonly keptStates?: F | undefined },
     { logRetention = 0, insertion = 1 }: Pick<ScanArgs<F, I>, "logRetention" | "insertion"> = {},
   ): Prepared {
     const { lanes, tokens, heads, headDim, dState } = args;
     const o = this.#operations;
     const chunks = Math.ceil(tokens / CHUNK);
-    const units = lanes * chunks;
-    const decays = this.#scratch.take("decays", 4 * CHUNK * units * (2 * heads + 1));
-    const starts = decays + 4 * CHUNK * units * 2 * heads;
-    const states = this.#scratch.take("states", BF16_BYTES * units * heads * headDim * dState);
+    const decays = this.#scratch.take("decays", decayBytes(args, lanes, chunks));
+    const starts = decays + 4 * CHUNK * lanes * chunks * 2 * heads;
+    const states = args.keptStates?.bf16 ?? this.#scratch.take("states", BF16_BYTES * keptStateFloats(args, lanes, tokens));
     const defines = { HEAD_DIM: headDim, STATE: dState };
     o.launch(
       "scan_decays",
@@ -139,6 +139,10 @@ export class ChunkScan {
       ...[tokens, heads, groups, chunks, decays, starts, xBC_RC.bf16, dY, ...ends],
     );
   }
+}
+
+function decayBytes({ heads }: ScanShape, lanes: number, chunks: number): number {
+  return 4 * CHUNK * lanes * chunks * (2 * heads + 1);
 }
 
 /** Rows of a head's state that one block takes: fewer where that gives the GPU more to do at once. */

@@ -1,13 +1,15 @@
-import type { BufferKind, Device } from "../devices/device.js";
+import { modelWidths, type ModelSpec } from "@segue/core";
+import type { BufferKind, Device, ScanShape } from "../devices/device.js";
 import { cudaBufferFloats, rounded } from "./buffer-floats.js";
 import { ChunkScan } from "./chunk-scan.js";
 import { CublasLt, WORKSPACE_BYTES, type Element } from "./cublaslt.js";
 import { sliceOf, type CudaFloats, type CudaInts } from "./floats.js";
+import { keptStateFloats } from "./kept-states.js";
 import { CudaOperations } from "./operations.js";
 import { Optimizer } from "./optimizer.js";
 import { CudaRuntime } from "./runtime.js";
 import { SerialScan } from "./serial-scan.js";
-import { Scratch } from "./scratch.js";
+import { Scratch, type Wishes } from "./scratch.js";
 
 export type CudaDevice = Device<CudaFloats, CudaInts> & { readonly runtime: CudaRuntime };
 
@@ -17,17 +19,18 @@ export type CudaDevice = Device<CudaFloats, CudaInts> & { readonly runtime: Cuda
  * @throws SegueError ENGINE_UNAVAILABLE, with what is missing
  */
 export function openCudaDevice(precision: Element, ordinal = 0, env: NodeJS.ProcessEnv = process.env): CudaDevice {
-  const runtime = new CudaRuntime(ordinal, env);
+  const wishes = memoryWishes(env.SEGUE_CUDA_RECOMPUTE);
+  const runtime = new CudaRuntime(ordinal, env, wishes.mostBytes);
   try {
     const blas = new CublasLt(runtime.allocate(WORKSPACE_BYTES), env);
-    return deviceOn(runtime, blas, precision, env.SEGUE_CUDA_RECOMPUTE === "layers");
+    return deviceOn(runtime, blas, precision, wishes.economies);
   } catch (failure) {
     runtime.close();
     throw failure;
   }
 }
 
-function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element, isSmall: boolean): CudaDevice {
+function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element, startEconomies: number): CudaDevice {
   const scratch = new Scratch(runtime);
   const operations = new CudaOperations(runtime, blas, scratch, precision);
   const chunked = new ChunkScan(operations, scratch);
@@ -35,7 +38,15 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element, isSm
   const optimizer = new Optimizer(operations, scratch);
   const { gpu, compiler } = runtime;
   const rounds = precision === "bf16";
-  let recomputesLayers = isSmall;
+  let economies = startEconomies;
+  const scanOf = (shape: ScanShape): Pick<ChunkScan, "wishes" | "scan" | "scanBackward"> =>
+    chunked.takes(shape) ? chunked : serial;
+  const wishes = (model: ModelSpec, lanes: number, tokens: number): Wishes => {
+    const shape = { ...model, heads: modelWidths(model).heads };
+    const ofScan = scanOf(shape).wishes(shape, lanes, tokens, economies === 0);
+    const ofRest = operations.wishes(model, lanes, tokens);
+    return { ...ofScan, ...ofRest, operation: Math.max(ofScan.operation ?? 0, ofRest.operation) };
+  };
 
   const bufferFloats = cudaBufferFloats(precision);
   const bufferAt = (address: number, length: number, kind: BufferKind): CudaFloats => {
@@ -47,15 +58,18 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element, isSm
   return {
     runtime,
     detail: `cuda (${gpu.name}, ${precision}, NVRTC ${compiler.version})`,
-    recomputes: true,
-    get recomputesLayers() {
-      return recomputesLayers;
+    get economies() {
+      return economies;
     },
-    economise: () => {
-      const isNew = !recomputesLayers;
-      recomputesLayers = true;
-      return isNew;
+    economise: (count) => {
+      economies = count;
     },
+    keptStateFloats: (shape, lanes, tokens) => (chunked.takes(shape) ? keptStateFloats(shape, lanes, tokens) : 0),
+    reserve: (model, lanes, tokens) => {
+      for (const [purpose, bytes] of Object.entries(wishes(model, lanes, tokens))) scratch.take(purpose, bytes);
+    },
+    reservedBytes: (model, lanes, tokens) => Object.values(wishes(model, lanes, tokens)).reduce((sum, bytes) => sum + bytes, 0),
+    unreserve: () => scratch.release(),
     freeBytes: () => runtime.memory.freeBytes(),
     bufferFloats,
     buffer: (memory, offset, length, kind) => bufferAt(memory.f32 + 4 * offset, length, kind),
@@ -87,8 +101,8 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element, isSm
     convBackward: (args) => operations.convBackward(args),
     timeSteps: (args) => operations.timeSteps(args),
     timeStepsBackward: (args) => operations.timeStepsBackward(args),
-    scan: (args) => (chunked.takes(args) ? chunked : serial).scan(args),
-    scanBackward: (args) => (chunked.takes(args) ? chunked : serial).scanBackward(args),
+    scan: (args) => scanOf(args).scan(args),
+    scanBackward: (args) => scanOf(args).scanBackward(args),
     gatedNorm: (args) => operations.gatedNorm(args),
     gatedNormBackward: (args) => operations.gatedNormBackward(args),
     headLoss: (args) => operations.headLoss(args),
@@ -107,6 +121,17 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element, isSm
       runtime.close();
       blas.close();
     },
+  };
+}
+
+const MEBIBYTE = 2 ** 20;
+
+/** `auto`: as many economies as memory asks for, `layers`: all of them; a number: the most memory that the engine takes, in MiB. */
+function memoryWishes(recompute = "auto"): { economies: number; mostBytes: number } {
+  const isLimit = /^[1-9][0-9]*$/.test(recompute);
+  return {
+    economies: recompute === "layers" ? Infinity : 0,
+    mostBytes: isLimit ? Number(recompute) * MEBIBYTE : Infinity,
   };
 }
 

@@ -5,10 +5,14 @@ const MEGABYTE = 2 ** 20;
 /** Released stretches that are kept for whoever asks for as much: one, and all together. */
 const MOST_SPARE_BYTES = { each: 64 * MEGABYTE, all: 256 * MEGABYTE } as const;
 
+/** What kernels, recorded work and the libraries take beside what is counted here. */
+const UNCOUNTED_BYTES = 512 * MEGABYTE;
+
 /** The device memory of one GPU that this process holds. */
 export class DeviceMemory {
   readonly #driver: Driver;
   readonly #gpuName: string;
+  readonly #mostBytes: number;
   readonly #beforeFreeing: () => void;
   readonly #taken = new Map<Address, number>();
   /** By size. Whoever forks states takes and releases the same sizes again and again; recorded work outlives that. */
@@ -17,10 +21,14 @@ export class DeviceMemory {
   #bytes = 0;
   #peakBytes = 0;
 
-  /** @param beforeFreeing waits for the work under way and forgets what was recorded */
-  constructor(driver: Driver, gpuName: string, beforeFreeing: () => void) {
+  /**
+   * @param mostBytes asked of the driver at any time
+   * @param beforeFreeing waits for the work under way and forgets what was recorded
+   */
+  constructor(driver: Driver, gpuName: string, mostBytes: number, beforeFreeing: () => void) {
     this.#driver = driver;
     this.#gpuName = gpuName;
+    this.#mostBytes = mostBytes;
     this.#beforeFreeing = beforeFreeing;
   }
 
@@ -64,9 +72,9 @@ export class DeviceMemory {
     this.#spareBytes += bytes;
   }
 
-  /** What could still be taken. */
+  /** What could still be taken for good. */
   freeBytes(): number {
-    return this.#freeAndTotal().free + this.#spareBytes;
+    return Math.min(this.#freeAndTotal().free - UNCOUNTED_BYTES, this.#mostBytes - this.#bytes) + this.#spareBytes;
   }
 
   close(): void {
@@ -83,10 +91,12 @@ export class DeviceMemory {
 
   #newStretch(bytes: number): Address {
     const out = new BigUint64Array(1);
-    let status = this.#driver.attempt("cuMemAlloc_v2", out, bytes);
+    const attempt = (): number =>
+      this.#bytes + bytes > this.#mostBytes ? OUT_OF_MEMORY : this.#driver.attempt("cuMemAlloc_v2", out, bytes);
+    let status = attempt();
     if (status === OUT_OF_MEMORY && this.#spareBytes > 0) {
       this.#freeSpares();
-      status = this.#driver.attempt("cuMemAlloc_v2", out, bytes);
+      status = attempt();
     }
     if (status === OUT_OF_MEMORY) throw this.#outOfMemory(bytes);
     if (status !== 0) this.#driver.call("cuMemAlloc_v2", out, bytes);
@@ -119,9 +129,11 @@ export class DeviceMemory {
   #outOfMemory(bytes: number): SegueError {
     const { free, total } = this.#freeAndTotal();
     const mib = (n: number): string => `${Math.ceil(n / MEGABYTE)} MiB`;
+    const limit = this.#mostBytes < Infinity ? ` and may hold ${mib(this.#mostBytes)}` : "";
+    const holds = `this engine holds ${mib(this.#bytes)}${limit}`;
     return new SegueError(
       "DEVICE_OUT_OF_MEMORY",
-      `${this.#gpuName} has ${mib(free)} of ${mib(total)} left and ${mib(bytes)} more are needed; this engine holds ${mib(this.#bytes)}`,
+      `${this.#gpuName} has ${mib(free)} of ${mib(total)} left and ${mib(bytes)} more are needed; ${holds}`,
       { status: "RESOURCE_EXHAUSTED" },
     );
   }

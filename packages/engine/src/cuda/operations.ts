@@ -1,4 +1,4 @@
-import { SegueError } from "@segue/core";
+import { modelWidths, SegueError, type ModelSpec } from "@segue/core";
 import type {
   AddNormArgs,
   AddNormBackwardArgs,
@@ -80,6 +80,22 @@ export class CudaOperations {
     this.runtime.launch(name, { ...launch, defines: { ...this.#defines, ...launch.defines } }, args);
   }
 
+  /** Of a training step; less than a mebibyte is missing. */
+  wishes(model: ModelSpec, lanes: number, tokens: number): Record<"operation" | "partial", number> {
+    const { vocab } = model;
+    const rows = lanes * tokens;
+    const { convDim, dInner, heads } = modelWidths(model);
+    const normSums = (width: number, warps: number): number => rowBlocks(rows, warps, rowThreads(width, 4)) * width;
+    const sums = [
+      lanes * ceil(tokens, STRIP) * convDim * (model.dConv + 1),
+      normSums(model.dModel, NORM_WARPS),
+      normSums(dInner, GATED_NORM_WARPS),
+      TIME_STEP_BLOCKS * heads,
+    ];
+    const operation = Math.max(this.bytesOf(logitRows(rows, vocab) * vocab), sortBytes(rows, vocab));
+    return { operation, partial: 4 * Math.max(...sums) };
+  }
+
   gatherRows({ rows, width, table_VD, ids_R, rows_RD }: RowsArgs<F, I>): void {
     const whole = rows_RD.f32 !== 0;
     this.launch(
@@ -93,7 +109,7 @@ export class CudaOperations {
     const vocab = table_VD.length / width;
     const tiles = ceil(rows, TILE);
     const [counts, totals, starts] = [tiles * vocab, vocab, vocab + 1];
-    const scratch = this.#scratch.take("sort", 4 * (counts + totals + starts + 2 * rows));
+    const scratch = this.#scratch.take("operation", sortBytes(rows, vocab));
     const [totalsAt, startsAt, ranksAt] = [
       scratch + 4 * counts,
       scratch + 4 * (counts + totals),
@@ -238,9 +254,8 @@ export class CudaOperations {
   }
 
   headLoss({ rows, width, vocab, hidden_RD, table_VD, labels_R, losses_R, gradient }: HeadLossArgs<F, I>): void {
-    const most = Math.max(LOGIT_ROWS_MULTIPLE, Math.floor(LOGITS_AT_ONCE / vocab / LOGIT_ROWS_MULTIPLE) * LOGIT_ROWS_MULTIPLE);
-    const slice = Math.min(rows, most);
-    const logits = this.activation(this.#scratch.take("logits", this.bytesOf(slice * vocab)), slice * vocab);
+    const slice = logitRows(rows, vocab);
+    const logits = this.activation(this.#scratch.take("operation", this.bytesOf(slice * vocab)), slice * vocab);
     for (let first = 0; first < rows; first += slice) {
       const live = Math.min(slice, rows - first);
       const part = (of: F): F => partOf(of, first * width);
@@ -314,6 +329,19 @@ export class CudaOperations {
   #strips(lanes: number, tokens: number, channels: number, vector: number): Launch {
     return { grid: [ceil(channels, 128 * vector), ceil(tokens, STRIP), lanes], block: [128] };
   }
+}
+
+/** Of one slice. */
+function logitRows(rows: number, vocab: number): number {
+  return Math.min(
+    rows,
+    Math.max(LOGIT_ROWS_MULTIPLE, Math.floor(LOGITS_AT_ONCE / vocab / LOGIT_ROWS_MULTIPLE) * LOGIT_ROWS_MULTIPLE),
+  );
+}
+
+/** Counts, totals and starts of every id, ranks and order of the rows. */
+function sortBytes(rows: number, vocab: number): number {
+  return 4 * (ceil(rows, TILE) * vocab + 2 * vocab + 1 + 2 * rows);
 }
 
 function partOf({ f32, bf16, length }: F, offset: number): F {

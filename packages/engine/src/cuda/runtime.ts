@@ -57,15 +57,18 @@ export class CudaRuntime {
   #spent: Map<string, Spent> | undefined;
   #closed = false;
 
-  /** @throws SegueError ENGINE_UNAVAILABLE */
-  constructor(ordinal: number, env: NodeJS.ProcessEnv) {
+  /**
+   * @param mostBytes of device memory
+   * @throws SegueError ENGINE_UNAVAILABLE
+   */
+  constructor(ordinal: number, env: NodeJS.ProcessEnv, mostBytes = Infinity) {
     this.driver = new Driver();
     this.gpu = describeGpu(this.driver, ordinal);
     this.compiler = new KernelCompiler(readCudaSources(), this.gpu.computeCapability, env);
     this.driver.call("cuCtxSetCurrent", this.driver.result("cuDevicePrimaryCtxRetain", this.gpu.ordinal));
     this.stream = this.driver.result("cuStreamCreate", NON_BLOCKING);
     this.#staging = new Staging(this.driver);
-    this.#memory = new DeviceMemory(this.driver, this.gpu.name, () => {
+    this.#memory = new DeviceMemory(this.driver, this.gpu.name, mostBytes, () => {
       this.synchronize();
       this.#dropGraphs();
     });

@@ -1,6 +1,9 @@
 import type { Address } from "./driver.js";
 import type { CudaRuntime } from "./runtime.js";
 
+/** Bytes by purpose. */
+export type Wishes = Readonly<Record<string, number>>;
+
 /** Device memory that operations use between two kernels, one stretch per purpose, as large as the largest wish. */
 export class Scratch {
   readonly #runtime: CudaRuntime;
@@ -21,5 +24,11 @@ export class Scratch {
     const address = this.#runtime.allocate(bytes);
     this.#stretches.set(purpose, { address, bytes });
     return address;
+  }
+
+  /** Gives everything back. */
+  release(): void {
+    for (const { address } of this.#stretches.values()) this.#runtime.release(address);
+    this.#stretches.clear();
   }
 }

@@ -1,7 +1,7 @@
-import type { ScanArgs, ScanBackwardArgs } from "../devices/device.js";
+import type { ScanArgs, ScanBackwardArgs, ScanShape } from "../devices/device.js";
 import type { CudaFloats, CudaInts } from "./floats.js";
 import type { CudaOperations } from "./operations.js";
-import type { Scratch } from "./scratch.js";
+import type { Scratch, Wishes } from "./scratch.js";
 
 type F = CudaFloats;
 type I = CudaInts;
@@ -20,6 +20,12 @@ export class SerialScan {
   constructor(operations: CudaOperations, scratch: Scratch) {
     this.#operations = operations;
     this.#scratch = scratch;
+  }
+
+  /** Of a training step. */
+  wishes({ heads, headDim, dState }: ScanShape, lanes: number, tokens: number): Wishes {
+    const sums = lanes * tokens * heads * (2 * dState + 1) + 3 * lanes * heads;
+    return { "serial scan": 4 * (sums + lanes * heads * headDim * dState) };
   }
 
   scan(args: ScanArgs<F, I>): void {

@@ -1,3 +1,5 @@
+import type { ModelSpec } from "@segue/core";
+
 /**
  * Legend of shape suffixes. B lanes, T tokens per lane, R = B * T rows (row b * T + t), D model width, I inner width, J width of the
  * input projection [z | x | B | C | dt], C convolution channels (x | B | C), W taps of the convolution, H heads, P width of a head,
@@ -94,7 +96,7 @@ export interface ConvArgs<F, I> extends Segment<I> {
   readonly state: LaneParts<F>;
   /** Receives the incoming taps for {@link Device.convBackward}. */
   readonly savedTaps_BWC?: F | undefined;
-  /** Leaves the taps as they are: the output is wanted once more. Only where {@link Device.recomputes}. */
+  /** Leaves the taps as they are: the output is wanted once more. Only where {@link Device.economies}. */
   readonly keepState?: boolean | undefined;
   readonly out_RC: F;
 }
@@ -159,10 +161,12 @@ export interface ScanArgs<F, I> extends Segment<I>, ScanShape {
   readonly logRetention?: number | undefined;
   /** Multiplies what every token adds to the state (a cure, in inference alone); absent: 1. */
   readonly insertion?: number | undefined;
-  /** Leaves the state as it is, and `chunkStates`: the output is wanted once more. Only where {@link Device.recomputesLayers}. */
+  /** Leaves the state as it is, and `chunkStates`: the output is wanted once more. Only where {@link Device.economies}. */
   readonly keepState?: boolean | undefined;
   /** Receives the state before each chunk for {@link Device.scanBackward}, or before the first; scratch in inference. */
   readonly chunkStates_BKHPN: F;
+  /** Receives {@link Device.keptStateFloats} for {@link Device.scanBackward}; absent: they are not kept. */
+  readonly keptStates?: F | undefined;
   readonly y_RI: F;
 }
 
@@ -172,6 +176,7 @@ export interface ScanBackwardArgs<F, I> extends Segment<I>, ScanShape {
   readonly aLog_H: F;
   readonly skip_H: F;
   readonly chunkStates_BKHPN: F;
+  readonly keptStates?: F | undefined;
   readonly dY_RI: F;
   readonly dXBC_RC: F;
   readonly dDt_RH: F;
@@ -299,14 +304,24 @@ export interface Device<F, I> {
   /** For people, for example "cpu (AVX-512, 2 threads)". */
   readonly detail: string;
 
-  /** Whether the backward pass runs the convolution again, and the scan keeps one state per lane only, to save memory. */
-  readonly recomputes?: boolean;
-  /** Whether it runs all of each layer again, from the residual stream on: less memory still, for more time. The bits are the same. */
-  readonly recomputesLayers?: boolean;
-  /** Switches {@link recomputesLayers} on for want of memory. @returns false if it was on */
-  economise?(): boolean;
+  /**
+   * What the backward pass computes again to save memory, layer by layer, see {@link computedAgain}: the more, the less memory and the
+   * more time. The bits are the same. The scan keeps the first state of each lane, and others as {@link keptStateFloats} says. Absent:
+   * everything is kept, and the scan keeps the state before every chunk of the model's.
+   */
+  readonly economies?: number;
+  /** Makes so many {@link economies}, for want of memory. */
+  economise?(economies: number): void;
+  /** Elements of the states within the lanes that the scan can keep for its backward pass; 0 or absent: none. */
+  keptStateFloats?(shape: ScanShape, lanes: number, tokens: number): number;
   /** What is left of the device's memory; absent: it is the machine's. */
   freeBytes?(): number;
+  /** Takes the memory that a training step needs between kernels, so that what is left then is for buffers. */
+  reserve?(model: ModelSpec, lanes: number, tokens: number): void;
+  /** Bytes that {@link reserve} sees to. */
+  reservedBytes?(model: ModelSpec, lanes: number, tokens: number): number;
+  /** Gives back what was reserved. */
+  unreserve?(): void;
 
   /** New zeroed storage. */
   floats(length: number, kind?: BufferKind): F;

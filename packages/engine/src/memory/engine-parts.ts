@@ -1,6 +1,7 @@
 import { laneStateFloats, modelWidths, parameterLayout, type JobSpec, type ModelSpec } from "@segue/core";
 import type { EngineName } from "../create-engine.js";
 import { cudaBufferFloats } from "../cuda/buffer-floats.js";
+import { keptStateFloats } from "../cuda/kept-states.js";
 import { trainingArenaFloats } from "../native/training-buffers.js";
 import { FLOAT_BYTES, hostPart, MIB, type MemoryPart } from "./memory-part.js";
 
@@ -22,7 +23,7 @@ export function engineParts(load: EngineLoad): MemoryPart[] {
   const { model, batch, tbptt, train } = spec;
   const { lanesPerShard } = batch;
   const place = engine === "cuda" ? "device" : "host";
-  const onDevice = engine === "cuda" ? { recomputes: true, bufferFloats: cudaBufferFloats(train.precision) } : {};
+  const onDevice = engine === "cuda" ? cudaKeeping(train.precision) : {};
   const parameters = parameterLayout(model).size;
   const weightFloats = onDevice.bufferFloats?.(parameters, "mirrored") ?? parameters;
   const isCut = tbptt.segmentsPerStep > 1;
@@ -50,6 +51,12 @@ export function engineParts(load: EngineLoad): MemoryPart[] {
     parts.push(hostPart("kernel scratch", "tiles and chunks of each thread, a slice of logits", scratchBytes(spec, threads)));
   }
   return parts;
+}
+
+/** Where memory does not run out: the engine computes again what it must. */
+function cudaKeeping(precision: "f32" | "bf16"): NonNullable<Parameters<typeof trainingArenaFloats>[4]> {
+  const bufferFloats = cudaBufferFloats(precision);
+  return { economies: 0, bufferFloats, ...(precision === "bf16" && { keptStateFloats }) };
 }
 
 /** Tiles of matrix products that a thread packs; the widest variant's. */

@@ -47,17 +47,22 @@ export class Arena<F, I> {
     return this.#floats;
   }
 
+  /** Gives the memory back. */
+  release(): void {
+    this.#views.clear();
+    this.#device.free?.(this.#memory);
+    this.#memory = this.#device.floats(0);
+    this.#floats = 0;
+  }
+
   /** The buffers that `carve` takes, the same ones for the same key. Their contents are those of whichever shape came last. */
   buffers<B>(key: string, carve: (take: Take<F>) => B): B {
     const known = this.#views.get(key) as B | undefined;
     if (known !== undefined) return known;
     const floats = arenaFloats((take) => carve(take as unknown as Take<F>), this.#device);
     if (floats > this.#floats) {
-      this.#views.clear();
-      this.#device.free?.(this.#memory);
       // Nothing is held should the larger stretch not be had.
-      this.#memory = this.#device.floats(0);
-      this.#floats = 0;
+      this.release();
       this.#memory = this.#device.floats(floats);
       this.#floats = floats;
     } else if (this.#views.size === REMEMBERED_SHAPES) {

@@ -12,9 +12,29 @@ export interface LayerBuffers<F> {
   readonly xBC_RC: F;
   readonly dt_RH: F;
   readonly chunkStates_BKHPN: F;
+  readonly keptStates: F | undefined;
   readonly y_RI: F;
   readonly gateInverseRms_R: F;
+  readonly again: ComputedAgain;
 }
+
+/**
+ * What the backward pass computes again of a layer: nothing; the convolution and the states within lanes; all that follows from the
+ * residual stream. What is computed again lies in buffers that such layers share.
+ */
+export type ComputedAgain = "nothing" | "convolution" | "layer";
+
+/**
+ * Of one layer, after so many economies: the first of every layer is the cheapest for its bytes, so that all layers make it before one
+ * makes the second.
+ */
+export function computedAgain(layer: number, layers: number, economies = 0): ComputedAgain {
+  if (layer < economies - layers) return "layer";
+  return layer < economies ? "convolution" : "nothing";
+}
+
+/** There are no more than these. */
+export const mostEconomies = (model: ModelSpec): number => 2 * model.layers;
 
 export interface ForwardBuffers<F> {
   readonly layers: readonly LayerBuffers<F>[];
@@ -37,16 +57,15 @@ export interface BackwardBuffers<F> {
   readonly dChunkStates_BKHPN: F;
 }
 
-/** What the backward pass computes again. */
-export type Recomputes = Pick<Device<never, never>, "recomputes" | "recomputesLayers">;
+/** What the backward pass computes again, and what it can keep. */
+export type Keeping = Pick<Device<never, never>, "economies" | "keptStateFloats">;
 
 /** Takes the next buffer of `length` elements from an arena; of floats unless it says otherwise. */
 export type Take<F> = (length: number, kind?: BufferKind) => F;
 
 /**
  * Buffers of a forward pass. Only training keeps every layer's own; otherwise all layers share one set.
- * @param recomputes whether layers share the convolution's outputs even so, and keep only the first of the chunk states; `layers`:
- * whether they keep nothing but the residual stream and the states
+ * Layers of which something is computed again share that even so.
  */
 export function takeForward<F>(
   model: ModelSpec,
@@ -54,33 +73,35 @@ export function takeForward<F>(
   tokens: number,
   training: boolean,
   take: Take<F>,
-  recomputes: Recomputes = {},
+  { economies, keptStateFloats }: Keeping = {},
 ): ForwardBuffers<F> {
   const { dInner, heads, convDim, dInProj } = modelWidths(model);
   const rows = lanes * tokens;
-  const perLayerUnless = (isShared: boolean | undefined, length: number, kind?: BufferKind): (() => F) => {
-    if (!isShared) return () => take(length, kind);
-    const one = take(length, kind);
-    return () => one;
+  const sharedIf = (length: number, kind?: BufferKind): ((isShared: boolean) => F) => {
+    let one: { buffer: F } | undefined;
+    return (isShared) => (isShared ? (one ??= { buffer: take(length, kind) }).buffer : take(length, kind));
   };
-  const { recomputes: sharesConvolution, recomputesLayers: sharesAll } = recomputes;
-  const newProjected = perLayerUnless(sharesAll, rows * dInProj, "activation");
-  const newXBC = perLayerUnless(sharesConvolution, rows * convDim, "activation");
-  const newDt = perLayerUnless(sharesAll, rows * heads);
-  const newY = perLayerUnless(sharesAll, rows * dInner, "activation");
-  const layer = (): LayerBuffers<F> => ({
+  const projected = sharedIf(rows * dInProj, "activation");
+  const xBC = sharedIf(rows * convDim, "activation");
+  const dt = sharedIf(rows * heads);
+  const y = sharedIf(rows * dInner, "activation");
+  const firstStates = economies === undefined ? stateFloatsOfChunks(model, lanes, tokens) : lanes * dInner * model.dState;
+  const keptStates = keptStateFloats?.({ ...model, heads }, lanes, tokens) ?? 0;
+  const layer = (again: ComputedAgain): LayerBuffers<F> => ({
     sum_RD: take(rows * model.dModel),
     inverseRms_R: take(rows),
-    projected_RJ: newProjected(),
+    projected_RJ: projected(again === "layer"),
     taps_BWC: take(lanes * (model.dConv - 1) * convDim),
-    xBC_RC: newXBC(),
-    dt_RH: newDt(),
-    chunkStates_BKHPN: take(sharesConvolution ? lanes * dInner * model.dState : stateFloatsOfChunks(model, lanes, tokens)),
-    y_RI: newY(),
+    xBC_RC: xBC(again !== "nothing"),
+    dt_RH: dt(again === "layer"),
+    chunkStates_BKHPN: take(firstStates),
+    keptStates: keptStates > 0 && again === "nothing" ? take(keptStates, "activation") : undefined,
+    y_RI: y(again === "layer"),
     gateInverseRms_R: take(rows),
+    again,
   });
-  const shared = training ? undefined : layer();
-  const layers = Array.from({ length: model.layers }, () => shared ?? layer());
+  const shared = training ? undefined : layer("nothing");
+  const layers = Array.from({ length: model.layers }, (_, i) => shared ?? layer(computedAgain(i, model.layers, economies)));
   return {
     layers,
     normed_RD: take(rows * model.dModel, "activation"),
@@ -92,24 +113,26 @@ export function takeForward<F>(
   };
 }
 
+/** @param mixed_RD the forward pass is done with it */
 export function takeBackward<F>(
   model: ModelSpec,
   lanes: number,
   tokens: number,
+  { mixed_RD }: Pick<ForwardBuffers<F>, "mixed_RD">,
   take: Take<F>,
-  { recomputes = false }: Recomputes = {},
+  { economies }: Keeping = {},
 ): BackwardBuffers<F> {
   const { dInner, heads, convDim, dInProj } = modelWidths(model);
   const rows = lanes * tokens;
   return {
     weights_R: take(rows),
-    dNormed_RD: take(rows * model.dModel, "activation"),
+    dNormed_RD: mixed_RD,
     dSum_RD: take(rows * model.dModel, "mirrored"),
     dGated_RI: take(rows * dInner, "activation"),
     dProjected_RJ: take(rows * dInProj, "activation"),
     dXBC_RC: take(rows * convDim, "activation"),
     dDt_RH: take(rows * heads),
-    dChunkStates_BKHPN: take(recomputes ? 0 : stateFloatsOfChunks(model, lanes, tokens)),
+    dChunkStates_BKHPN: take(economies !== undefined ? 0 : stateFloatsOfChunks(model, lanes, tokens)),
   };
 }
 

@@ -35,7 +35,7 @@ export class DeviceModel<F, I> {
     if (!this.device.replay) return work();
     const ints = resets_R === undefined ? [tokens_R] : [tokens_R, resets_R];
     const named = [...memory, this.arena.memory, ...ints];
-    this.device.replay(`${key} ${lanes} ${tokens} ${this.device.recomputesLayers}`, named, work);
+    this.device.replay(`${key} ${lanes} ${tokens} ${this.device.economies}`, named, work);
   }
 
   uploadSegment({ lanes, tokens, tokens_BT, resets_BT }: Omit<SegmentBatch, "labels_BT">): TokenSegment<I> {

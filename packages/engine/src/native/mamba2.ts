@@ -106,6 +106,7 @@ function layerCalls<F, I>(
       aLog_H: block.aLog_H,
       skip_H: block.skip_H,
       chunkStates_BKHPN: l.chunkStates_BKHPN,
+      keptStates: l.keptStates,
       y_RI: l.y_RI,
     },
   };
@@ -321,12 +322,13 @@ export function backward<F, I>(
       aLog_H: block.aLog_H,
       skip_H: block.skip_H,
       chunkStates_BKHPN: l.chunkStates_BKHPN,
+      keptStates: l.keptStates,
       dY_RI,
       dXBC_RC: buffers.dXBC_RC,
       dDt_RH: buffers.dDt_RH,
       dALog_H: dBlock.aLog_H,
       dSkip_H: dBlock.skip_H,
-      followsScan: device.recomputesLayers,
+      followsScan: l.again === "layer",
       dChunkStates_BKHPN: buffers.dChunkStates_BKHPN,
       stateGradient: stateGradient("ssm", layer),
     });
@@ -391,14 +393,15 @@ export function backward<F, I>(
   });
 }
 
-/** What {@link forward} left in a layer's buffers, where layers share them. */
+/** What {@link forward} left in the buffers that layers share. */
 function computeAgain<F, I>(m: Mamba2<F, I>, segment: TokenSegment<I>, saved: ForwardBuffers<F>, layer: number): void {
   const { device, model, parameters } = m;
   const { convDim, dInner } = modelWidths(model);
   const l = saved.layers[layer]!;
   const block = parameters.blocks[layer]!;
+  if (l.again === "nothing") return;
   const calls = layerCalls(m, segment, block, l, saved.normed_RD);
-  if (device.recomputesLayers) {
+  if (l.again === "layer") {
     device.addNorm({
       rows: segment.lanes * segment.tokens,
       width: model.dModel,
@@ -411,10 +414,8 @@ function computeAgain<F, I>(m: Mamba2<F, I>, segment: TokenSegment<I>, saved: Fo
     });
     device.matmul(calls.project);
   }
-  if (device.recomputes) {
-    device.conv({ ...calls.conv, state: { data: l.taps_BWC, stride: (model.dConv - 1) * convDim }, keepState: true });
-  }
-  if (!device.recomputesLayers) return;
+  device.conv({ ...calls.conv, state: { data: l.taps_BWC, stride: (model.dConv - 1) * convDim }, keepState: true });
+  if (l.again !== "layer") return;
   device.timeSteps(calls.timeSteps);
   device.scan({ ...calls.scan, state: { data: l.chunkStates_BKHPN, stride: dInner * model.dState }, keepState: true });
 }

@@ -1,7 +1,7 @@
 import type { ModelSpec } from "@segue/core";
 import type { Device } from "../devices/device.js";
 import { arenaFloats } from "./arena.js";
-import { takeBackward, takeForward, type BackwardBuffers, type ForwardBuffers, type Recomputes, type Take } from "./buffers.js";
+import { takeBackward, takeForward, type BackwardBuffers, type ForwardBuffers, type Keeping, type Take } from "./buffers.js";
 import { takeChain, type ChainBuffers } from "./tbptt.js";
 
 export interface TrainingBuffers<F> {
@@ -21,13 +21,11 @@ export interface TrainingShape {
 }
 
 /** The chain's buffers come first: a last segment that is shorter finds them where the others left them. */
-export const carveTraining = <F>(shape: TrainingShape, take: Take<F>, recomputes: Recomputes): TrainingBuffers<F> => {
+export const carveTraining = <F>(shape: TrainingShape, take: Take<F>, keeping: Keeping): TrainingBuffers<F> => {
   const { model, lanes, tokens, chained } = shape;
-  return {
-    chain: chained > 1 ? takeChain(model, lanes, chained, take) : undefined,
-    forward: takeForward(model, lanes, tokens, true, take, recomputes),
-    backward: takeBackward(model, lanes, tokens, take, recomputes),
-  };
+  const chain = chained > 1 ? takeChain(model, lanes, chained, take) : undefined;
+  const forward = takeForward(model, lanes, tokens, true, take, keeping);
+  return { chain, forward, backward: takeBackward(model, lanes, tokens, forward, take, keeping) };
 };
 
 /**
@@ -41,7 +39,7 @@ export function trainingArenaFloats(
   lanes: number,
   tokens: number,
   chained = 1,
-  device: Pick<Device<never, never>, "bufferFloats"> & Recomputes = {},
+  device: Pick<Device<never, never>, "bufferFloats"> & Keeping = {},
 ): number {
   return arenaFloats((take) => carveTraining({ model, lanes, tokens, chained }, take, device), device);
 }

@@ -3,12 +3,13 @@ import type { Device } from "../devices/device.js";
 import type { AdamWStep, LaneStates, SegmentBatch, SegmentRules, TrainingPart, TrainingResult } from "../engine.js";
 import { expectLength, expectSegment } from "../input-checks.js";
 import { cutIntoSegments } from "../segments.js";
+import { mostEconomies } from "./buffers.js";
 import type { DeviceModel } from "./device-model.js";
 import { floatsOf } from "./lane-states.js";
 import { backward, forward, type TokenSegment } from "./mamba2.js";
 import { modelTensors, type ModelTensors } from "./parameters.js";
 import { fullPasses, truncatedPasses, zeroStatePart, type SegmentPasses } from "./tbptt.js";
-import { carveTraining, trainingArenaFloats, type TrainingBuffers } from "./training-buffers.js";
+import { carveTraining, trainingArenaFloats, type TrainingBuffers, type TrainingShape } from "./training-buffers.js";
 
 /** A flat vector of gradients and its views. */
 interface Gradients<F> {
@@ -78,6 +79,8 @@ export class Training<F, I> {
       if (rules?.carryConv === false) zeroStatePart(this.#device, this.#model.spec, floats, lanes, "conv");
     };
     const { passes, lossSum } = this.#trainingPasses(segments, chained, into);
+    // First what is always needed: buffers can be fewer.
+    if (segments.length > 1) this.#addend ??= this.#newGradients();
     const { chain } = this.#trainingBuffers(segments[0]!, chained);
     if (chain && rules) fullPasses(this.#device, passes, floatsOf<F>(states), startSegment, rules, chain);
     else truncatedPasses(passes, floatsOf<F>(states), startSegment);
@@ -93,8 +96,8 @@ export class Training<F, I> {
   ): void {
     const split = splitPoint(node);
     if (split === undefined) return gradientOf(node.lo, into);
-    this.#sumOver({ lo: node.lo, hi: split }, depth + 1, gradientOf, into);
     const right = (this.#rightOfDepth[depth] ??= this.#newGradients());
+    this.#sumOver({ lo: node.lo, hi: split }, depth + 1, gradientOf, into);
     this.#sumOver({ lo: split, hi: node.hi }, depth + 1, gradientOf, right);
     this.#device.add(right.flat, into.flat);
   }
@@ -201,15 +204,22 @@ export class Training<F, I> {
   /** @throws SegueError DEVICE_OUT_OF_MEMORY that says what would fit */
   #trainingBuffers({ lanes, tokens }: Pick<SegmentBatch, "lanes" | "tokens">, chained: number): TrainingBuffers<F> {
     const shape = { model: this.#model.spec, lanes, tokens, chained };
-    const key = `training ${lanes} ${tokens} ${chained} ${this.#device.recomputesLayers}`;
+    const key = `training ${lanes} ${tokens} ${chained} ${this.#device.economies}`;
+    const { arena, spec } = this.#model;
     try {
-      return this.#model.arena.buffers(key, (take) => carveTraining(shape, take, this.#device));
+      this.#device.reserve?.(spec, lanes, tokens);
+      return arena.buffers(key, (take) => carveTraining(shape, take, this.#device));
     } catch (failure) {
       if (!(failure instanceof SegueError && failure.code === "DEVICE_OUT_OF_MEMORY")) throw failure;
-      if (this.#device.economise?.()) return this.#trainingBuffers(shape, chained);
+      const held = arena.floats;
+      arena.release();
+      if (held > 0 || this.#economises(shape)) return this.#trainingBuffers(shape, chained);
+      this.#device.unreserve?.();
       const free = this.#device.freeBytes?.() ?? 0;
       const fits = (count: number): boolean =>
-        4 * trainingArenaFloats(this.#model.spec, count, tokens, chained, this.#device) <= free;
+        4 * trainingArenaFloats(spec, count, tokens, chained, this.#device) +
+          (this.#device.reservedBytes?.(spec, count, tokens) ?? 0) <=
+        free;
       let most = lanes;
       while (most > 0 && !fits(most)) most--;
       const advice = most > 0 ? `about ${most} lanes a shard would fit` : "shorter segments or a smaller model would fit";
@@ -218,6 +228,19 @@ export class Training<F, I> {
         cause: failure,
       });
     }
+  }
+
+  /** Makes as few further economies as leave room for the buffers. @returns false if none is left */
+  #economises({ model, lanes, tokens, chained }: TrainingShape): boolean {
+    const device = this.#device;
+    if (!device.economise || device.economies === undefined || device.economies >= mostEconomies(model)) return false;
+    const free = device.freeBytes?.() ?? 0;
+    const fits = (economies: number): boolean =>
+      4 * trainingArenaFloats(model, lanes, tokens, chained, { ...device, economies }) <= free;
+    let economies = device.economies + 1;
+    while (economies < mostEconomies(model) && !fits(economies)) economies++;
+    device.economise(economies);
+    return true;
   }
 
   #newGradients(): Gradients<F> {

@@ -8,15 +8,19 @@ import { adamWStep, CHAIN_MODEL, chainBatch } from "./chain-model.js";
 const MIB = 2 ** 20;
 const [LANES, TOKENS] = [64, 256];
 
-const open = () => {
-  const device = openCudaDevice("bf16");
+const open = (mostBytes?: number) => {
+  const recompute = mostBytes === undefined ? "auto" : String(Math.floor(mostBytes / MIB));
+  const device = openCudaDevice("bf16", 0, { ...process.env, SEGUE_CUDA_RECOMPUTE: recompute });
   const engine = new DeviceEngine("cuda", device, CHAIN_MODEL);
   engine.writeParameters(initialParameters(CHAIN_MODEL, 1));
   const train = (lanes: number, step: number, tokens = TOKENS): void => {
     const states = engine.createStates(lanes);
     const part = { batch: chainBatch(`step ${step}`, lanes, tokens), states };
-    engine.trainStep([part], adamWStep(step, 1e-3, lanes * tokens))();
-    engine.freeStates(states);
+    try {
+      engine.trainStep([part], adamWStep(step, 1e-3, lanes * tokens))();
+    } finally {
+      engine.freeStates(states);
+    }
   };
   const parameters = (): Float32Array => {
     const values = new Float32Array(engine.layout.size);
@@ -37,31 +41,36 @@ describe("memory of a GPU", () => {
     engine.close();
   });
 
-  it("computes layers again where memory runs out, to the same bits, and says how many lanes would fit where that is not enough", () => {
+  it("computes as little again as memory allows, to the same bits, and says how many lanes would fit where that is not enough", () => {
     const roomy = open();
-    const bytesOf = (lanes: number, recomputesLayers: boolean): number =>
-      4 * trainingArenaFloats(CHAIN_MODEL, lanes, TOKENS, 1, { ...roomy.device, recomputesLayers });
-    const [most, least] = [bytesOf(LANES, false), bytesOf(LANES, true)];
-    roomy.train(1, 1);
-    roomy.train(LANES, 2);
-
-    const tight = open();
-    // Kernels are loaded, and scratch memory of one lane is there.
-    tight.train(1, 1);
-    const rest = tight.device.freeBytes!() - least - Math.round(0.7 * (most - least));
-    assert.ok(rest > 0, "this GPU has not enough free memory to begin with");
-    tight.device.floats(rest / 4);
-    tight.train(LANES, 2);
-    assert.equal(tight.device.recomputesLayers, true);
-    assert.deepEqual(tight.parameters(), roomy.parameters());
-
-    const [, lanes] = /about (\d+) lanes a shard would fit/.exec(messageOf(() => tight.train(LANES, 3, 4 * TOKENS))) ?? [];
-    assert.ok(Number(lanes) > LANES / 5 && Number(lanes) < LANES / 2, `${lanes} lanes`);
-    // The engine goes on.
-    for (const of of [roomy, tight]) of.train(LANES, 4);
-    assert.deepEqual(tight.parameters(), roomy.parameters());
-    for (const { engine } of [roomy, tight]) engine.close();
-    console.log(`      ${(most / MIB).toFixed(0)} MiB of buffers, ${(least / MIB).toFixed(0)} MiB where layers are computed again`);
+    for (const step of [1, 2, 3]) roomy.train(LANES, step);
+    const expected = roomy.parameters();
+    const { peakBytes } = roomy.device.runtime.memory;
+    const bytesOf = (economies: number): number =>
+      4 * trainingArenaFloats(CHAIN_MODEL, LANES, TOKENS, 1, { ...roomy.device, economies });
+    const most = 2 * CHAIN_MODEL.layers;
+    const spared = bytesOf(0) - bytesOf(most);
+    const seen = [0, 0.3, 0.6, 0.85].map((share) => {
+      const limit = peakBytes - share * spared;
+      const tight = open(limit);
+      for (const step of [1, 2, 3]) tight.train(LANES, step);
+      assert.ok(tight.device.runtime.memory.peakBytes <= limit);
+      assert.deepEqual(tight.parameters(), expected);
+      if (share === 0.85) {
+        const [, lanes] = /about (\d+) lanes a shard would fit/.exec(messageOf(() => tight.train(LANES, 4, 8 * TOKENS))) ?? [];
+        assert.ok(Number(lanes) > LANES / 16 && Number(lanes) < LANES / 2, `${lanes} lanes`);
+        // The engine goes on.
+        for (const of of [roomy, tight]) of.train(LANES, 4);
+        assert.deepEqual(tight.parameters(), roomy.parameters());
+      }
+      tight.engine.close();
+      return tight.device.economies!;
+    });
+    roomy.engine.close();
+    const mib = [0, CHAIN_MODEL.layers, most].map((economies) => (bytesOf(economies) / MIB).toFixed(0));
+    console.log(`      economies ${seen.join(", ")} of ${most}; ${mib.join(", ")} MiB of buffers with none, half and all`);
+    assert.equal(seen[0], 0);
+    assert.ok(seen[1]! > 0 && seen[1]! < seen[2]! && seen[2]! < seen[3]! && seen[3]! <= most);
   });
 });
 
