@@ -9,7 +9,7 @@ const MIB = 2 ** 20;
 const [LANES, TOKENS] = [64, 256];
 
 const open = (mostBytes?: number) => {
-  const recompute = mostBytes === undefined ? "auto" : String(Math.floor(mostBytes / MIB));
+  const recompute = mostBytes === undefined ? "auto" : String(mostBytes / MIB);
   const device = openCudaDevice("bf16", 0, { ...process.env, SEGUE_CUDA_RECOMPUTE: recompute });
   const engine = new DeviceEngine("cuda", device, CHAIN_MODEL);
   engine.writeParameters(initialParameters(CHAIN_MODEL, 1));
@@ -51,7 +51,7 @@ describe("memory of a GPU", () => {
     const most = 2 * CHAIN_MODEL.layers;
     const spared = bytesOf(0) - bytesOf(most);
     const seen = [0, 0.3, 0.6, 0.85].map((share) => {
-      const limit = peakBytes - share * spared;
+      const limit = Math.ceil((peakBytes - share * spared) / MIB) * MIB;
       const tight = open(limit);
       for (const step of [1, 2, 3]) tight.train(LANES, step);
       assert.ok(tight.device.runtime.memory.peakBytes <= limit);
