@@ -185,7 +185,8 @@ async function measureWindow(cluster: LocalCluster, workers: number): Promise<Me
   const commits = linesOf<Commit>(cluster.process("coordinator").logPath).filter(({ event, time }) => {
     return event === "roundCommitted" && Date.parse(time) >= startedAtMs;
   });
-  const [first, end] = [commits[0], commits.at(-1)];
+  // Steps of the first round, and of the second, which may be begun while the first is committed, may have been stopped on the way.
+  const [first, end] = [commits[1], commits.at(-1)];
   if (!first || !end || first === end) throw new Error("too few rounds were committed; measure longer (--seconds)");
   const rounds = Array.from({ length: workers }, (_, index) => {
     return linesOf<Round>(cluster.process(`worker-${index + 1}`).logPath).filter(({ msg, firstStep }) => {
