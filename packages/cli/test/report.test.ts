@@ -135,11 +135,12 @@ describe("segue report", function () {
     assert.ok(!page.includes("<img"));
   });
 
-  it("writes an older checkpoint when asked, and says which there are", async () => {
-    const out = join(dir, "older");
+  it("writes an older checkpoint when asked, in place of an earlier report, and says which there are", async () => {
+    const out = join(dir, "all");
+    await writeFile(join(out, "figures", "own.svg"), "somebody else's");
     assert.equal((await run(JOB, "--step", "400", "--out", out)).exitCode, 0);
     const files = await readdir(join(out, "figures"));
-    assert.ok(!files.includes("loss-long.svg") && files.includes("passkey-passkey.png"));
+    assert.ok(!files.includes("loss-long.svg") && files.includes("passkey-passkey.png") && files.includes("own.svg"));
     const { exitCode, stderr } = await run(JOB, "--step", "5", "--out", out);
     assert.equal(exitCode, 1);
     assert.match(stderr, /^error CHECKPOINT_NOT_FOUND: job-7f3a has no checkpoint at step 5; it has 400, 800\.$/m);
