@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { validateJobSpec } from "@segue/core";
 import { planEvaluations } from "../src/evaluations/plan.js";
-import { roundSteps, roundWorkMs } from "../src/run/round-steps.js";
+import { roundSteps, roundWorkMs, smoothedStepMs } from "../src/run/round-steps.js";
 import { isStraggler, updatedPaces, type WorkerPace } from "../src/run/stragglers.js";
 import { allocate, type Demand } from "../src/workers/allocate.js";
 import { shortage, type PoolWorker } from "../src/workers/shortage.js";
@@ -125,6 +125,12 @@ describe("round sizing", () => {
     };
     assert.equal(roundWorkMs({ reports: [report("a", 10, 30), report("b", 45, 5)] }), 100);
     assert.equal(roundWorkMs({ reports: [] }), 0);
+  });
+
+  it("believes in faster steps at once, in slower ones by half", () => {
+    assert.equal(smoothedStepMs(undefined, 80, 2), 40);
+    assert.equal(smoothedStepMs(8_000, 600, 4), 150);
+    assert.equal(smoothedStepMs(150, 1_000, 4), 200);
   });
 
   it("aims at the target duration", () => assert.equal(roundSteps(sizing), 20));

@@ -45,8 +45,11 @@ export function roundWorkMs({ reports }: Pick<LedgerRound, "reports">): number {
   return Math.max(0, ...workMs);
 }
 
-/** Exponential mean of measured step times; slow to believe, so that one hiccup does not shrink the rounds. */
+/**
+ * The time of a step as rounds are sized by it. Faster is believed at once, since nothing is fast by accident (and the first rounds of a job
+ * are slow); slower only by half, so that one hiccup does not shrink the rounds.
+ */
 export function smoothedStepMs(previous: number | undefined, workMs: number, steps: number): number {
   const measured = workMs / steps;
-  return previous === undefined ? measured : 0.5 * previous + 0.5 * measured;
+  return previous === undefined ? measured : Math.min(measured, 0.5 * previous + 0.5 * measured);
 }
