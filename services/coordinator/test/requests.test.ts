@@ -62,6 +62,43 @@ describe("Jobs service", () => {
     assert.equal((await cluster.jobs.listJobs({})).jobs.length, 1);
   });
 
+  it("refuses another spec with a key that belongs to a job, also at the same time, after an edit and after a restart", async () => {
+    const submit = (value: string, idempotencyKey: string) =>
+      cluster.jobs.submitJob({ source: { case: "yaml", value }, idempotencyKey });
+    const other = SPEC.replace("steps: 24", "steps: 25");
+    const reused = { code: "IDEMPOTENCY_KEY_REUSED", status: "ALREADY_EXISTS", fields: [] };
+    const both = await Promise.allSettled([submit(SPEC, "k"), submit(other, "k")]);
+    assert.deepEqual(
+      both.map(({ status }) => status),
+      ["fulfilled", "rejected"],
+    );
+    const [first] = (await cluster.jobs.listJobs({})).jobs;
+    const jobId = first!.jobId;
+    assert.deepEqual(await refusal(submit(other, "k")), reused);
+    await assert.rejects(submit(other, "k"), (error) => {
+      assert.match(fromServiceError(error).message, new RegExp(`belongs to the job ${jobId}, .*: .*train.steps differ`));
+      return true;
+    });
+    const spec = await submit(SPEC, "k");
+    assert.equal(
+      (await cluster.jobs.submitJob({ source: { case: "spec", value: spec.job!.spec! }, idempotencyKey: "k" })).job?.jobId,
+      jobId,
+    );
+
+    await cluster.jobs.pauseJob({ jobId });
+    await cluster.until(jobId, ({ phase }) => phase === JobPhase.PAUSED);
+    await cluster.jobs.editJob({ jobId, settings: { "train.steps": "25" } });
+    for (const restarts of [0, 1]) {
+      if (restarts > 0) {
+        await cluster.stopCoordinator();
+        await cluster.startCoordinator();
+      }
+      assert.equal((await submit(SPEC, "k")).job?.jobId, jobId);
+      assert.deepEqual(await refusal(submit(other, "k")), reused);
+    }
+    assert.equal((await cluster.jobs.listJobs({})).jobs.length, 1);
+  });
+
   it("lists jobs newest first, page by page", async () => {
     const ids = [await cluster.submit(), await cluster.submit(), await cluster.submit()];
     const first = await cluster.jobs.listJobs({ pageSize: 2 });

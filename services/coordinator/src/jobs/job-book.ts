@@ -60,9 +60,10 @@ export class JobBook {
 
   /** Changes the spec of a job that does not run; durable when it resolves, unchanged when it rejects. */
   async setSpec(jobId: string, spec: JobSpec): Promise<void> {
-    const updated = { ...this.get(jobId).record, spec, updatedAtMs: Date.now() };
-    await this.#store.save(updated);
-    this.#change(jobId, { record: { ...this.get(jobId).record, spec, updatedAtMs: updated.updatedAtMs } });
+    const { record } = this.get(jobId);
+    const edited = { spec, submittedSpec: record.submittedSpec ?? record.spec, updatedAtMs: Date.now() };
+    await this.#store.save({ ...record, ...edited });
+    this.#change(jobId, { record: { ...this.get(jobId).record, ...edited } });
   }
 
   setLive(jobId: string, patch: Partial<LiveStatus>): void {

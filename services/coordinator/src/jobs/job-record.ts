@@ -7,6 +7,8 @@ export interface JobRecord {
   readonly jobId: string;
   /** The effective spec. */
   readonly spec: JobSpec;
+  /** The effective spec before the first edit; absent: it was never edited. */
+  readonly submittedSpec?: JobSpec | undefined;
   readonly phase: Phase;
   /** Why the job is where it is; empty while it simply runs. */
   readonly reason: string;

@@ -37,7 +37,8 @@ export class JobStore {
       try {
         const record = JSON.parse(await readFile(join(this.#root, name, "job.json"), "utf8")) as JobRecord;
         // An older version wrote no keys that it did not know; they get their defaults.
-        records.push({ ...record, spec: validateJobSpec(record.spec).spec });
+        const submittedSpec = record.submittedSpec && validateJobSpec(record.submittedSpec).spec;
+        records.push({ ...record, spec: validateJobSpec(record.spec).spec, ...(submittedSpec && { submittedSpec }) });
       } catch (error) {
         this.#logger.warn({ event: "jobUnreadable", folder: name, err: error }, "a job folder without a readable job.json");
       }

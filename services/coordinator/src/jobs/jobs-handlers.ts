@@ -9,10 +9,11 @@ import type { EventLog } from "../run/event-log.js";
 import { workerInfo } from "../workers/worker-info.js";
 import type { WorkerPool } from "../workers/worker-pool.js";
 import { editJob } from "./edit-job.js";
+import { refuseOtherSpec } from "./idempotency.js";
 import type { JobBook } from "./job-book.js";
 import { jobToProto } from "./job-view.js";
 import { NOT_STARTED } from "./live-status.js";
-import { effectiveSpec, newJobId } from "./submit.js";
+import { effectiveSpec, newJobId, requestedSpec } from "./submit.js";
 
 export interface JobsDependencies {
   readonly book: JobBook;
@@ -33,22 +34,31 @@ const MAX_PAGE = 1_000;
 export function jobsHandlers(deps: JobsDependencies): Handlers<typeof Jobs> {
   const { book, scheduler, pool, data, checkpointsOf } = deps;
   const answer = (jobId: string) => ({ job: jobToProto(book.get(jobId)) });
-  /** Requests with the same key that are being accepted right now. */
-  const accepting = new Map<string, Promise<{ jobId: string; warnings: string[] }>>();
+  /** What is being accepted right now, by its key. */
+  const accepting = new Map<
+    string,
+    { readonly spec: JobSpec; readonly accepted: Promise<{ jobId: string; warnings: string[] }> }
+  >();
 
   return {
     async submitJob(request) {
       const { idempotencyKey: key } = request;
-      const known = key === "" ? undefined : book.findByKey(key);
-      if (known && !request.validateOnly) return { job: jobToProto(known), warnings: [] };
+      const parsed = requestedSpec(request);
       if (request.validateOnly) {
-        const { spec, warnings } = await effectiveSpec(request, data);
+        const { spec, warnings } = await effectiveSpec(parsed, data);
         const at = Date.now();
         const record = { jobId: "", spec, phase: "WAITING", reason: "", attempt: 0, submittedAtMs: at, updatedAtMs: at } as const;
         return { job: { ...jobToProto({ record, live: NOT_STARTED }), phase: 0 }, warnings };
       }
-      const accepted = accepting.get(key) ?? accept();
-      if (key !== "") accepting.set(key, accepted);
+      const known = key === "" ? undefined : book.findByKey(key);
+      if (known) {
+        refuseOtherSpec(known.record, parsed.spec, `the job ${known.record.jobId}`);
+        return { job: jobToProto(known), warnings: [] };
+      }
+      const pending = accepting.get(key);
+      if (pending) refuseOtherSpec(pending, parsed.spec, "a job that is being submitted right now");
+      const accepted = pending?.accepted ?? accept();
+      if (key !== "") accepting.set(key, { spec: pending?.spec ?? parsed.spec, accepted });
       try {
         const { jobId, warnings } = await accepted;
         return { ...answer(jobId), warnings };
@@ -57,7 +67,7 @@ export function jobsHandlers(deps: JobsDependencies): Handlers<typeof Jobs> {
       }
 
       async function accept(): Promise<{ jobId: string; warnings: string[] }> {
-        const { spec, warnings } = await effectiveSpec(request, data);
+        const { spec, warnings } = await effectiveSpec(parsed, data);
         const jobId = newJobId(spec.name);
         const now = Date.now();
         await book.add({

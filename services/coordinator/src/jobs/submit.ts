@@ -10,11 +10,10 @@ const MAX_SEGMENTS_BYTES = 15 * 2 ** 20;
 const BYTES_PER_POSITION = 4 + 4 + 4 + 1;
 
 /**
- * The effective spec of a request.
- * @throws SegueError SPEC_INVALID, SPEC_MISSING
+ * A parsed spec with what only its data can say.
+ * @throws SegueError SPEC_INVALID
  */
-export async function effectiveSpec({ source }: SubmitJobRequest, data: DataSource): Promise<ParsedSpec> {
-  const parsed = parseSource(source);
+export async function effectiveSpec(parsed: ParsedSpec, data: DataSource): Promise<ParsedSpec> {
   const spec = await data.prepare(parsed.spec);
   checkMessageSize(spec);
   return { ...parsed, spec };
@@ -30,7 +29,11 @@ export function newJobId(name: string): string {
   return `${slug === "" ? "job" : slug}-${randomBytes(4).toString("hex")}`;
 }
 
-function parseSource(source: SubmitJobRequest["source"]): ParsedSpec {
+/**
+ * The spec of a request, before anybody has looked at its data.
+ * @throws SegueError SPEC_INVALID, SPEC_MISSING
+ */
+export function requestedSpec({ source }: SubmitJobRequest): ParsedSpec {
   switch (source.case) {
     case "yaml":
       return parseJobSpec(source.value);

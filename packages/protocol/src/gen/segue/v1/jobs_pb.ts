@@ -279,7 +279,7 @@ export type SubmitJobRequest = Message<"segue.v1.SubmitJobRequest"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * A second request with the same key returns the first one's job.
+   * A second request with the same key and the same spec returns the first one's job; with another spec it is refused with ALREADY_EXISTS.
    *
    * @generated from field: string idempotency_key = 3;
    */
