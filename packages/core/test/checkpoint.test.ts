@@ -112,7 +112,9 @@ describe("Hugging Face folder", () => {
     const refused = (change: object, reason: RegExp): void =>
       assert.throws(() => configFromHuggingFace({ ...config, ...change }), reason);
     refused({ ssm_cfg: {} }, /layer must be "Mamba2"/);
-    refused({ ssm_cfg: { layer: "Mamba2", ngroups: 8 } }, /ngroups must be 1/);
+    // 24 heads.
+    assert.equal(configFromHuggingFace({ ...config, ssm_cfg: { layer: "Mamba2", ngroups: 8 } }).groups, 8);
+    refused({ ssm_cfg: { layer: "Mamba2", ngroups: 5 } }, /ngroups must divide the number of heads, 24, but is 5/);
     refused({ attn_layer_idx: [9, 18] }, /attn_layer_idx must be empty/);
   });
 

@@ -144,18 +144,21 @@ for (const [rows, heads, min, max] of [
   };
 }
 
-for (const [rows, width, groupWidth] of [
-  [1, 3, 3],
-  [37, 22, 22],
-  [37, 22, 11],
-  [200, 128, 32],
+for (const [rows, width, groupWidth, first] of [
+  [1, 3, 3, 3],
+  [37, 22, 22, 3],
+  [37, 22, 11, 3],
+  [41, 45, 15, 2],
+  [200, 128, 32, 3],
+  [200, 128, 32, 8],
+  [67, 1024, 256, 4],
 ] as const) {
   for (const normBeforeGate of [false, true]) {
-    const order = normBeforeGate ? "norm first" : "gate first";
+    const order = `${normBeforeGate ? "norm first" : "gate first"}${first % 4 === 0 ? ", aligned" : ""}`;
     DEVICE_CASES[`gatedNorm and its backward, ${rows} x ${width} by ${groupWidth}, ${order}`] = ({ device, ...b }) => {
-      const stride = width + 5;
+      const stride = width + (first % 4 === 0 ? first : 5);
       const shape = { rows, width, groupWidth, normBeforeGate };
-      const gate = { data: b.noise("gate", rows * stride), first: 3, stride };
+      const gate = { data: b.noise("gate", rows * stride), first, stride };
       const y_RI = b.noise("y", rows * width);
       const weight_I = b.noise("weight", width, 0.3, 1);
       const [out_RI, again_RI, inverseRms] = [
@@ -164,7 +167,7 @@ for (const [rows, width, groupWidth] of [
         b.poison((rows * width) / groupWidth),
       ];
       device.gatedNorm({ ...shape, eps: 1e-5, y_RI, gate, weight_I, out_RI, inverseRms });
-      const dGate = { data: b.poison(rows * stride), first: 3, stride };
+      const dGate = { data: b.poison(rows * stride), first, stride };
       const dY_RI = b.noise("dOut", rows * width);
       const dWeight_I = b.poison(width);
       device.gatedNormBackward({

@@ -6,6 +6,8 @@ import { tensorToFloat32, type SafetensorsTensor } from "./safetensors.js";
 
 /** `pad_vocab_size_multiple` of state-spaces' MambaConfig where a config does not say. */
 const STATE_SPACES_PAD = 8;
+/** `n_groups` of transformers' Mamba2Config where a config does not say. */
+const TRANSFORMERS_GROUPS = 8;
 
 /** The `config.json` of a Hugging Face `Mamba2ForCausalLM` folder, as a JSON value. */
 export function configToHuggingFace(model: ModelSpec, eosId: number): Record<string, unknown> {
@@ -64,7 +66,7 @@ function fromTransformers(json: Record<string, unknown>): ModelSpec {
     headDim: reader.size("head_dim"),
     expand: reader.size("expand", 2),
     dConv: 4,
-    groups: reader.size("n_groups", 1),
+    groups: reader.size("n_groups", TRANSFORMERS_GROUPS),
     chunk: reader.size("chunk_size", DEFAULT_SPEC.model.chunk),
     vocab: reader.size("vocab_size"),
     padVocabMultiple: 1,
@@ -73,6 +75,7 @@ function fromTransformers(json: Record<string, unknown>): ModelSpec {
   };
   const { heads } = modelWidths(model);
   if (heads !== reader.size("num_heads", heads)) reader.refuse("num_heads", `must be expand * hidden_size / head_dim = ${heads}`);
+  if (heads % model.groups !== 0) reader.refuse("n_groups", `must divide the number of heads, ${heads}, but is ${model.groups}`);
   reader.finish();
   return model;
 }
@@ -87,8 +90,6 @@ function fromStateSpaces(json: Record<string, unknown>): ModelSpec {
   top.expect("rms_norm", true);
   top.expect("d_intermediate", 0);
   if (Array.isArray(json["attn_layer_idx"]) && json["attn_layer_idx"].length > 0) top.refuse("attn_layer_idx", "must be empty");
-  // With several groups the official gated norm works on each, this one (as Hugging Face's) on the whole row.
-  ssm.expect("ngroups", 1);
   const multiple = top.size("pad_vocab_size_multiple", STATE_SPACES_PAD);
   const model: ModelSpec = {
     layers: top.size("n_layer"),
@@ -97,13 +98,15 @@ function fromStateSpaces(json: Record<string, unknown>): ModelSpec {
     headDim: ssm.size("headdim", 64),
     expand: ssm.size("expand", 2),
     dConv: 4,
-    groups: 1,
+    groups: ssm.size("ngroups", 1),
     chunk: ssm.size("chunk_size", DEFAULT_SPEC.model.chunk),
     vocab: Math.ceil(top.size("vocab_size") / multiple) * multiple,
     padVocabMultiple: multiple,
     tieEmbeddings: json["tie_embeddings"] !== false,
     rmsEps: DEFAULT_SPEC.model.rmsEps,
   };
+  const { heads } = modelWidths(model);
+  if (heads % model.groups !== 0) ssm.refuse("ngroups", `must divide the number of heads, ${heads}, but is ${model.groups}`);
   const violations = [...top.violations, ...ssm.violations];
   if (violations.length > 0) throw unsupported(violations);
   return model;

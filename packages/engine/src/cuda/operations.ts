@@ -85,11 +85,11 @@ export class CudaOperations {
     const { vocab } = model;
     const rows = lanes * tokens;
     const { convDim, dInner, heads } = modelWidths(model);
-    const normSums = (width: number, warps: number): number => rowBlocks(rows, warps, rowThreads(width, 4)) * width;
+    const gatedWidth = dInner / model.groups;
     const sums = [
       lanes * ceil(tokens, STRIP) * convDim * (model.dConv + 1),
-      normSums(model.dModel, NORM_WARPS),
-      normSums(dInner, GATED_NORM_WARPS),
+      rowBlocks(rows, NORM_WARPS, rowThreads(model.dModel, 4)) * model.dModel,
+      gatedNormBlocks(rows, model.groups, rowThreads(gatedWidth, 4)) * dInner,
       TIME_STEP_BLOCKS * heads,
     ];
     const operation = Math.max(this.bytesOf(logitRows(rows, vocab) * vocab), sortBytes(rows, vocab));
@@ -241,11 +241,12 @@ export class CudaOperations {
   gatedNormBackward(args: GatedNormBackwardArgs<F>): void {
     const { rows, width, groupWidth, normBeforeGate, y_RI, gate, weight_I, inverseRms, dOut_RI, dY_RI, dGate, dWeight_I } = args;
     const vector = vectorOf(groupWidth, [y_RI, weight_I, dOut_RI, dY_RI, args.out_RI], [gate, dGate]);
-    const blocks = rowBlocks(rows, GATED_NORM_WARPS, rowThreads(groupWidth, vector));
+    const [groups, threads] = [width / groupWidth, rowThreads(groupWidth, vector)];
+    const blocks = gatedNormBlocks(rows, groups, threads);
     const partial = this.#scratch.take("partial", 4 * blocks * width);
     this.launch(
       "gated_norm_backward",
-      { grid: [blocks, width / groupWidth], block: [rowThreads(groupWidth, vector)] },
+      { grid: [blocks, groups], block: [threads] },
       ...[rows, width, groupWidth, normBeforeGate ? 1 : 0, vector],
       ...[this.act(y_RI), this.columns(gate), gate.stride, weight_I.f32, inverseRms.f32, this.act(dOut_RI), this.act(dY_RI)],
       ...[this.columns(dGate), dGate.stride, partial, this.act(args.out_RI)],
@@ -365,6 +366,11 @@ function channelsAtOnce(channels: number, vectors: readonly F[], columns: readon
 
 function rowBlocks(rows: number, warps: number, threads: number): number {
   return Math.min(rows, ceil(warps, threads / WARP));
+}
+
+/** Of each group of columns; all groups together are as many warps as a whole row would be. */
+function gatedNormBlocks(rows: number, groups: number, threads: number): number {
+  return rowBlocks(rows, GATED_NORM_WARPS / groups, threads);
 }
 
 /** Threads of a block that holds a row of `width` in registers. @throws SegueError ENGINE_INPUT_INVALID for rows that do not fit */

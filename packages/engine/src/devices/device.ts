@@ -193,7 +193,7 @@ export interface ScanBackwardArgs<F, I> extends Segment<I>, ScanShape {
 export interface GatedNormShape {
   readonly rows: number;
   readonly width: number;
-  /** Columns normalised together: the whole row (Hugging Face) or width / groups (the official code); they agree for one group. */
+  /** Columns normalised together: width / groups. */
   readonly groupWidth: number;
   /** false: norm(y * silu(gate)) * weight, as the released models; true: norm(y) * weight * silu(gate). */
   readonly normBeforeGate: boolean;

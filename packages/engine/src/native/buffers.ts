@@ -14,7 +14,7 @@ export interface LayerBuffers<F> {
   readonly chunkStates_BKHPN: F;
   readonly keptStates: F | undefined;
   readonly y_RI: F;
-  readonly gateInverseRms_R: F;
+  readonly gateInverseRms_RG: F;
   readonly again: ComputedAgain;
 }
 
@@ -97,7 +97,7 @@ export function takeForward<F>(
     chunkStates_BKHPN: take(firstStates),
     keptStates: keptStates > 0 && again === "nothing" ? take(keptStates, "activation") : undefined,
     y_RI: y(again === "layer"),
-    gateInverseRms_R: take(rows),
+    gateInverseRms_RG: take(rows * model.groups),
     again,
   });
   const shared = training ? undefined : layer("nothing");

@@ -1,5 +1,5 @@
 import { convStateFloats, laneStateFloats, modelWidths, ssmStateFloats, type ModelSpec } from "@segue/core";
-import type { Device, LaneParts, ScanShape, Segment } from "../devices/device.js";
+import type { Device, GatedNormShape, LaneParts, ScanShape, Segment } from "../devices/device.js";
 import type { Recurrence } from "../engine.js";
 import type { BackwardBuffers, ForwardBuffers } from "./buffers.js";
 import type { ModelTensors } from "./parameters.js";
@@ -27,8 +27,11 @@ export interface Inference<F> {
 /** dt is not clamped: the released models' limits are (0, infinity) (paper.md 7.3). */
 const DT_LIMITS = { min: 0, max: Infinity };
 
-/** The released models gate first; Hugging Face normalises the whole row whatever the groups. */
-const NORM_BEFORE_GATE = false;
+/** The released models gate first, and norm the heads of each group of B and C by themselves. */
+const gatedNormShape = (model: ModelSpec, rows: number): GatedNormShape => {
+  const { dInner } = modelWidths(model);
+  return { rows, width: dInner, groupWidth: dInner / model.groups, normBeforeGate: false };
+};
 
 const scanShape = (model: ModelSpec): ScanShape => ({
   heads: modelWidths(model).heads,
@@ -193,18 +196,15 @@ export function forward<F, I>(
     const { logRetention, insertion } = recurrence ?? {};
     device.scan({ ...calls.scan, logRetention, insertion, state: state.ssm });
     if (moments !== undefined) sumMoments(m, segment, l, layer, moments, squares);
-    // RMSNorm(y * SiLU(z))
+    // RMSNorm(y * SiLU(z)), group by group
     device.gatedNorm({
-      rows,
-      width: dInner,
-      groupWidth: dInner,
-      normBeforeGate: NORM_BEFORE_GATE,
+      ...gatedNormShape(model, rows),
       eps: model.rmsEps,
       y_RI: l.y_RI,
       gate: columns.gate,
       weight_I: block.gateNorm_I,
       out_RI: gated_RI,
-      inverseRms: l.gateInverseRms_R,
+      inverseRms: l.gateInverseRms_RG,
     });
     // mixer output = (...) W_out^T
     device.matmul({ m: rows, n: model.dModel, k: dInner, a: gated_RI, b: block.outProj_DI, transposeB: true, out: mixed_RD });
@@ -298,14 +298,11 @@ export function backward<F, I>(
     device.matmul({ m: rows, n: dInner, k: model.dModel, a: dSum_RD, b: block.outProj_DI, out: dGated_RI });
     const dY_RI = dGated_RI;
     device.gatedNormBackward({
-      rows,
-      width: dInner,
-      groupWidth: dInner,
-      normBeforeGate: NORM_BEFORE_GATE,
+      ...gatedNormShape(model, rows),
       y_RI: l.y_RI,
       gate: columns.gate,
       weight_I: block.gateNorm_I,
-      inverseRms: l.gateInverseRms_R,
+      inverseRms: l.gateInverseRms_RG,
       dOut_RI: dGated_RI,
       dY_RI,
       dGate: dColumns.gate,

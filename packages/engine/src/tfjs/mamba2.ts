@@ -6,7 +6,7 @@ import { convMasks, scanMasks, type ConvMasks, type ScanMasks } from "./segment-
 import { ssdScan } from "./ssd-scan.js";
 
 /**
- * Mamba-2 as Hugging Face's `Mamba2ForCausalLM` computes it, the gated norm over the whole row whatever the number of groups.
+ * Mamba-2 as Hugging Face's `Mamba2ForCausalLM` computes it since 5.24, and the official code always: the gated norm works on each group.
  * B lanes, T tokens, R = B T rows, D model width, I inner width, J rows of the input projection [z (I) | x (I) | B | C | dt (H)],
  * C convolution channels [x | B | C], W taps, H heads, P width of a head, N state size, G groups.
  */
@@ -18,9 +18,12 @@ export function mamba2(operations: Operations, spec: ModelSpec): RecurrentModel 
   const layerSlots = (part: StateSlot["part"], ...shape: number[]): StateSlot[] =>
     Array.from({ length: layers }, () => ({ part, shape }));
 
-  const rmsNorm = (x_RD: Tensor2D, weight_D: Tensor1D): Tensor2D => {
-    const inverse_R1 = tf.rsqrt(tf.add(tf.mean(tf.square(x_RD), 1, true), rmsEps));
-    return scaleRows(tf.mul(x_RD, inverse_R1), weight_D);
+  const normRows = (x_RD: Tensor2D): Tensor2D => tf.mul(x_RD, tf.rsqrt(tf.add(tf.mean(tf.square(x_RD), 1, true), rmsEps)));
+  const rmsNorm = (x_RD: Tensor2D, weight_D: Tensor1D): Tensor2D => scaleRows(normRows(x_RD), weight_D);
+  /** Neighbouring columns of a row are normed in `groups` groups; the weight is the row's. */
+  const groupNorm = (x_RI: Tensor2D, weight_I: Tensor1D): Tensor2D => {
+    const normed = normRows(tf.reshape<Rank.R2>(x_RI, [-1, dInner / groups]));
+    return scaleRows(tf.reshape<Rank.R2>(normed, [-1, dInner]), weight_I);
   };
   const silu = <T extends Tensor>(x: T): T => tf.mul(x, tf.sigmoid(x));
 
@@ -90,7 +93,7 @@ export function mamba2(operations: Operations, spec: ModelSpec): RecurrentModel 
     const scanned_BTI = tf.slice(tf.reshape(scan.y_ZQHP, [lanes, -1, dInner]), [0, 0, 0], [lanes, tokens, dInner]);
     const skip_I = tf.reshape<Rank.R1>(tf.mul(tf.reshape(weight("D"), [heads, 1]), tf.ones([1, headDim])), [dInner]);
     const y_RI = tf.add(tf.reshape<Rank.R2>(scanned_BTI, [R, dInner]), scaleRows(x_RI, skip_I));
-    const gated_RI = rmsNorm(tf.mul(y_RI, silu(z_RI)), weight("norm.weight") as Tensor1D);
+    const gated_RI = groupNorm(tf.mul(y_RI, silu(z_RI)), weight("norm.weight") as Tensor1D);
     return { out_RD: linear(gated_RI, weight("out_proj.weight") as Tensor2D), ssm: scan.state_BHPN, taps: conv.taps_BWC };
   }
 
