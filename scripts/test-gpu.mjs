@@ -25,10 +25,4 @@ if (cuda.reason !== undefined) {
   process.exit(NO_GPU);
 }
 console.log(cuda.detail);
-const options = [
-  "--no-config",
-  ...source.map((option) => `--node-option=${option.slice(2)}`),
-  "--extension=ts",
-  "--timeout=120000",
-];
-process.exit(run("mocha", [...options, "packages/engine/test/gpu/cuda-*.ts", ...process.argv.slice(2)]));
+process.exit(run("mocha", ["packages/engine/test/gpu/cuda-*.ts", ...process.argv.slice(2)]));

@@ -6,6 +6,7 @@ import { parameterLayout, validateJobSpec } from "@segue/core";
 import { readModelFolder } from "@segue/engine";
 import { Scratch, runSegue, segueJson, tinySpec } from "./helpers/clusters.js";
 import { checkpointsOf, jobOf, submitSpec, waitForSuccess } from "./helpers/jobs.js";
+import { until } from "./helpers/patience.js";
 
 const EVALUATION = `
 evaluations:
@@ -81,13 +82,12 @@ interface Evaluation {
 }
 
 async function waitForEvaluations(dashboard: string, jobId: string, count: number): Promise<Evaluation[]> {
-  const deadline = Date.now() + 120_000;
-  for (;;) {
+  let body: { evaluations?: Evaluation[] } | Evaluation[] = [];
+  const done = async (): Promise<Evaluation[] | false> => {
     const response = await fetch(new URL(`api/evaluations/${jobId}`, dashboard));
-    const body = (await response.json()) as { evaluations?: Evaluation[] } | Evaluation[];
+    body = (await response.json()) as typeof body;
     const evaluations = Array.isArray(body) ? body : (body.evaluations ?? []);
-    if (evaluations.length >= count && evaluations.every(({ status }) => status === "done")) return evaluations;
-    if (Date.now() > deadline) throw new Error(`not evaluated in time: ${JSON.stringify(body)}`);
-    await new Promise((resolve) => setTimeout(resolve, 250));
-  }
+    return evaluations.length >= count && evaluations.every(({ status }) => status === "done") && evaluations;
+  };
+  return until(done, () => `evaluations; there are ${JSON.stringify(body)}`, 250);
 }

@@ -34,9 +34,7 @@ interface Results {
   readonly analyses: readonly { readonly rows: readonly unknown[] }[];
 }
 
-describe("segue study", function () {
-  this.timeout(180_000);
-
+describe("segue study", () => {
   it("trains, evaluates and concludes on a cluster of its own; called again it finds everything done", async () => {
     const dir = await mkdtemp(join(tmpdir(), "segue-study-"));
     try {

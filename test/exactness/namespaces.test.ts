@@ -7,6 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Scratch } from "../helpers/clusters.js";
 import { exactnessSpec, undisturbedDigest } from "../helpers/disturbed.js";
 import type { JobRow } from "../helpers/jobs.js";
+import { until } from "../helpers/patience.js";
 import { Namespaces } from "../helpers/namespaces.js";
 
 const root = join(import.meta.dirname, "../..");
@@ -57,11 +58,8 @@ describe("exactness: a real partition between two workers", () => {
       const [file = "", ...command] = on.on("c", process.execPath, segue, ...args, "--json");
       return JSON.parse(execFileSync(file, command, { env, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] })) as T;
     };
-    const until = async (done: (job: JobRow) => boolean): Promise<void> => {
-      for (const deadlineMs = Date.now() + 120_000; !done(ask<JobRow>("job", jobId)); await sleep(200)) {
-        if (Date.now() > deadlineMs) throw new Error(`the job did not get there; see ${folder}`);
-      }
-    };
+    const jobUntil = (done: (job: JobRow) => boolean): Promise<true> =>
+      until(() => done(ask<JobRow>("job", jobId)), `the job; see ${folder}`, 200);
 
     start("c", "coordinator", { SEGUE_LISTEN: coordinator, SEGUE_STORE: join(folder, "store") });
     for (const host of ["w1", "w2"]) {
@@ -74,7 +72,7 @@ describe("exactness: a real partition between two workers", () => {
     }
     writeFileSync(join(folder, "job.yaml"), exactnessSpec({ minWorkers: 2, maxWorkers: 2 }));
     const jobId = await submitted();
-    await until(({ step }) => step >= 40);
+    await jobUntil(({ step }) => step >= 40);
     on.cut("w1", "w2");
     const atCut = ask<JobRow>("job", jobId).step;
     await sleep(10_000);
@@ -82,7 +80,7 @@ describe("exactness: a real partition between two workers", () => {
     // Steps already exchanged may still be committed, no others.
     assert.ok(after.step <= atCut + 16, `${atCut} to ${after.step} without a network between the workers`);
     on.heal("w1", "w2");
-    await until(({ phase }) => phase === "SUCCEEDED");
+    await jobUntil(({ phase }) => phase === "SUCCEEDED");
     const [newest] = ask<{ step: number; digest: string }[]>("checkpoints", jobId);
     assert.equal(`${newest?.step} ${newest?.digest}`, undisturbed);
 

@@ -1,6 +1,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { LocalCluster } from "@segue/cli";
+import { until } from "./patience.js";
 import { runSegue, segueJson, type Scratch } from "./clusters.js";
 
 export interface CheckpointRow {
@@ -37,15 +38,18 @@ export async function waitForSuccess(cluster: LocalCluster, jobId: string): Prom
   return jobOf(cluster, jobId);
 }
 
-/** Polls the job until it satisfies `done`. @throws Error after a minute */
+/** Polls the job until it satisfies `done`. @throws Error when it ends before */
 export async function waitForJob(cluster: LocalCluster, jobId: string, done: (job: JobRow) => boolean): Promise<JobRow> {
-  const deadline = Date.now() + 60_000;
-  for (;;) {
-    const job = await jobOf(cluster, jobId);
-    if (done(job)) return job;
-    if (Date.now() > deadline) throw new Error(`${jobId} did not get there: ${job.phase} at step ${job.step}, ${job.reason}`);
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
+  let job = await jobOf(cluster, jobId);
+  const arrived = async (): Promise<boolean> => {
+    job = await jobOf(cluster, jobId);
+    if (done(job)) return true;
+    const { phase, step, reason } = job;
+    if (["SUCCEEDED", "FAILED", "CANCELLED"].includes(phase)) throw new Error(`${jobId} ended ${phase} at step ${step}: ${reason}`);
+    return false;
+  };
+  await until(arrived, () => `${jobId}, which is ${job.phase} at step ${job.step}: ${job.reason}`, 100);
+  return job;
 }
 
 /** Newest first. */

@@ -25,8 +25,7 @@ const { model } = validateJobSpec({
 const random = randomStream(5, "weights");
 const parameters = initialParameters(model, 1).map((value) => value * (1 + 0.5 * random.normal()));
 
-describe("segue on a model folder", function () {
-  this.timeout(60_000);
+describe("segue on a model folder", () => {
   let dir: string;
   let engine: EngineName;
   before(async () => {

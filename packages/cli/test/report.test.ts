@@ -33,8 +33,7 @@ function trace(): Uint8Array {
   return packStates(spec.model, samples);
 }
 
-describe("segue report", function () {
-  this.timeout(60_000);
+describe("segue report", () => {
   let dir: string;
   let server: PrivateRedis;
   let redis: ReturnType<typeof connectRedis>;

@@ -9,7 +9,6 @@ for (const variant of CPU_VARIANTS) {
     let device: CpuDevice | undefined;
 
     before(async function () {
-      this.timeout(120_000);
       device = await cpuVariant(variant, 2);
       if (!device) this.skip();
     });

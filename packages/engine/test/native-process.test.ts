@@ -14,10 +14,7 @@ import { trainFor, type WorkerTask } from "./native-worker.js";
 const NUM_EXITS = Number(process.env.EXIT_TEST_STARTS ?? 4);
 
 describe("cpu kernels in a process", () => {
-  before(async function () {
-    this.timeout(120_000);
-    await nativeLibrary();
-  });
+  before(() => nativeLibrary());
 
   it("work in several worker threads and the main one at once, with the same bits", async () => {
     const task: WorkerTask = { steps: 3, threads: 2 };
@@ -33,8 +30,7 @@ describe("cpu kernels in a process", () => {
     assert.deepEqual(digests, [own, own]);
   });
 
-  it(`let it exit cleanly ${NUM_EXITS} times while threads are inside them`, async function () {
-    this.timeout(20_000 + 10_000 * NUM_EXITS);
+  it(`let it exit cleanly ${NUM_EXITS} times while threads are inside them`, async () => {
     for (let start = 0; start < NUM_EXITS; start++) {
       const way = start % 2 === 0 ? "exit" : "terminate";
       const script = fileURLToPath(new URL("./native-exit.ts", import.meta.url));

@@ -12,6 +12,7 @@ import {
   type CallContext,
   type ChannelSettings,
 } from "../src/index.js";
+import { until } from "../../../test/helpers/patience.js";
 import * as grpc from "@grpc/grpc-js";
 import { someHandlers, startLocalServer, type LocalServer } from "./local-server.js";
 
@@ -84,7 +85,7 @@ describe("the gRPC adapter", () => {
     const call = client.getJob({}, { signal: stop.signal });
     setTimeout(() => stop.abort(), 50);
     await assert.rejects(call, hasCode(status.CANCELLED));
-    await eventually(() => aborted);
+    await until(() => aborted, "the handler to hear of it");
     await assert.rejects(client.getJob({}, { signal: AbortSignal.abort() }), hasCode(status.CANCELLED));
   });
 
@@ -133,7 +134,7 @@ describe("the gRPC adapter", () => {
       },
     });
     for await (const { job } of client.watchJob({})) if (job?.step === 3) break;
-    await eventually(() => finished);
+    await until(() => finished, "the end of the generator");
   });
 
   it("throws CANCELLED from a stream whose signal aborts", async () => {
@@ -220,7 +221,7 @@ describe("the gRPC adapter", () => {
     const responses = client.attach(silence())[Symbol.asyncIterator]();
     await responses.next();
     await responses.return?.();
-    await eventually(() => outcome !== "" && aborted);
+    await until(() => outcome !== "" && aborted, "the end of the requests");
     assert.equal(outcome, "ended");
   });
 
@@ -280,11 +281,4 @@ function silence(): AsyncIterable<never> {
 
 async function each<T>(items: AsyncIterable<T>, visit: (item: T) => void | Promise<void> = () => undefined): Promise<void> {
   for await (const item of items) await visit(item);
-}
-
-async function eventually(condition: () => boolean): Promise<void> {
-  for (let waited = 0; !condition(); waited += 10) {
-    if (waited > 3_000) throw new Error("did not happen within 3 s");
-    await sleep(10);
-  }
 }

@@ -45,9 +45,7 @@ const LABELS: Readonly<Record<keyof typeof FIGURES, readonly string[]>> = {
   curves: ["learning rate", "chosen", "1e-4"],
 };
 
-describe("figures", function () {
-  this.timeout(30_000);
-
+describe("figures", () => {
   for (const figure of Object.values(FIGURES)) {
     describe(figure.kind, () => {
       it("is drawn as well-formed SVG with its title, axes and names, the same every time", async () => {

@@ -49,8 +49,7 @@ function found(html: string, pattern: RegExp): string[] {
   return [...html.matchAll(pattern)].map(([match]) => match);
 }
 
-describe("report", function () {
-  this.timeout(30_000);
+describe("report", () => {
   let html: string;
   before(async () => {
     html = await renderHtml(REPORT);

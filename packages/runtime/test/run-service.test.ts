@@ -3,6 +3,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
+import { until } from "../../../test/helpers/patience.js";
 
 describe("runService", () => {
   const children: ChildProcess[] = [];
@@ -40,7 +41,7 @@ describe("runService", () => {
     const { child, ready, exited, log } = service(`${UNTIL_STOPPED} setInterval(() => {}, 1000); await new Promise(() => {});`);
     await ready;
     child.kill("SIGINT");
-    while (!log().includes("stopping")) await new Promise((resolve) => setTimeout(resolve, 10));
+    await until(() => log().includes("stopping"), "the service to stop");
     child.kill("SIGINT");
     assert.deepEqual(await exited, [130, null]);
   });

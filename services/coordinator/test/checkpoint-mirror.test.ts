@@ -7,6 +7,7 @@ import { JobPhase, pullTensor, Tensors } from "@segue/protocol";
 import { connectClient } from "@segue/runtime";
 import { openObjectStore } from "../src/checkpoints/open-object-store.js";
 import { S3Objects } from "../src/checkpoints/s3-objects.js";
+import { until } from "../../../test/helpers/patience.js";
 import { TestCluster } from "./helpers/cluster.js";
 
 interface Place {
@@ -156,12 +157,10 @@ describe("copies of checkpoints in a folder", () => {
       await cluster.digest(jobId);
       await rm(url);
       await rename(`${url}.away`, url);
-      for (let copied = 0; copied < 2;) {
-        const names = await readdir(url, { recursive: true });
-        copied = names.filter((name) => name.endsWith("manifest.json")).length;
-        await new Promise((resolve) => setTimeout(resolve, 50));
-      }
-      assert.equal((await cluster.jobs.getJob({ jobId })).job?.notDurable, "");
+      const copied = async (): Promise<number> =>
+        (await readdir(url, { recursive: true })).filter((name) => name.endsWith("manifest.json")).length;
+      await until(async () => (await copied()) === 2, "two copies");
+      await until(async () => (await cluster.jobs.getJob({ jobId })).job?.notDurable === "", "the job to say so");
     } finally {
       await cluster.close();
     }

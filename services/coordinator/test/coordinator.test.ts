@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { decodeSafetensors } from "@segue/core";
 import { JobPhase, pullTensor, Tensors } from "@segue/protocol";
 import { connectClient } from "@segue/runtime";
+import { until } from "../../../test/helpers/patience.js";
 import { SPEC, TestCluster } from "./helpers/cluster.js";
 
 const SLOW = { stepMs: 15 };
@@ -34,7 +35,7 @@ describe("coordinator", () => {
       checkpoints.map(({ step }) => step),
       [24, 18],
     );
-    await cluster.eventually(() => worker.log.at(-1) === "released", "the worker is released");
+    await until(() => worker.log.at(-1) === "released", "the worker to be released");
   });
 
   it("writes a digest that anybody can compute from the files", async () => {
@@ -115,7 +116,7 @@ describe("coordinator", () => {
     await cluster.until(jobId, ({ workers }) => workers === 2);
     first.drain();
     await cluster.until(jobId, ({ workers, step }) => workers === 1 && step > 6);
-    await cluster.eventually(() => first.log.includes("released"), "the leaver is released");
+    await until(() => first.log.includes("released"), "the leaver to be released");
     assert.equal(await cluster.digest(jobId), undisturbed);
   });
 
@@ -162,7 +163,7 @@ describe("coordinator", () => {
     await cluster.jobs.pauseJob({ jobId });
     const paused = await cluster.until(jobId, ({ phase }) => phase === JobPhase.PAUSED);
     assert.equal(paused.checkpointStep, paused.step);
-    await cluster.eventually(() => worker.log.includes("released"), "the worker is released");
+    await until(() => worker.log.includes("released"), "the worker to be released");
     await cluster.jobs.pauseJob({ jobId });
     await cluster.jobs.resumeJob({ jobId });
     assert.equal(await cluster.digest(jobId), undisturbed);
@@ -179,7 +180,7 @@ describe("coordinator", () => {
     assert.ok((await cluster.jobs.listCheckpoints({ jobId })).checkpoints.length > 0);
     const next = await cluster.submit();
     assert.equal(await cluster.digest(next), undisturbed);
-    await cluster.eventually(() => worker.log.includes("released"), "the worker is released");
+    await until(() => worker.log.includes("released"), "the worker to be released");
   });
 
   it("trains several jobs in order of submission", async () => {

@@ -11,6 +11,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { JobPhase, Jobs, type Job } from "@segue/protocol";
 import { connectClient } from "@segue/runtime";
+import { PATIENCE_MS, until } from "../../../test/helpers/patience.js";
 import { SPEC, TestCluster } from "./helpers/cluster.js";
 import { startFakeWorker } from "./helpers/fake-worker.js";
 
@@ -89,7 +90,7 @@ describe("a full disk", () => {
     assert.equal(paused.checkpointStep, paused.step);
     assert.equal(paused.notDurable, "");
     const recordPath = join(cluster.store, "jobs", jobId, "job.json");
-    while (!(await readFile(recordPath, "utf8")).includes('"phase": "PAUSED"')) await sleep(50);
+    await until(async () => (await readFile(recordPath, "utf8")).includes('"phase": "PAUSED"'), "the record of the pause");
     await cluster.jobs.resumeJob({ jobId });
     assert.equal(await cluster.digest(jobId), undisturbed);
     const events = join(cluster.store, "jobs", jobId, "events");
@@ -143,15 +144,16 @@ describe("a coordinator that may not write big files", () => {
     try {
       const { job: submitted } = await jobs.submitJob({ source: { case: "yaml", value: LONG } });
       const { jobId } = submitted!;
-      const until = async (condition: (job: Job) => boolean): Promise<Job> => {
-        for await (const { job } of jobs.watchJob({ jobId }, { deadlineMs: 20_000 })) if (job && condition(job)) return job;
+      const jobUntil = async (condition: (job: Job) => boolean): Promise<Job> => {
+        const updates = jobs.watchJob({ jobId }, { deadlineMs: PATIENCE_MS });
+        for await (const { job } of updates) if (job && condition(job)) return job;
         throw new Error("the job ended");
       };
-      const trouble = await until(({ notDurable }) => notDurable !== "");
+      const trouble = await jobUntil(({ notDurable }) => notDurable !== "");
       assert.match(trouble.notDurable, /EFBIG/);
-      await until(({ step }) => step >= trouble.step + 40);
+      await jobUntil(({ step }) => step >= trouble.step + 40);
       await limit("unlimited");
-      const well = await until(({ notDurable, checkpointStep }) => notDurable === "" && checkpointStep > 0);
+      const well = await jobUntil(({ notDurable, checkpointStep }) => notDurable === "" && checkpointStep > 0);
       assert.ok(well.checkpointStep >= trouble.step);
       const [warning] = warnings.filter(({ event }) => event === "checkpointFailed");
       assert.ok((warning?.freeBytes ?? 0) > 0);

@@ -7,6 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { NO_CURE, validateJobSpec } from "@segue/core";
 import { connectRedis, createLogger, queueNames, redisKeys, startPrivateRedis, type PrivateRedis } from "@segue/runtime";
 import { Queue, UnrecoverableError, Worker } from "bullmq";
+import { until } from "../../../test/helpers/patience.js";
 import { EvaluationQueue } from "../src/evaluations/evaluation-queue.js";
 
 const logger = createLogger("test", "silent");
@@ -64,7 +65,7 @@ describe("evaluation queue", () => {
     const request = { jobId: "j", step: 10, digest: "d".repeat(64), evaluation };
     const [submitted] = await queue.submit(request);
     const { evaluationId } = submitted!;
-    await eventually(() => failed.length === 1 && computed.length === 3);
+    await until(() => failed.length === 1 && computed.length === 3, "the failed heat map");
     const key = redisKeys.evaluation(evaluationId);
     // The evaluator writes this.
     await producer.hset(key, { status: "failed", reason: "broken" });
@@ -73,7 +74,7 @@ describe("evaluation queue", () => {
     assert.deepEqual(await queue.submit(request), [{ evaluationId, cells: 4 }]);
     const { status, reason } = await producer.hgetall(key);
     assert.deepEqual({ status, reason }, { status: "queued", reason: undefined });
-    await eventually(() => done.length === 1);
+    await until(() => done.length === 1, "the complete heat map");
     assert.deepEqual(computed.sort(), ["1024:0", "1024:1", "512:0", "512:1"]);
 
     await queue.submit(request);
@@ -100,10 +101,3 @@ describe("evaluation queue", () => {
     assert.deepEqual([JSON.parse(cure ?? ""), name], [reduced, "again"]);
   });
 });
-
-async function eventually(condition: () => boolean): Promise<void> {
-  for (let waited = 0; !condition(); waited += 20) {
-    if (waited > 15_000) throw new Error("it never came to it");
-    await sleep(20);
-  }
-}

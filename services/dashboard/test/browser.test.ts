@@ -7,6 +7,7 @@ import { connectRedis, createLogger, redisKeys, startPrivateRedis, type PrivateR
 import type { Redis } from "ioredis";
 import { chromium, type Browser, type Page } from "playwright-core";
 import { startDashboard, type Dashboard } from "../src/index.js";
+import { PATIENCE_MS } from "../../../test/helpers/patience.js";
 import { openLine, type Line } from "./line.js";
 import { JOB_ID, JOB_NAME, seedCluster, seedCures, seedSteps } from "./seed.js";
 
@@ -24,8 +25,7 @@ const FLAGS = [
   "--disable-sync",
 ];
 
-describe("dashboard page", function () {
-  this.timeout(60_000);
+describe("dashboard page", () => {
   let dir: string;
   let server: PrivateRedis;
   let seed: Redis;
@@ -47,14 +47,14 @@ describe("dashboard page", function () {
     line = await openLine(server.url);
     redis = connectRedis(line.url, { logger, role: "producer" });
     dashboard = await startDashboard({ listen: "127.0.0.1:0", redis, logger, intervalMs: 100 });
-    browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
+    browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS, timeout: PATIENCE_MS });
   });
 
   beforeEach(async () => {
     await seed.flushall();
     complaints = [];
     page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
-    page.setDefaultTimeout(15_000);
+    page.setDefaultTimeout(PATIENCE_MS);
     page.on("pageerror", (error) => complaints.push(error.message));
     page.on("console", (message) => {
       if (message.type() === "error") complaints.push(message.text());

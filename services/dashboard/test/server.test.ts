@@ -7,6 +7,7 @@ import { connectRedis, createLogger, queueNames, redisKeys, startPrivateRedis, t
 import { Queue } from "bullmq";
 import type { Redis } from "ioredis";
 import { startDashboard, type Dashboard } from "../src/index.js";
+import { PATIENCE_MS } from "../../../test/helpers/patience.js";
 import { openLine } from "./line.js";
 import { JOB_ID, JOB_NAME, seedCluster, seedCures, seedSteps } from "./seed.js";
 
@@ -266,7 +267,7 @@ interface EventStream {
 async function openStream(url: string): Promise<EventStream> {
   const stop = new AbortController();
   // A test that waits in vain must fail and close its dashboard, not hang.
-  const deadline = setTimeout(() => stop.abort(new Error("the expected events did not come")), 15_000);
+  const deadline = setTimeout(() => stop.abort(new Error("the expected events did not come")), PATIENCE_MS);
   const response = await fetch(url, { signal: stop.signal });
   assert.equal(response.headers.get("content-type"), "text/event-stream; charset=utf-8");
   const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();

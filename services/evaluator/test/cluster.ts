@@ -19,6 +19,7 @@ import {
   type PrivateRedis,
 } from "@segue/runtime";
 import { FlowProducer, Queue } from "bullmq";
+import { until } from "../../../test/helpers/patience.js";
 import type { LossCell } from "../src/tasks/loss-by-position.js";
 import type { PasskeyCell, PasskeyCellResult } from "../src/tasks/passkey.js";
 
@@ -210,14 +211,4 @@ export class TestCluster {
     await this.privateRedis.close();
     await rm(this.dir, { recursive: true, force: true });
   }
-}
-
-/** Asks every 50 ms until there is an answer. */
-export async function until<T>(ask: () => T | undefined | Promise<T | undefined>, what: string, limitMs = 40_000): Promise<T> {
-  for (const start = Date.now(); Date.now() - start < limitMs;) {
-    const answer = await ask();
-    if (answer !== undefined) return answer;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  throw new Error(`waited ${limitMs} ms in vain for ${what}`);
 }

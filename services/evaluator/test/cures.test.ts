@@ -59,8 +59,7 @@ async function hasCpuEngine(): Promise<boolean> {
   return (await availableEngines()).some(({ name, reason }) => name === "cpu" && reason === undefined);
 }
 
-describe("cures in evaluations (cpu)", function () {
-  this.timeout(60_000);
+describe("cures in evaluations (cpu)", () => {
   let engine: Engine;
   let subjects: Subjects;
   before(async function () {
@@ -118,8 +117,7 @@ describe("cures in evaluations (cpu)", function () {
   });
 });
 
-describe("cures on the queue (cpu)", function () {
-  this.timeout(90_000);
+describe("cures on the queue (cpu)", () => {
   let cluster: TestCluster;
   before(async function () {
     if (!(await hasCpuEngine())) return this.skip();

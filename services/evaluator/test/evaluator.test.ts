@@ -13,15 +13,15 @@ import { ModelProcess } from "../src/model-process.js";
 import { PrefixStates } from "../src/prefix-states.js";
 import { EvaluationResults } from "../src/results.js";
 import { evaluatePasskeyCell, passkeyTask } from "../src/tasks/passkey.js";
-import { logger, spec, TestCluster, until } from "./cluster.js";
+import { until } from "../../../test/helpers/patience.js";
+import { logger, spec, TestCluster } from "./cluster.js";
 
 interface Started {
   readonly evaluator: Evaluator;
   readonly model: ModelProcess;
 }
 
-describe("evaluator", function () {
-  this.timeout(90_000);
+describe("evaluator", () => {
   let cluster: TestCluster;
   const started: Started[] = [];
   let caches = 0;
@@ -247,7 +247,7 @@ describe("evaluator", function () {
       const [line] = (await once(service.stdio[3]!, "data")) as [Buffer];
       assert.deepEqual(JSON.parse(line.toString()), { ready: true, address: "" });
       await cluster.enqueue({ jobId: "job-h", step: 10, digest, cells: [{ length: 60_000, depth: 0.5 }], samples: 64 });
-      await until(async () => ((await cluster.cells.getActiveCount()) === 1 ? true : undefined), "an active cell");
+      await until(async () => (await cluster.cells.getActiveCount()) === 1, "an active cell");
       service.kill("SIGTERM");
       assert.deepEqual(await exited, [0, null]);
       assert.equal(await cluster.cells.getActiveCount(), 0);

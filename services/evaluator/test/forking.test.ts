@@ -57,8 +57,7 @@ const promptsOf = (length: number, depth: number): PasskeyPrompt[] =>
   );
 
 for (const name of ["cpu", "tfjs"] as const) {
-  describe(`prefix forking (${name})`, function () {
-    this.timeout(120_000);
+  describe(`prefix forking (${name})`, () => {
     let engine: Engine;
     before(async function () {
       const offer = (await availableEngines()).find((candidate) => candidate.name === name);

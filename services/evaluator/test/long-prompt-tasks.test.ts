@@ -48,8 +48,7 @@ const text = (seed: number, index: number, tokens: number): Corpus[number] => {
   return { seed, index, tokens, tokens_T: Int32Array.from({ length: tokens }, () => 97 + random.below(20)) };
 };
 
-describe("tasks over long prompts (cpu)", function () {
-  this.timeout(60_000);
+describe("tasks over long prompts (cpu)", () => {
   let engine: Engine;
   let subjects: Subjects;
   before(async function () {
@@ -158,8 +157,7 @@ describe("tasks over long prompts (cpu)", function () {
   });
 });
 
-describe("state statistics in the queue", function () {
-  this.timeout(60_000);
+describe("state statistics in the queue", () => {
   let cluster: TestCluster;
   before(async () => (cluster = await TestCluster.start()));
   after(() => cluster.close());

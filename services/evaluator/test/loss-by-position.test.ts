@@ -14,8 +14,7 @@ const cell: LossCell = {
   ...{ firstPrompt: 1, prompts: 2, tokens: 5000, bucketTokens: 100, prompt: "random", seed: 4 },
 };
 
-describe("evaluateLossCell", function () {
-  this.timeout(60_000);
+describe("evaluateLossCell", () => {
   let engine: Engine;
   before(async () => {
     const offers = await availableEngines();

@@ -18,8 +18,7 @@ import {
   type Generation,
 } from "./support/scripted-coordinator.js";
 
-describe("diloco", function () {
-  this.timeout(20_000);
+describe("diloco", () => {
   let coordinator: ScriptedCoordinator;
   let workers: Worker[] = [];
 

@@ -18,8 +18,7 @@ interface Member {
   close(): Promise<void>;
 }
 
-describe("exchange", function () {
-  this.timeout(30_000);
+describe("exchange", () => {
   let members: Member[] = [];
   afterEach(async () => {
     await Promise.all(members.map((member) => member.close()));

@@ -10,9 +10,7 @@ const MODEL: ModelSpec = {
 const OPTIMIZER = { learningRate: 1e-2, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 };
 const RULES = { segmentTokens: 16, gradient: "truncated", carrySsm: true, carryConv: true } as const;
 
-describe("steps on a device of its own", function () {
-  this.timeout(20_000);
-
+describe("steps on a device of its own", () => {
   it("are begun before the step before is waited for, answered in order, and ended before anything else", async () => {
     const compute = new ComputeThread(new URL("./support/device-thread.mjs", import.meta.url));
     try {

@@ -18,8 +18,7 @@ import {
   type Generation,
 } from "./support/scripted-coordinator.js";
 
-describe("worker", function () {
-  this.timeout(20_000);
+describe("worker", () => {
   let coordinator: ScriptedCoordinator;
   let workers: Worker[] = [];
 
@@ -277,9 +276,7 @@ describe("worker", function () {
   });
 });
 
-describe("worker with the tfjs engine", function () {
-  this.timeout(60_000);
-
+describe("worker with the tfjs engine", () => {
   it("gives the same bits on one worker and on two", async () => {
     const digests = [];
     for (const shardsOfWorkers of [[[0, 1]], [[0], [1]]]) {

@@ -1,10 +1,10 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { startCoordinator, type Coordinator, type CoordinatorOptions } from "@segue/coordinator";
 import { JobPhase, Jobs, type Job } from "@segue/protocol";
 import { connectClient, createLogger } from "@segue/runtime";
+import { PATIENCE_MS } from "../../../../test/helpers/patience.js";
 import { fakeData } from "./fake-data.js";
 import { startFakeWorker, type FakeWorker, type FakeWorkerOptions } from "./fake-worker.js";
 
@@ -102,17 +102,10 @@ export class TestCluster {
 
   /** The first version of the job for which `condition` holds. */
   async until(jobId: string, condition: (job: Job) => boolean): Promise<Job> {
-    for await (const { job } of this.jobs.watchJob({ jobId }, { deadlineMs: 20_000 })) if (job && condition(job)) return job;
+    const updates = this.jobs.watchJob({ jobId }, { deadlineMs: PATIENCE_MS });
+    for await (const { job } of updates) if (job && condition(job)) return job;
     const { job } = await this.jobs.getJob({ jobId });
     throw new Error(`the job ended ${JobPhase[job!.phase]}: ${job!.reason}`);
-  }
-
-  /** Waits for what happens on the other side of a socket. */
-  async eventually(condition: () => boolean, what: string): Promise<void> {
-    for (let waited = 0; !condition(); waited += 10) {
-      if (waited > 5_000) throw new Error(`never: ${what}`);
-      await sleep(10);
-    }
   }
 
   /** Digest of the last checkpoint of a job that succeeds. */
