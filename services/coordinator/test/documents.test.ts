@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { appendFile, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { appendFile, link, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
@@ -77,6 +77,35 @@ describe("documents of files", () => {
     assert.deepEqual(await textsOf(["c"]), expected);
     assert.deepEqual(await textsOf(["*.txt", "c", "a.txt"]), ["first\n", "second \u00e9", ...expected]);
     assert.deepEqual(await textsOf([join(baseDir, "c/*.gz")]), ["fifth", "sixth"]);
+  });
+
+  it("are those of a folder once each, whatever links lead to them, endings in any case, and what is left out is said", async () => {
+    await put("d/B.TXT", "capitals");
+    await put("d/a.txt", "small");
+    await put("d/sub/c.JSONL.GZ", gzipSync('{"text":"packed"}'));
+    await put("d/notes.md", "other");
+    await put("d/.hidden.txt", "hidden");
+    await put("d/.git/x.txt", "hidden");
+    await put("outside/e.txt", "linked from elsewhere");
+    await put("blobs/0123", "kind by the link's name");
+    await symlink("../d", join(baseDir, "d/0loop"));
+    await symlink("..", join(baseDir, "d/sub/up"));
+    await symlink("sub", join(baseDir, "d/0again"));
+    await symlink("../outside", join(baseDir, "d/linked"));
+    await symlink("a.txt", join(baseDir, "d/z.txt"));
+    await symlink("../blobs/0123", join(baseDir, "d/blob.txt"));
+    await link(join(baseDir, "d/a.txt"), join(baseDir, "d/hard.txt"));
+    const expected = ["capitals", "small", "kind by the link's name", "small", "linked from elsewhere", "packed"];
+    assert.deepEqual(await textsOf(["d"]), expected);
+    assert.deepEqual(await textsOf(["d", "outside", "d/linked/*.txt", "d/sub"]), expected);
+    assert.deepEqual((await textsOf(["d/**/*.txt", "d"])).sort(), expected.toSorted());
+    const { warnings } = await createDataSource(folders()).prepare(specFor(["d", "d/a.txt"]));
+    assert.deepEqual(warnings, [
+      "data.paths: 1 file is left out, not being .txt, .jsonl, .txt.gz or .jsonl.gz: d/notes.md",
+      "data.paths: 2 names are left out, beginning with a dot: d/.git, d/.hidden.txt",
+      "data.paths: 5 names are left out, leading to what is read already: d/0again, d/0loop, d/sub/up and 2 more",
+      "data.paths: 1 file is read although another hard link to the same content is read, too: d/hard.txt",
+    ]);
   });
 
   it("take their text from the field that the spec names", async () => {
@@ -171,7 +200,7 @@ describe("documents of files", () => {
     await put("tokenizer.json", JSON.stringify(WORD_TOKENIZER));
     const small = { ...withTokenizer("tokenizer.json"), model: { ...withTokenizer("tokenizer.json").model, vocab: 3 } };
     assert.match(await problemsOf(small), /model.vocab: must be at least the tokenizer's 4/);
-    assert.equal((await createDataSource(folders()).prepare(withTokenizer("tokenizer.json"))).model.vocab, 16);
+    assert.equal((await createDataSource(folders()).prepare(withTokenizer("tokenizer.json"))).spec.model.vocab, 16);
   });
 });
 
@@ -258,7 +287,7 @@ describe("createDataSource", () => {
       batch: { shards: 1, lanesPerShard: 2 },
       train: { steps: 20 },
     });
-    assert.equal(await createDataSource(folders()).prepare(spec), spec);
+    assert.deepEqual(await createDataSource(folders()).prepare(spec), { spec, warnings: [] });
     const steps = await cut(spec);
     assert.equal(steps.length, 20);
     assert.match(

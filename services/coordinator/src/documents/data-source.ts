@@ -19,8 +19,8 @@ interface StoredCursor extends DataCursor {
 export function createDataSource(folders: DataFolders): DataSource {
   return {
     async prepare(spec) {
-      const tokenizer = await checkDocuments(spec, folders);
-      return resolveVocabulary(spec, tokenizer.vocab);
+      const { tokenizer, leftOut } = await checkDocuments(spec, folders);
+      return { spec: resolveVocabulary(spec, tokenizer.vocab), warnings: leftOut };
     },
     open: (spec, cursor) => openCutter(spec, cursor as StoredCursor | undefined, folders),
     async corpusText(spec, text) {

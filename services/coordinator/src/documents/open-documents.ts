@@ -63,11 +63,13 @@ export async function openDocuments(spec: JobSpec, folders: DataFolders): Promis
 
 /**
  * Checks what a spec says of files, as far as that is quick.
- * @returns the tokenizer
  * @throws SegueError SPEC_INVALID with one violation per problem
  */
-export async function checkDocuments(spec: JobSpec, folders: DataFolders): Promise<Tokenizer> {
-  const { files, violations } = await findFiles(spec.data.paths, folders.baseDir);
+export async function checkDocuments(
+  spec: JobSpec,
+  folders: DataFolders,
+): Promise<{ readonly tokenizer: Tokenizer; readonly leftOut: string[] }> {
+  const { files, violations, leftOut } = await findFiles(spec.data.paths, folders.baseDir);
   const totalBytes = files.reduce((sum, { bytes }) => sum + bytes, 0);
   if (totalBytes <= CHECK_AT_SUBMIT_BYTES) await indexAll(files, spec, folders.cacheDir, violations);
   const loaded = await loadTokenizer(spec, folders.baseDir).catch((error: unknown) => {
@@ -78,7 +80,7 @@ export async function checkDocuments(spec: JobSpec, folders: DataFolders): Promi
   const tokenizer = loaded?.tokenizer;
   if (tokenizer) violations.push(...passkeyViolations(spec, tokenizer));
   if (!tokenizer || violations.length > 0) throw specInvalid(violations);
-  return tokenizer;
+  return { tokenizer, leftOut };
 }
 
 async function indexAll(

@@ -1,4 +1,4 @@
-import type { CorpusText, JobSpec } from "@segue/core";
+import type { CorpusText, JobSpec, ParsedSpec } from "@segue/core";
 
 /** One shard's part of a step; row-major [lanesPerShard, segmentsPerStep * segmentTokens] of that step, little-endian, ready for the wire. */
 export interface CutShard {
@@ -40,9 +40,10 @@ export interface StepCutter {
 export interface DataSource {
   /**
    * Checks that the files a spec names can be read, and settles what depends on them (the vocabulary of a tokenizer file).
+   * @returns warnings: what of the files named is left out
    * @throws SegueError SPEC_INVALID with one violation per problem
    */
-  prepare(spec: JobSpec): Promise<JobSpec>;
+  prepare(spec: JobSpec): Promise<ParsedSpec>;
   /** @param cursor of the last committed step; undefined: from the beginning */
   open(spec: JobSpec, cursor: unknown): Promise<StepCutter>;
   /** A prompt of the documents, for evaluations; absent when there are none to read. */

@@ -14,9 +14,9 @@ const BYTES_PER_POSITION = 4 + 4 + 4 + 1;
  * @throws SegueError SPEC_INVALID
  */
 export async function effectiveSpec(parsed: ParsedSpec, data: DataSource): Promise<ParsedSpec> {
-  const spec = await data.prepare(parsed.spec);
+  const { spec, warnings } = await data.prepare(parsed.spec);
   checkMessageSize(spec);
-  return { ...parsed, spec };
+  return { spec, warnings: [...parsed.warnings, ...warnings] };
 }
 
 /** Readable, unique, and fit for file names, Redis keys and queue ids. */

@@ -4,7 +4,7 @@ import type { CutStep, DataSource } from "@segue/coordinator";
 /** Segments of made-up tokens that depend on step and shard alone; the cursor is the next step. `missing` in data.textField is refused. */
 export const fakeData: DataSource = {
   async prepare(spec) {
-    if (spec.data.textField !== "missing") return spec;
+    if (spec.data.textField !== "missing") return { spec, warnings: [] };
     const violations = [{ field: "data.paths[0]", description: "no such file" }];
     throw new SegueError("SPEC_INVALID", "data.paths[0]: no such file", { violations });
   },
