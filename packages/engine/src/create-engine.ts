@@ -1,5 +1,5 @@
 import { SegueError } from "@segue/core";
-import type { Engine, EngineOptions } from "./engine.js";
+import type { Engine, EngineOptions, GpuDescription } from "./engine.js";
 import { loadTensorFlow } from "./tfjs/tensorflow.js";
 
 export type EngineName = "cuda" | "cpu" | "tfjs";
@@ -10,18 +10,22 @@ export interface EngineOffer {
   readonly detail: string;
   /** Why it does not work on this machine. */
   readonly reason?: string;
+  /** Of engines on a GPU. */
+  readonly gpu?: GpuDescription;
 }
+
+type Probed = { readonly detail: string; readonly gpu?: GpuDescription } | { readonly reason: string };
 
 /** Fastest first: the order in which `auto` tries them. */
 const ENGINES: readonly EngineName[] = ["cuda", "cpu", "tfjs"];
 
 /**
  * Every engine, fastest first, each tried for real on this machine: the first offer without a reason is what `auto` takes. `threads`: what
- * an engine would be given; 0: as many as there are cores.
+ * an engine would be given; 0: as many as there are cores. `gpu`: which of the visible GPUs.
  */
-export async function availableEngines(threads = 0): Promise<EngineOffer[]> {
+export async function availableEngines(threads = 0, gpu = 0): Promise<EngineOffer[]> {
   const offers: EngineOffer[] = [];
-  for (const name of ENGINES) offers.push(await offer(name, threads));
+  for (const name of ENGINES) offers.push(await offer(name, threads, gpu));
   return offers;
 }
 
@@ -33,22 +37,21 @@ export async function createEngine(choice: EngineName | "auto", options: EngineO
   if (choice !== "auto") return open(choice, options);
   const reasons: string[] = [];
   for (const name of ENGINES) {
-    const { reason } = await offer(name, options.threads);
+    const { reason } = await offer(name, options.threads, options.gpu);
     if (reason === undefined) return open(name, options);
     reasons.push(`${name}: ${reason}`);
   }
   throw unavailable(`No engine works on this machine (${reasons.join("; ")})`);
 }
 
-async function offer(name: EngineName, threads: number): Promise<EngineOffer> {
-  const found = await probe(name, threads);
-  return "reason" in found ? { name, detail: "", reason: found.reason } : { name, detail: found.detail };
+async function offer(name: EngineName, threads: number, gpu: number | undefined): Promise<EngineOffer> {
+  return { name, detail: "", ...(await probe(name, threads, gpu)) };
 }
 
-async function probe(name: EngineName, threads: number): Promise<{ detail: string } | { reason: string }> {
+async function probe(name: EngineName, threads: number, gpu: number | undefined): Promise<Probed> {
   switch (name) {
     case "cuda":
-      return (await import("./cuda/index.js")).probeCuda();
+      return (await import("./cuda/index.js")).probeCuda(gpu);
     case "cpu":
       return (await import("./native/index.js")).probeCpu(threads);
     case "tfjs":

@@ -155,4 +155,18 @@ export interface EngineOptions {
   readonly precision: "f32" | "bf16";
   /** CPU threads; 0: as many as there are cores. */
   readonly threads: number;
+  /** Which of the visible GPUs (`CUDA_VISIBLE_DEVICES` says which those are). @default 0 */
+  readonly gpu?: number | undefined;
+}
+
+/** A GPU that an engine can use. */
+export interface GpuDescription {
+  readonly name: string;
+  /** "GPU-" and 16 bytes in hex: the same for every process, whatever it sees and in which order. */
+  readonly uuid: string;
+  readonly memoryBytes: number;
+  /** Its number among the visible ones. */
+  readonly ordinal: number;
+  /** How many this process sees. */
+  readonly visible: number;
 }

@@ -5,6 +5,7 @@ export type {
   EngineDescription,
   EngineOptions,
   ForwardOptions,
+  GpuDescription,
   LaneStates,
   LayerMoments,
   PromptBatch,

@@ -124,6 +124,8 @@ export {
 export {
   AttachRequestSchema,
   AttachResponseSchema,
+  GpuLoadSchema,
+  GpuSchema,
   HelloSchema,
   HeartbeatSchema,
   WelcomeSchema,
@@ -143,6 +145,8 @@ export {
   Workers,
   type AttachRequest,
   type AttachResponse,
+  type Gpu,
+  type GpuLoad,
   type Hello,
   type Heartbeat,
   type Welcome,

@@ -1,12 +1,23 @@
 import { hostname } from "node:os";
 import { availableParallelism } from "node:os";
-import { SegueError } from "@segue/core";
-import { TensorRegistry, Tensors, tensorsHandlers, type AttachResponse } from "@segue/protocol";
+import type { GpuDescription } from "@segue/engine";
+import {
+  TensorRegistry,
+  Tensors,
+  tensorsHandlers,
+  type AttachResponse,
+  type GpuLoadSchema,
+  type GpuSchema,
+  type MessageInitShape,
+} from "@segue/protocol";
 import { hostOf, startGrpcServer, type GrpcServer, type Logger, type Security } from "@segue/runtime";
 import type { AttachMessage } from "./attach/attach-message.js";
 import { Attachment } from "./attach/attachment.js";
-import type { EngineChoice, EngineOffer } from "./compute/calls.js";
-import { ComputeThread, defaultComputeModule } from "./compute/compute-thread.js";
+import type { EngineChoice } from "./compute/calls.js";
+import { defaultComputeModule } from "./compute/compute-thread.js";
+import { probeDevices, type Devices } from "./devices.js";
+import { GpuWatch } from "./gpu/gpu-watch.js";
+import { hostId } from "./host-id.js";
 import { JobReplica } from "./job/replica.js";
 import { machineMemoryBytes } from "./machine-memory.js";
 import { PullCounter } from "./tensors/pull-counter.js";
@@ -23,8 +34,14 @@ export interface WorkerOptions {
   readonly engine: EngineChoice;
   /** Compute threads; 0: as many as there are cores. */
   readonly threads: number;
+  /** Ordinal of its GPU among the visible ones. @default 0 */
+  readonly gpu?: number | undefined;
+  /** What there is to compute with. @default what {@link probeDevices} finds */
+  readonly devices?: Devices | undefined;
   /** Path of NCCL's library, if the loader does not find it. */
   readonly ncclLibrary?: string | undefined;
+  /** Path of NVML's library. @default by the loader's path */
+  readonly nvmlLibrary?: string | undefined;
   readonly logger: Logger;
   /** Memory that jobs must fit into. @default that of the machine or container */
   readonly memoryBytes?: number | undefined;
@@ -39,7 +56,8 @@ const CLOSE_MS = 1_000;
 /** A running worker: attached to its coordinator, or trying to be. */
 export class Worker {
   readonly #options: WorkerOptions;
-  readonly #offers: readonly EngineOffer[];
+  readonly #devices: Devices;
+  readonly #gpuWatch: GpuWatch | undefined;
   readonly #registry = new TensorRegistry();
   readonly #pulls = new PullCounter();
   readonly #replicas = new Map<string, JobReplica>();
@@ -49,9 +67,10 @@ export class Worker {
   #workerId = "";
   #drainReason: string | undefined;
 
-  private constructor(options: WorkerOptions, offers: readonly EngineOffer[]) {
+  private constructor(options: WorkerOptions, devices: Devices, gpuWatch: GpuWatch | undefined) {
     this.#options = options;
-    this.#offers = offers;
+    this.#devices = devices;
+    this.#gpuWatch = gpuWatch;
   }
 
   /**
@@ -59,9 +78,16 @@ export class Worker {
    * @throws SegueError ENGINE_UNAVAILABLE when no engine loads, or what startGrpcServer throws
    */
   static async start(options: WorkerOptions): Promise<Worker> {
-    const worker = new Worker(options, await usableEngines(options));
-    await worker.#listen();
-    return worker;
+    const devices = options.devices ?? (await probeDevices({ ...options, gpu: options.gpu ?? 0 }));
+    const watch = devices.gpu && (await GpuWatch.start(devices.gpu.uuid, options.nvmlLibrary));
+    const worker = new Worker(options, devices, watch);
+    try {
+      await worker.#listen();
+      return worker;
+    } catch (error) {
+      await worker.close();
+      throw error;
+    }
   }
 
   get #memoryBytes(): number {
@@ -101,6 +127,7 @@ export class Worker {
     await Promise.all(Array.from(this.#replicas.values(), (replica) => replica.close()));
     this.#replicas.clear();
     this.#registry.close();
+    this.#gpuWatch?.close();
     await this.#server?.close(CLOSE_MS);
   }
 
@@ -156,15 +183,16 @@ export class Worker {
   #replica(jobId: string): JobReplica {
     let replica = this.#replicas.get(jobId);
     if (!replica) {
-      const { engine, threads, ncclLibrary, logger, security, computeModule = defaultComputeModule } = this.#options;
+      const { engine, threads, gpu, ncclLibrary, logger, security, computeModule = defaultComputeModule } = this.#options;
       replica = new JobReplica(jobId, {
         computeModule,
         registry: this.#registry,
         pulls: this.#pulls,
         security,
         engine,
-        bestEngine: this.#offers[0]?.name ?? "",
+        bestEngine: this.#devices.engines[0]?.name ?? "",
         threads,
+        gpu,
         memoryBytes: this.#memoryBytes,
         ncclLibrary,
         logger,
@@ -189,16 +217,20 @@ export class Worker {
 
   #hello(): AttachMessage {
     const { name, version, threads } = this.#options;
+    const { engines, gpu, ncclVersion } = this.#devices;
     return {
       case: "hello",
       value: {
         name,
         version,
         tensorsAddress: this.address,
-        engines: this.#offers.map((offer) => offer.name),
-        device: this.#offers[0]?.detail ?? "",
+        engines: engines.map((offer) => offer.name),
+        device: engines[0]?.detail ?? "",
         memoryBytes: BigInt(this.#memoryBytes),
         threads: threads === 0 ? availableParallelism() : threads,
+        ...(gpu ? { gpu: this.#gpuMessage(gpu) } : {}),
+        hostId: hostId(),
+        ncclVersion,
       },
     };
   }
@@ -207,21 +239,25 @@ export class Worker {
     const nowMs = Date.now();
     const sentAt = { seconds: BigInt(Math.floor(nowMs / 1000)), nanos: (nowMs % 1000) * 1e6 };
     const step = Math.max(0, ...Array.from(this.#replicas.values(), (replica) => replica.computingStep));
-    return { case: "heartbeat", value: { sentAt, rssBytes: BigInt(process.memoryUsage.rss()), step } };
+    const gpuLoad = this.#gpuLoad;
+    return {
+      case: "heartbeat",
+      value: { sentAt, rssBytes: BigInt(process.memoryUsage.rss()), step, ...(gpuLoad ? { gpuLoad } : {}) },
+    };
   }
-}
 
-/** Asks a compute thread of its own which engines load: libraries that fail to load must not take a job's thread with them. */
-async function usableEngines(options: WorkerOptions): Promise<readonly EngineOffer[]> {
-  const { computeModule = defaultComputeModule, engine, threads } = options;
-  const thread = new ComputeThread(computeModule);
-  try {
-    const offers = (await thread.call("probe", { threads })).filter(({ name }) => engine === "auto" || name === engine);
-    const usable = offers.filter(({ reason }) => reason === undefined);
-    if (usable.length > 0) return usable;
-    const reasons = offers.map(({ name, reason }) => `${name}: ${reason ?? ""}`).join("; ");
-    throw new SegueError("ENGINE_UNAVAILABLE", `No engine runs here (${reasons}).`, { status: "FAILED_PRECONDITION" });
-  } finally {
-    await thread.close();
+  #gpuMessage({ name, uuid, memoryBytes, ordinal }: GpuDescription): MessageInitShape<typeof GpuSchema> {
+    return { name, uuid, memoryBytes: BigInt(memoryBytes), ordinal, driverVersion: this.#gpuWatch?.driverVersion ?? "" };
+  }
+
+  get #gpuLoad(): MessageInitShape<typeof GpuLoadSchema> | undefined {
+    const sample = this.#gpuWatch?.latest;
+    if (!sample) return undefined;
+    const { memoryUsedBytes, utilisation: utilisationPercent, temperatureCelsius } = sample;
+    return {
+      ...(memoryUsedBytes === undefined ? {} : { memoryUsedBytes: BigInt(memoryUsedBytes) }),
+      ...(utilisationPercent === undefined ? {} : { utilisationPercent }),
+      ...(temperatureCelsius === undefined ? {} : { temperatureCelsius }),
+    };
   }
 }

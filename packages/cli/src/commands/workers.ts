@@ -3,17 +3,22 @@ import { SegueError } from "@segue/core";
 import { WorkerState, type WorkerInfo } from "@segue/protocol";
 import { addConnectionOptions, withConnection, type ConnectionOptions } from "../connection.js";
 import type { CliRuntime } from "../runtime.js";
+import { gpuColumns, gpuView, type GpuView } from "../show/gpu-columns.js";
 import { formatBytes, formatStepMs } from "../show/format.js";
 import { stepTimesView, type StepTimesView } from "../show/job-view.js";
 import { stepTimeColumns } from "../show/step-time-columns.js";
 import { renderTable, type Column } from "../show/table.js";
 
 /** A worker's fields as JSON can carry them. */
-interface WorkerView extends Omit<WorkerInfo, "$typeName" | "$unknown" | "state" | "rssBytes" | "seenAtMs" | "stepTimes"> {
+interface WorkerView extends Omit<
+  WorkerInfo,
+  "$typeName" | "$unknown" | "state" | "rssBytes" | "seenAtMs" | "stepTimes" | "gpu" | "gpuLoad"
+> {
   readonly state: string;
   readonly rssBytes: number;
   readonly seenAtMs: number;
   readonly stepTimes?: StepTimesView;
+  readonly gpu?: GpuView;
 }
 
 export function addWorkersCommand(program: Command, runtime: CliRuntime): void {
@@ -28,7 +33,7 @@ export function addWorkersCommand(program: Command, runtime: CliRuntime): void {
     .action((options: ConnectionOptions) =>
       withConnection(runtime, options, async ({ connection, output }) => {
         const views = (await connection.jobs.listWorkers({})).workers.map(workerView);
-        output.result(views, () => (views.length === 0 ? "no worker is attached" : renderTable(columns, views)));
+        output.result(views, () => (views.length === 0 ? "no worker is attached" : renderTable(columnsFor(views), views)));
       }),
     );
 
@@ -48,7 +53,7 @@ export function addWorkersCommand(program: Command, runtime: CliRuntime): void {
     );
 }
 
-const columns: Column<WorkerView>[] = [
+const columnsFor = (views: readonly WorkerView[]): Column<WorkerView>[] => [
   { title: "WORKER", value: ({ workerId }) => workerId },
   { title: "STATE", value: ({ state, straggler }) => (straggler ? `${state}, slow` : state) },
   { title: "JOB", value: ({ jobId }) => jobId },
@@ -56,11 +61,12 @@ const columns: Column<WorkerView>[] = [
   { title: "MS A SHARD", value: ({ shardMs }) => formatStepMs(shardMs || undefined), right: true },
   ...stepTimeColumns,
   { title: "MEMORY", value: ({ rssBytes }) => formatBytes(rssBytes), right: true },
+  ...(views.some(({ gpu }) => gpu) ? gpuColumns : []),
   { title: "DEVICE", value: ({ device }) => device },
 ];
 
 function workerView(worker: WorkerInfo): WorkerView {
-  const { workerId, name, jobId, shards, step, engines, device, shardMs, straggler, tensorsAddress } = worker;
+  const { workerId, name, jobId, shards, step, engines, device, shardMs, straggler, tensorsAddress, hostId, ncclVersion } = worker;
   return {
     workerId,
     name,
@@ -76,5 +82,8 @@ function workerView(worker: WorkerInfo): WorkerView {
     straggler,
     seenAtMs: Number(worker.seenAtMs),
     tensorsAddress,
+    ...gpuView(worker),
+    hostId,
+    ncclVersion,
   };
 }

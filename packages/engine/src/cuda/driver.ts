@@ -14,6 +14,8 @@ const FUNCTIONS = {
   cuDeviceGetCount: ["void *"],
   cuDeviceGet: ["void *", "int"],
   cuDeviceGetName: ["void *", "int", "int"],
+  cuDeviceGetUuid_v2: ["void *", "int"],
+  cuDeviceTotalMem_v2: ["void *", "int"],
   cuDeviceGetAttribute: ["void *", "int", "int"],
   cuDevicePrimaryCtxRetain: ["void *", "int"],
   cuDevicePrimaryCtxRelease_v2: ["int"],
@@ -110,6 +112,10 @@ const ATTRIBUTES = { processors: 16, major: 75, minor: 76, sharedBytesPerBlock: 
 
 export interface Gpu {
   readonly name: string;
+  readonly uuid: string;
+  readonly memoryBytes: number;
+  /** How many GPUs this process sees. */
+  readonly visible: number;
   /** For example 90. */
   readonly computeCapability: number;
   readonly processors: number;
@@ -122,7 +128,8 @@ const OLDEST_CAPABILITY = 80;
 
 /** @throws SegueError ENGINE_UNAVAILABLE if it is too old */
 export function describeGpu(driver: Driver, ordinal: number): Gpu {
-  if (driver.integer("cuDeviceGetCount") <= ordinal) throw unavailable(`there is no GPU ${ordinal}`);
+  const visible = driver.integer("cuDeviceGetCount");
+  if (visible <= ordinal) throw unavailable(`there is no GPU ${ordinal}; this process sees ${visible} (counted from 0)`);
   const device = driver.integer("cuDeviceGet", ordinal);
   const bytes = new Uint8Array(256);
   driver.call("cuDeviceGetName", bytes, bytes.length, device);
@@ -135,11 +142,22 @@ export function describeGpu(driver: Driver, ordinal: number): Gpu {
       `${name} has compute capability ${computeCapability / 10}; the kernels need ${wanted} (A100, RTX 30) or newer`,
     );
   }
+  const uuid = new Uint8Array(16);
+  driver.call("cuDeviceGetUuid_v2", uuid, device);
   return {
     name,
+    uuid: uuidText(uuid),
+    memoryBytes: driver.result("cuDeviceTotalMem_v2", device),
+    visible,
     computeCapability,
     processors: attribute("processors"),
     sharedBytesPerBlock: attribute("sharedBytesPerBlock"),
     ordinal: device,
   };
+}
+
+/** As nvidia-smi writes it. */
+function uuidText(bytes: Uint8Array): string {
+  const hex = Buffer.from(bytes).toString("hex");
+  return `GPU-${[hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-")}`;
 }

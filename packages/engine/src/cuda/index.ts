@@ -1,14 +1,14 @@
 import { SegueError } from "@segue/core";
-import type { Engine, EngineOptions } from "../engine.js";
+import type { Engine, EngineOptions, GpuDescription } from "../engine.js";
 import { DeviceEngine } from "../native/device-engine.js";
 import { openCudaDevice } from "./cuda-device.js";
 
 /**
- * The engine on this machine's first visible GPU (`CUDA_VISIBLE_DEVICES` says which those are).
+ * The engine on one of this machine's visible GPUs.
  * @throws SegueError ENGINE_UNAVAILABLE, DEVICE_OUT_OF_MEMORY
  */
-export async function createCudaEngine({ model, precision }: EngineOptions): Promise<Engine> {
-  const device = openCudaDevice(precision);
+export async function createCudaEngine({ model, precision, gpu }: EngineOptions): Promise<Engine> {
+  const device = openCudaDevice(precision, gpu);
   try {
     return new DeviceEngine("cuda", device, model);
   } catch (failure) {
@@ -17,12 +17,13 @@ export async function createCudaEngine({ model, precision }: EngineOptions): Pro
   }
 }
 
-/** Whether {@link createCudaEngine} works here, and if not, what is missing. */
-export async function probeCuda(): Promise<{ detail: string } | { reason: string }> {
+/** Whether {@link createCudaEngine} works here and on which GPU, and if not, what is missing. */
+export async function probeCuda(ordinal = 0): Promise<{ detail: string; gpu: GpuDescription } | { reason: string }> {
   try {
-    const device = openCudaDevice("bf16");
+    const device = openCudaDevice("bf16", ordinal);
     device.close();
-    return { detail: device.detail };
+    const { name, uuid, memoryBytes, visible } = device.runtime.gpu;
+    return { detail: device.detail, gpu: { name, uuid, memoryBytes, ordinal, visible } };
   } catch (e) {
     if (e instanceof SegueError) return { reason: e.message };
     throw e;

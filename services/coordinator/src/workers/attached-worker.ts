@@ -1,4 +1,4 @@
-import { Tensors, type AttachResponseSchema, type Client, type Hello } from "@segue/protocol";
+import { Tensors, type AttachResponseSchema, type Client, type GpuLoad, type Hello } from "@segue/protocol";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { connectClient, type Security } from "@segue/runtime";
 import { AsyncQueue } from "../async-queue.js";
@@ -26,6 +26,8 @@ export class AttachedWorker {
   /** Heartbeat intervals since the last sign of life. */
   missedHeartbeats = 0;
   rssBytes = 0;
+  /** undefined: it does not tell, or has no GPU. */
+  gpuLoad: GpuLoad | undefined;
   step = 0;
   seenAtMs = Date.now();
   readonly #gone = new AbortController();

@@ -14,7 +14,7 @@ export function workerState(
 }
 
 export function workerInfo(worker: AttachedWorker, shards: readonly number[]): MessageInitShape<typeof WorkerInfoSchema> {
-  const { workerId, hello, jobId, step, rssBytes, shardMs, stepTimes, straggler, seenAtMs } = worker;
+  const { workerId, hello, jobId, step, rssBytes, shardMs, stepTimes, straggler, seenAtMs, gpuLoad } = worker;
   return {
     workerId,
     name: hello.name,
@@ -30,5 +30,9 @@ export function workerInfo(worker: AttachedWorker, shards: readonly number[]): M
     straggler,
     seenAtMs: BigInt(seenAtMs),
     tensorsAddress: hello.tensorsAddress,
+    ...(hello.gpu ? { gpu: hello.gpu } : {}),
+    ...(gpuLoad ? { gpuLoad } : {}),
+    hostId: hello.hostId,
+    ncclVersion: hello.ncclVersion,
   };
 }

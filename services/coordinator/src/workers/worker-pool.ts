@@ -126,6 +126,7 @@ export class WorkerPool {
         case "heartbeat":
           worker.rssBytes = Number(message.value.rssBytes);
           worker.step = message.value.step;
+          worker.gpuLoad = message.value.gpuLoad;
           break;
         case "draining":
           this.#drain(worker, message.value.reason);

@@ -1,5 +1,5 @@
 import type { InitialStateRule, ReductionNode } from "@segue/core";
-import type { AdamWStep, EngineDescription, EngineOptions, SegmentRules } from "@segue/engine";
+import type { AdamWStep, EngineDescription, EngineOptions, GpuDescription, SegmentRules } from "@segue/engine";
 import type { Collection } from "./collect.js";
 import type { JoinParts } from "./join-parts.js";
 import type { OuterSettings } from "./outer-step.js";
@@ -10,6 +10,8 @@ export interface EngineOffer {
   readonly detail: string;
   /** Why it does not load; absent when it does. */
   readonly reason?: string | undefined;
+  /** Of engines on a GPU. */
+  readonly gpu?: GpuDescription | undefined;
 }
 
 export type EngineChoice = "auto" | "cuda" | "cpu" | "tfjs";
@@ -34,8 +36,10 @@ export interface ShardBatch {
  * of shared memory. `epoch` numbers the replica's attempts: calls of an epoch below the shared fence throw VOID and change nothing.
  */
 export interface ComputeCalls {
-  /** Which engines load here, best first, and with how many threads of the worker's. */
-  probe: { request: { readonly threads: number }; response: readonly EngineOffer[] };
+  /** Which engines load here, best first, with how many threads of the worker's and on which GPU. */
+  probe: { request: { readonly threads: number; readonly gpu: number }; response: readonly EngineOffer[] };
+  /** NCCL's version, for example "2.28.9"; empty without NCCL. */
+  ncclVersion: { request: { readonly library?: string | undefined }; response: string };
   /** Creates the engine, replacing an earlier one. */
   open: {
     request: { readonly engine: EngineChoice; readonly options: EngineOptions; readonly lanesPerShard: number };

@@ -3,7 +3,7 @@ import type { Engine, EngineOptions, LaneStates, TrainingPart } from "@segue/eng
 import { VOID, type CallName, type ComputeCalls, type EngineChoice, type EngineOffer, type ShardBatch } from "./calls.js";
 import type { JoinParts } from "./join-parts.js";
 import { Communicator } from "../nccl/communicator.js";
-import { loadNccl } from "../nccl/nccl-library.js";
+import { loadNccl, versionText } from "../nccl/nccl-library.js";
 import { roundToBf16, widenBf16 } from "./bf16.js";
 import { collect } from "./collect.js";
 import { withInitialStates } from "./initial-states.js";
@@ -12,12 +12,9 @@ import { bytesOf } from "./shared.js";
 import { TreeSum } from "./tree-sum.js";
 import { Unfinished } from "./unfinished.js";
 
-/** The engine's too: a worker has one GPU, CUDA_VISIBLE_DEVICES says which. */
-const GPU = 0;
-
 /** Where engines come from; `@segue/engine` in the product. */
 export interface EngineFactory {
-  availableEngines(threads: number): Promise<readonly EngineOffer[]>;
+  availableEngines(threads: number, gpu: number): Promise<readonly EngineOffer[]>;
   createEngine(choice: EngineChoice, options: EngineOptions): Promise<Engine>;
   initialParameters(model: EngineOptions["model"], seed: number): Float32Array;
 }
@@ -36,6 +33,8 @@ export class ComputeHost implements Handlers {
   #outer: OuterStep | undefined;
   #communicator: Communicator | undefined;
   #lanesPerShard = 0;
+  /** Ordinal of the engine's GPU, which NCCL uses too. */
+  #gpu = 0;
   /** When the device was done with the step before. */
   #stepEndedMs = 0;
   readonly #statesOfShard = new Map<number, LaneStates>();
@@ -47,8 +46,17 @@ export class ComputeHost implements Handlers {
     this.#fence = fence;
   }
 
-  async probe({ threads }: ComputeCalls["probe"]["request"]): Promise<readonly EngineOffer[]> {
-    return this.#factory.availableEngines(threads);
+  async probe({ threads, gpu }: ComputeCalls["probe"]["request"]): Promise<readonly EngineOffer[]> {
+    return this.#factory.availableEngines(threads, gpu);
+  }
+
+  ncclVersion({ library }: ComputeCalls["ncclVersion"]["request"]): string {
+    try {
+      return versionText(loadNccl(library).version);
+    } catch (error) {
+      if (error instanceof SegueError) return "";
+      throw error;
+    }
   }
 
   async open({ engine, options, lanesPerShard }: ComputeCalls["open"]["request"]): Promise<ComputeCalls["open"]["response"]> {
@@ -59,6 +67,7 @@ export class ComputeHost implements Handlers {
     this.#gradients = new TreeSum();
     this.#slices = new TreeSum();
     this.#lanesPerShard = lanesPerShard;
+    this.#gpu = options.gpu ?? 0;
     this.#engine = await this.#factory.createEngine(engine, options);
     return { description: this.#engine.description, parameters: this.#engine.layout.size };
   }
@@ -166,7 +175,7 @@ export class ComputeHost implements Handlers {
     this.#communicator?.close();
     this.#communicator = undefined;
     const check = (): void => this.#refuseVoid(epoch);
-    this.#communicator = new Communicator({ ...ranks, uniqueId: bytesOf(id), device: GPU, check });
+    this.#communicator = new Communicator({ ...ranks, uniqueId: bytesOf(id), device: this.#gpu, check });
     return null;
   }
 

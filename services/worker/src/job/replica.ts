@@ -32,6 +32,8 @@ export interface ReplicaHost {
   /** What "auto" comes to. */
   readonly bestEngine: string;
   readonly threads: number;
+  /** Ordinal of the worker's GPU. */
+  readonly gpu?: number | undefined;
   /** Memory that the job must fit into. */
   readonly memoryBytes: number;
   /** Path of NCCL's library, if the loader does not find it. */
@@ -287,7 +289,7 @@ export class JobReplica {
 
   async #openEngine(spec: JobSpec): Promise<OpenEngine> {
     if (this.#engine?.compute.alive) return this.#engine;
-    const { engine: operatorChoice, threads, computeModule, registry, pulls } = this.#host;
+    const { engine: operatorChoice, threads, gpu, computeModule, registry, pulls } = this.#host;
     const jobChoice = spec.train.engine;
     if (jobChoice !== "auto" && operatorChoice !== "auto" && jobChoice !== operatorChoice) {
       const message = `the job wants engine ${jobChoice}, this worker runs ${operatorChoice} only (SEGUE_ENGINE)`;
@@ -297,7 +299,7 @@ export class JobReplica {
     try {
       const { description, parameters } = await compute.call("open", {
         engine: jobChoice === "auto" ? operatorChoice : jobChoice,
-        options: { model: spec.model, precision: spec.train.precision, threads },
+        options: { model: spec.model, precision: spec.train.precision, threads, gpu },
         lanesPerShard: spec.batch.lanesPerShard,
       });
       const sizes = {

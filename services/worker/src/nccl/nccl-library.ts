@@ -33,6 +33,11 @@ export interface Nccl {
   describe(result: Result): string;
 }
 
+/** 22809 is "2.28.9". */
+export function versionText(version: number): string {
+  return [Math.floor(version / 10000), Math.floor(version / 100) % 100, version % 100].join(".");
+}
+
 export function ncclFailed(what: string, cause?: unknown): SegueError {
   return new SegueError("NCCL_FAILED", what, { status: "UNAVAILABLE", cause });
 }

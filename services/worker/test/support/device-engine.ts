@@ -41,9 +41,10 @@ class DeviceEngine {
 }
 
 serveCompute({
-  availableEngines: async () => {
+  availableEngines: async (_threads, ordinal) => {
     await sleep(200);
-    return [{ name: "cuda", detail: "fake" }];
+    const uuid = `GPU-00000000-0000-0000-0000-00000000000${ordinal}`;
+    return [{ name: "cuda", detail: "fake", gpu: { name: "Fake GPU", uuid, memoryBytes: 140 * 2 ** 30, ordinal, visible: 2 } }];
   },
   createEngine: async (_choice, options) => new DeviceEngine(options) as unknown as Engine,
   initialParameters: (model) => new Float32Array(parameterLayout(model).size),

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file segue/v1/workers.proto.
  */
 export const file_segue_v1_workers: GenFile = /*@__PURE__*/
-  fileDesc("ChZzZWd1ZS92MS93b3JrZXJzLnByb3RvEghzZWd1ZS52MSKBAgoNQXR0YWNoUmVxdWVzdBIgCgVoZWxsbxgBIAEoCzIPLnNlZ3VlLnYxLkhlbGxvSAASKAoJaGVhcnRiZWF0GAIgASgLMhMuc2VndWUudjEuSGVhcnRiZWF0SAASIAoFcmVhZHkYAyABKAsyDy5zZWd1ZS52MS5SZWFkeUgAEikKCnJvdW5kX2RvbmUYBCABKAsyEy5zZWd1ZS52MS5Sb3VuZERvbmVIABIkCgdmYWlsdXJlGAUgASgLMhEuc2VndWUudjEuRmFpbHVyZUgAEiYKCGRyYWluaW5nGAYgASgLMhIuc2VndWUudjEuRHJhaW5pbmdIAEIJCgdtZXNzYWdlIqICCg5BdHRhY2hSZXNwb25zZRIkCgd3ZWxjb21lGAEgASgLMhEuc2VndWUudjEuV2VsY29tZUgAEh4KBGpvaW4YAiABKAsyDi5zZWd1ZS52MS5Kb2luSAASJgoIc2VnbWVudHMYAyABKAsyEi5zZWd1ZS52MS5TZWdtZW50c0gAEicKCXJ1bl9yb3VuZBgEIAEoCzISLnNlZ3VlLnYxLlJ1blJvdW5kSAASJgoId2l0aGRyYXcYBSABKAsyEi5zZWd1ZS52MS5XaXRoZHJhd0gAEiQKB3JlbGVhc2UYBiABKAsyES5zZWd1ZS52MS5SZWxlYXNlSAASIAoFcHVsc2UYByABKAsyDy5zZWd1ZS52MS5QdWxzZUgAQgkKB21lc3NhZ2UihwEKBUhlbGxvEgwKBG5hbWUYASABKAkSFwoPdGVuc29yc19hZGRyZXNzGAIgASgJEg8KB2VuZ2luZXMYAyADKAkSDgoGZGV2aWNlGAQgASgJEhQKDG1lbW9yeV9ieXRlcxgFIAEoBBIPCgd0aHJlYWRzGAYgASgNEg8KB3ZlcnNpb24YByABKAkiWQoJSGVhcnRiZWF0EisKB3NlbnRfYXQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhEKCXJzc19ieXRlcxgCIAEoBBIMCgRzdGVwGAMgASgNIjIKB1dlbGNvbWUSEQoJd29ya2VyX2lkGAEgASgJEhQKDGhlYXJ0YmVhdF9tcxgCIAEoDSIHCgVQdWxzZSJECgZNZW1iZXISEQoJd29ya2VyX2lkGAEgASgJEhcKD3RlbnNvcnNfYWRkcmVzcxgCIAEoCRIOCgZzaGFyZHMYAyADKA0ixQEKBEpvaW4SDgoGam9iX2lkGAEgASgJEhIKCmdlbmVyYXRpb24YAiABKA0SHwoEc3BlYxgDIAEoCzIRLnNlZ3VlLnYxLkpvYlNwZWMSDAoEc3RlcBgEIAEoDRIhCgdtZW1iZXJzGAUgAygLMhAuc2VndWUudjEuTWVtYmVyEhcKD3dlaWdodHNfYWRkcmVzcxgGIAEoCRIWCg5zdGF0ZXNfYWRkcmVzcxgHIAEoCRIWCg53ZWlnaHRzX2RpZ2VzdBgIIAEoCSJ6CghTZWdtZW50cxIOCgZqb2JfaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDRIMCgRzdGVwGAMgASgNEhQKDHRvdGFsX3dlaWdodBgEIAEoARImCgZzaGFyZHMYBSADKAsyFi5zZWd1ZS52MS5TaGFyZFNlZ21lbnQiXgoMU2hhcmRTZWdtZW50Eg0KBXNoYXJkGAEgASgNEg4KBnRva2VucxgCIAEoDBIOCgZsYWJlbHMYAyABKAwSDwoHd2VpZ2h0cxgEIAEoDBIOCgZyZXNldHMYBSABKAwidwoIUnVuUm91bmQSDgoGam9iX2lkGAEgASgJEhIKCmdlbmVyYXRpb24YAiABKA0SEgoKZmlyc3Rfc3RlcBgDIAEoDRINCgVzdGVwcxgEIAEoDRIQCghzbmFwc2hvdBgFIAEoCBISCgpuZXh0X3N0ZXBzGAYgASgNIi4KCFdpdGhkcmF3Eg4KBmpvYl9pZBgBIAEoCRISCgpnZW5lcmF0aW9uGAIgASgNIhkKB1JlbGVhc2USDgoGam9iX2lkGAEgASgJIl0KBVJlYWR5Eg4KBmpvYl9pZBgBIAEoCRISCgpnZW5lcmF0aW9uGAIgASgNEgwKBHN0ZXAYAyABKA0SEgoKcGFyYW1ldGVycxgEIAEoBBIOCgZlbmdpbmUYBSABKAkipQEKCVJvdW5kRG9uZRIOCgZqb2JfaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDRISCgpmaXJzdF9zdGVwGAMgASgNEg0KBXN0ZXBzGAQgASgNEiUKB3Jlc3VsdHMYBSADKAsyFC5zZWd1ZS52MS5TdGVwUmVzdWx0EhYKDndlaWdodHNfZGlnZXN0GAYgASgJEhIKCmVsYXBzZWRfbXMYByABKAEiigEKClN0ZXBSZXN1bHQSDAoEc3RlcBgBIAEoDRIXCg9zaGFyZF9sb3NzX3N1bXMYAiADKAESFQoNZ3JhZGllbnRfbm9ybRgDIAEoARIVCg1sZWFybmluZ19yYXRlGAQgASgBEhIKCmNvbXB1dGVfbXMYBSABKAESEwoLZXhjaGFuZ2VfbXMYBiABKAEiZAoHRmFpbHVyZRIOCgZqb2JfaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDRIMCgRjb2RlGAMgASgJEg8KB21lc3NhZ2UYBCABKAkSFgoOcGVlcl93b3JrZXJfaWQYBSABKAkiGgoIRHJhaW5pbmcSDgoGcmVhc29uGAEgASgJMkoKB1dvcmtlcnMSPwoGQXR0YWNoEhcuc2VndWUudjEuQXR0YWNoUmVxdWVzdBoYLnNlZ3VlLnYxLkF0dGFjaFJlc3BvbnNlKAEwAWIGcHJvdG8z", [file_google_protobuf_timestamp, file_segue_v1_spec]);
+  fileDesc("ChZzZWd1ZS92MS93b3JrZXJzLnByb3RvEghzZWd1ZS52MSKBAgoNQXR0YWNoUmVxdWVzdBIgCgVoZWxsbxgBIAEoCzIPLnNlZ3VlLnYxLkhlbGxvSAASKAoJaGVhcnRiZWF0GAIgASgLMhMuc2VndWUudjEuSGVhcnRiZWF0SAASIAoFcmVhZHkYAyABKAsyDy5zZWd1ZS52MS5SZWFkeUgAEikKCnJvdW5kX2RvbmUYBCABKAsyEy5zZWd1ZS52MS5Sb3VuZERvbmVIABIkCgdmYWlsdXJlGAUgASgLMhEuc2VndWUudjEuRmFpbHVyZUgAEiYKCGRyYWluaW5nGAYgASgLMhIuc2VndWUudjEuRHJhaW5pbmdIAEIJCgdtZXNzYWdlIqICCg5BdHRhY2hSZXNwb25zZRIkCgd3ZWxjb21lGAEgASgLMhEuc2VndWUudjEuV2VsY29tZUgAEh4KBGpvaW4YAiABKAsyDi5zZWd1ZS52MS5Kb2luSAASJgoIc2VnbWVudHMYAyABKAsyEi5zZWd1ZS52MS5TZWdtZW50c0gAEicKCXJ1bl9yb3VuZBgEIAEoCzISLnNlZ3VlLnYxLlJ1blJvdW5kSAASJgoId2l0aGRyYXcYBSABKAsyEi5zZWd1ZS52MS5XaXRoZHJhd0gAEiQKB3JlbGVhc2UYBiABKAsyES5zZWd1ZS52MS5SZWxlYXNlSAASIAoFcHVsc2UYByABKAsyDy5zZWd1ZS52MS5QdWxzZUgAQgkKB21lc3NhZ2UiygEKBUhlbGxvEgwKBG5hbWUYASABKAkSFwoPdGVuc29yc19hZGRyZXNzGAIgASgJEg8KB2VuZ2luZXMYAyADKAkSDgoGZGV2aWNlGAQgASgJEhQKDG1lbW9yeV9ieXRlcxgFIAEoBBIPCgd0aHJlYWRzGAYgASgNEg8KB3ZlcnNpb24YByABKAkSGgoDZ3B1GAggASgLMg0uc2VndWUudjEuR3B1Eg8KB2hvc3RfaWQYCSABKAkSFAoMbmNjbF92ZXJzaW9uGAogASgJImAKA0dwdRIMCgRuYW1lGAEgASgJEgwKBHV1aWQYAiABKAkSFAoMbWVtb3J5X2J5dGVzGAMgASgEEg8KB29yZGluYWwYBCABKA0SFgoOZHJpdmVyX3ZlcnNpb24YBSABKAkiswEKB0dwdUxvYWQSHgoRbWVtb3J5X3VzZWRfYnl0ZXMYASABKARIAIgBARIgChN1dGlsaXNhdGlvbl9wZXJjZW50GAIgASgNSAGIAQESIAoTdGVtcGVyYXR1cmVfY2Vsc2l1cxgDIAEoDUgCiAEBQhQKEl9tZW1vcnlfdXNlZF9ieXRlc0IWChRfdXRpbGlzYXRpb25fcGVyY2VudEIWChRfdGVtcGVyYXR1cmVfY2Vsc2l1cyJ+CglIZWFydGJlYXQSKwoHc2VudF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJcnNzX2J5dGVzGAIgASgEEgwKBHN0ZXAYAyABKA0SIwoIZ3B1X2xvYWQYBCABKAsyES5zZWd1ZS52MS5HcHVMb2FkIjIKB1dlbGNvbWUSEQoJd29ya2VyX2lkGAEgASgJEhQKDGhlYXJ0YmVhdF9tcxgCIAEoDSIHCgVQdWxzZSJECgZNZW1iZXISEQoJd29ya2VyX2lkGAEgASgJEhcKD3RlbnNvcnNfYWRkcmVzcxgCIAEoCRIOCgZzaGFyZHMYAyADKA0ixQEKBEpvaW4SDgoGam9iX2lkGAEgASgJEhIKCmdlbmVyYXRpb24YAiABKA0SHwoEc3BlYxgDIAEoCzIRLnNlZ3VlLnYxLkpvYlNwZWMSDAoEc3RlcBgEIAEoDRIhCgdtZW1iZXJzGAUgAygLMhAuc2VndWUudjEuTWVtYmVyEhcKD3dlaWdodHNfYWRkcmVzcxgGIAEoCRIWCg5zdGF0ZXNfYWRkcmVzcxgHIAEoCRIWCg53ZWlnaHRzX2RpZ2VzdBgIIAEoCSJ6CghTZWdtZW50cxIOCgZqb2JfaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDRIMCgRzdGVwGAMgASgNEhQKDHRvdGFsX3dlaWdodBgEIAEoARImCgZzaGFyZHMYBSADKAsyFi5zZWd1ZS52MS5TaGFyZFNlZ21lbnQiXgoMU2hhcmRTZWdtZW50Eg0KBXNoYXJkGAEgASgNEg4KBnRva2VucxgCIAEoDBIOCgZsYWJlbHMYAyABKAwSDwoHd2VpZ2h0cxgEIAEoDBIOCgZyZXNldHMYBSABKAwidwoIUnVuUm91bmQSDgoGam9iX2lkGAEgASgJEhIKCmdlbmVyYXRpb24YAiABKA0SEgoKZmlyc3Rfc3RlcBgDIAEoDRINCgVzdGVwcxgEIAEoDRIQCghzbmFwc2hvdBgFIAEoCBISCgpuZXh0X3N0ZXBzGAYgASgNIi4KCFdpdGhkcmF3Eg4KBmpvYl9pZBgBIAEoCRISCgpnZW5lcmF0aW9uGAIgASgNIhkKB1JlbGVhc2USDgoGam9iX2lkGAEgASgJIl0KBVJlYWR5Eg4KBmpvYl9pZBgBIAEoCRISCgpnZW5lcmF0aW9uGAIgASgNEgwKBHN0ZXAYAyABKA0SEgoKcGFyYW1ldGVycxgEIAEoBBIOCgZlbmdpbmUYBSABKAkipQEKCVJvdW5kRG9uZRIOCgZqb2JfaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDRISCgpmaXJzdF9zdGVwGAMgASgNEg0KBXN0ZXBzGAQgASgNEiUKB3Jlc3VsdHMYBSADKAsyFC5zZWd1ZS52MS5TdGVwUmVzdWx0EhYKDndlaWdodHNfZGlnZXN0GAYgASgJEhIKCmVsYXBzZWRfbXMYByABKAEiigEKClN0ZXBSZXN1bHQSDAoEc3RlcBgBIAEoDRIXCg9zaGFyZF9sb3NzX3N1bXMYAiADKAESFQoNZ3JhZGllbnRfbm9ybRgDIAEoARIVCg1sZWFybmluZ19yYXRlGAQgASgBEhIKCmNvbXB1dGVfbXMYBSABKAESEwoLZXhjaGFuZ2VfbXMYBiABKAEiZAoHRmFpbHVyZRIOCgZqb2JfaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDRIMCgRjb2RlGAMgASgJEg8KB21lc3NhZ2UYBCABKAkSFgoOcGVlcl93b3JrZXJfaWQYBSABKAkiGgoIRHJhaW5pbmcSDgoGcmVhc29uGAEgASgJMkoKB1dvcmtlcnMSPwoGQXR0YWNoEhcuc2VndWUudjEuQXR0YWNoUmVxdWVzdBoYLnNlZ3VlLnYxLkF0dGFjaFJlc3BvbnNlKAEwAWIGcHJvdG8z", [file_google_protobuf_timestamp, file_segue_v1_spec]);
 
 /**
  * @generated from message segue.v1.AttachRequest
@@ -184,6 +184,27 @@ export type Hello = Message<"segue.v1.Hello"> & {
    * @generated from field: string version = 7;
    */
   version: string;
+
+  /**
+   * The GPU that `auto` would use; absent without one.
+   *
+   * @generated from field: segue.v1.Gpu gpu = 8;
+   */
+  gpu?: Gpu | undefined;
+
+  /**
+   * Equal for processes that share memory and may open each other's handles (one kernel, IPC and PID namespace, one user); empty: unknown.
+   *
+   * @generated from field: string host_id = 9;
+   */
+  hostId: string;
+
+  /**
+   * NCCL's version, for example "2.28.9"; empty where it does not load or there is no GPU.
+   *
+   * @generated from field: string nccl_version = 10;
+   */
+  ncclVersion: string;
 };
 
 /**
@@ -192,6 +213,80 @@ export type Hello = Message<"segue.v1.Hello"> & {
  */
 export const HelloSchema: GenMessage<Hello> = /*@__PURE__*/
   messageDesc(file_segue_v1_workers, 2);
+
+/**
+ * @generated from message segue.v1.Gpu
+ */
+export type Gpu = Message<"segue.v1.Gpu"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * As nvidia-smi writes it; names one GPU, whatever a process sees and in which order.
+   *
+   * @generated from field: string uuid = 2;
+   */
+  uuid: string;
+
+  /**
+   * @generated from field: uint64 memory_bytes = 3;
+   */
+  memoryBytes: bigint;
+
+  /**
+   * Its number among those that the worker's process sees.
+   *
+   * @generated from field: uint32 ordinal = 4;
+   */
+  ordinal: number;
+
+  /**
+   * Empty where NVML does not load.
+   *
+   * @generated from field: string driver_version = 5;
+   */
+  driverVersion: string;
+};
+
+/**
+ * Describes the message segue.v1.Gpu.
+ * Use `create(GpuSchema)` to create a new message.
+ */
+export const GpuSchema: GenMessage<Gpu> = /*@__PURE__*/
+  messageDesc(file_segue_v1_workers, 3);
+
+/**
+ * What a GPU is doing, all its processes together; fields that the GPU or its driver does not tell are absent.
+ *
+ * @generated from message segue.v1.GpuLoad
+ */
+export type GpuLoad = Message<"segue.v1.GpuLoad"> & {
+  /**
+   * @generated from field: optional uint64 memory_used_bytes = 1;
+   */
+  memoryUsedBytes?: bigint | undefined;
+
+  /**
+   * Percent of the last moments in which a kernel ran.
+   *
+   * @generated from field: optional uint32 utilisation_percent = 2;
+   */
+  utilisationPercent?: number | undefined;
+
+  /**
+   * @generated from field: optional uint32 temperature_celsius = 3;
+   */
+  temperatureCelsius?: number | undefined;
+};
+
+/**
+ * Describes the message segue.v1.GpuLoad.
+ * Use `create(GpuLoadSchema)` to create a new message.
+ */
+export const GpuLoadSchema: GenMessage<GpuLoad> = /*@__PURE__*/
+  messageDesc(file_segue_v1_workers, 4);
 
 /**
  * @generated from message segue.v1.Heartbeat
@@ -213,6 +308,13 @@ export type Heartbeat = Message<"segue.v1.Heartbeat"> & {
    * @generated from field: uint32 step = 3;
    */
   step: number;
+
+  /**
+   * Sampled every two seconds; absent where NVML does not load, or does not answer.
+   *
+   * @generated from field: segue.v1.GpuLoad gpu_load = 4;
+   */
+  gpuLoad?: GpuLoad | undefined;
 };
 
 /**
@@ -220,7 +322,7 @@ export type Heartbeat = Message<"segue.v1.Heartbeat"> & {
  * Use `create(HeartbeatSchema)` to create a new message.
  */
 export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 3);
+  messageDesc(file_segue_v1_workers, 5);
 
 /**
  * @generated from message segue.v1.Welcome
@@ -242,7 +344,7 @@ export type Welcome = Message<"segue.v1.Welcome"> & {
  * Use `create(WelcomeSchema)` to create a new message.
  */
 export const WelcomeSchema: GenMessage<Welcome> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 4);
+  messageDesc(file_segue_v1_workers, 6);
 
 /**
  * @generated from message segue.v1.Pulse
@@ -255,7 +357,7 @@ export type Pulse = Message<"segue.v1.Pulse"> & {
  * Use `create(PulseSchema)` to create a new message.
  */
 export const PulseSchema: GenMessage<Pulse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 5);
+  messageDesc(file_segue_v1_workers, 7);
 
 /**
  * @generated from message segue.v1.Member
@@ -284,7 +386,7 @@ export type Member = Message<"segue.v1.Member"> & {
  * Use `create(MemberSchema)` to create a new message.
  */
 export const MemberSchema: GenMessage<Member> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 6);
+  messageDesc(file_segue_v1_workers, 8);
 
 /**
  * A (new) membership for a job. The worker brings weights, optimizer and the lane states of its shards to `step`, then says Ready.
@@ -346,7 +448,7 @@ export type Join = Message<"segue.v1.Join"> & {
  * Use `create(JoinSchema)` to create a new message.
  */
 export const JoinSchema: GenMessage<Join> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 7);
+  messageDesc(file_segue_v1_workers, 9);
 
 /**
  * The segments of one step for the shards of one worker. Sent ahead of the round that needs them.
@@ -387,7 +489,7 @@ export type Segments = Message<"segue.v1.Segments"> & {
  * Use `create(SegmentsSchema)` to create a new message.
  */
 export const SegmentsSchema: GenMessage<Segments> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 8);
+  messageDesc(file_segue_v1_workers, 10);
 
 /**
  * @generated from message segue.v1.ShardSegment
@@ -432,7 +534,7 @@ export type ShardSegment = Message<"segue.v1.ShardSegment"> & {
  * Use `create(ShardSegmentSchema)` to create a new message.
  */
 export const ShardSegmentSchema: GenMessage<ShardSegment> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 9);
+  messageDesc(file_segue_v1_workers, 11);
 
 /**
  * @generated from message segue.v1.RunRound
@@ -478,7 +580,7 @@ export type RunRound = Message<"segue.v1.RunRound"> & {
  * Use `create(RunRoundSchema)` to create a new message.
  */
 export const RunRoundSchema: GenMessage<RunRound> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 10);
+  messageDesc(file_segue_v1_workers, 12);
 
 /**
  * The round in flight is void; wait for Join.
@@ -502,7 +604,7 @@ export type Withdraw = Message<"segue.v1.Withdraw"> & {
  * Use `create(WithdrawSchema)` to create a new message.
  */
 export const WithdrawSchema: GenMessage<Withdraw> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 11);
+  messageDesc(file_segue_v1_workers, 13);
 
 /**
  * The worker may forget the job.
@@ -521,7 +623,7 @@ export type Release = Message<"segue.v1.Release"> & {
  * Use `create(ReleaseSchema)` to create a new message.
  */
 export const ReleaseSchema: GenMessage<Release> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 12);
+  messageDesc(file_segue_v1_workers, 14);
 
 /**
  * @generated from message segue.v1.Ready
@@ -560,7 +662,7 @@ export type Ready = Message<"segue.v1.Ready"> & {
  * Use `create(ReadySchema)` to create a new message.
  */
 export const ReadySchema: GenMessage<Ready> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 13);
+  messageDesc(file_segue_v1_workers, 15);
 
 /**
  * @generated from message segue.v1.RoundDone
@@ -611,7 +713,7 @@ export type RoundDone = Message<"segue.v1.RoundDone"> & {
  * Use `create(RoundDoneSchema)` to create a new message.
  */
 export const RoundDoneSchema: GenMessage<RoundDone> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 14);
+  messageDesc(file_segue_v1_workers, 16);
 
 /**
  * @generated from message segue.v1.StepResult
@@ -655,7 +757,7 @@ export type StepResult = Message<"segue.v1.StepResult"> & {
  * Use `create(StepResultSchema)` to create a new message.
  */
 export const StepResultSchema: GenMessage<StepResult> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 15);
+  messageDesc(file_segue_v1_workers, 17);
 
 /**
  * @generated from message segue.v1.Failure
@@ -696,7 +798,7 @@ export type Failure = Message<"segue.v1.Failure"> & {
  * Use `create(FailureSchema)` to create a new message.
  */
 export const FailureSchema: GenMessage<Failure> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 16);
+  messageDesc(file_segue_v1_workers, 18);
 
 /**
  * @generated from message segue.v1.Draining
@@ -713,7 +815,7 @@ export type Draining = Message<"segue.v1.Draining"> & {
  * Use `create(DrainingSchema)` to create a new message.
  */
 export const DrainingSchema: GenMessage<Draining> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 17);
+  messageDesc(file_segue_v1_workers, 19);
 
 /**
  * The service for workers. One stream per worker, open as long as it lives; big tensors never travel here (see Tensors).
