@@ -123,5 +123,5 @@ function hostIdIn(command: readonly string[]): string {
   const module = new URL("../src/host-id.ts", import.meta.url).href;
   const program = `import { hostId } from ${JSON.stringify(module)}; process.stdout.write(hostId());`;
   const [file, ...args] = [...command, process.execPath, "--import=tsx", "--input-type=module", "-e", program];
-  return execFileSync(file!, args, { encoding: "utf8" });
+  return execFileSync(file, args, { encoding: "utf8" });
 }
