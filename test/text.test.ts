@@ -3,7 +3,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { Scratch, runSegue, segueJson } from "./helpers/clusters.js";
-import { submitSpec, waitForSuccess } from "./helpers/jobs.js";
+import { finalDigest, submitSpec, waitForSuccess } from "./helpers/jobs.js";
 
 /** A byte-level BPE without merges: every printable ASCII character is a token. */
 function asciiTokenizer(): object {
@@ -77,5 +77,37 @@ evaluations: [{ name: passkey, passkey: { lengths: [400], depths: [0.5], samples
     assert.ok(existsSync(join(model, "tokenizer.json")));
     const verified = await runSegue(cluster, "verify", model, "--engine", "cpu");
     assert.equal(verified.status, 0, verified.stdout + verified.stderr);
+  });
+
+  it("decays to the end of the documents, whoever trains, also over a crash of the coordinator", async () => {
+    const folder = scratch.folder();
+    for (let i = 0; i < 12; i++) writeFileSync(join(folder, `${i}.txt`), `Document ${i} goes on and on. `.repeat(20 + i));
+    const spec = (more: string): string => `
+model: { layers: 1, dModel: 16, dState: 8, headDim: 8, chunk: 16 }
+data: { paths: ["${folder}"], minDocumentTokens: 100, epochs: 2 }
+tbptt: { segmentTokens: 64, segmentsPerChain: 0 }
+batch: { shards: 4, lanesPerShard: 1 }
+optimizer: { learningRate: 0.01 }
+schedule: { warmupSteps: 5, decaySteps: 19 }
+train: { steps: 2000, engine: cpu }
+rounds: { maxSteps: 8 }
+${more}
+`;
+    const crash = { point: "coordinator.roundCommitted", fromStep: 20, action: "kill" } as const;
+    let crashed: () => void = () => undefined;
+    const isCrashed = new Promise<void>((resolve) => (crashed = resolve));
+    const options = { workers: 3, threads: 1, faults: { coordinator: [crash] }, onCrash: () => crashed() };
+    const cluster = await scratch.cluster(options);
+    const disturbed = await submitSpec(scratch, cluster, spec("workers: { max: 1 }\ncheckpoints: { everySteps: 8 }"));
+    await isCrashed;
+    await cluster.restart("coordinator");
+    await waitForSuccess(cluster, disturbed);
+    const shared = await submitSpec(scratch, cluster, spec("workers: { min: 3 }"));
+    const job = (await waitForSuccess(cluster, shared)) as unknown as Record<string, unknown>;
+    assert.equal(await finalDigest(cluster, disturbed), await finalDigest(cluster, shared));
+    assert.ok(Number(job["step"]) < 2000);
+    assert.equal(job["totalSteps"], job["step"]);
+    assert.ok(Math.abs(Number(job["learningRate"]) - 0.01 / 20) < 1e-9, `the last step's rate is ${String(job["learningRate"])}`);
+    assert.match(String(job["reason"]), new RegExp(`the documents ended at step ${String(job["step"])}$`));
   });
 });

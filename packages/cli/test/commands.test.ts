@@ -128,6 +128,8 @@ describe("segue", () => {
       { "train.steps": "200", evaluations: "[{name: a}]" },
       { "optimizer.learningRate": "1e-4" },
     ]);
+    await run("edit", "job-1", "--set", "train.steps=200", "--decay-from-here");
+    assert.deepEqual(coordinator.edits.at(-1), { "train.steps": "200", "schedule.decayFrom": "here" });
     assert.equal((await run("edit", "job-1")).exitCode, 2);
     assert.match((await run("edit", "job-1", "--set", "nonsense")).stderr, /path=value/);
   });

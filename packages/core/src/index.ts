@@ -36,7 +36,15 @@ export {
   tokensPerStep,
 } from "./spec/step-tokens.js";
 export { stageEnd, tbpttAt, tbpttStages, trainingLength } from "./spec/tbptt-stages.js";
-export { problems, resolveVocabulary, specInvalid, unknownSetting, validateJobSpec, type ParsedSpec } from "./spec/validate.js";
+export {
+  problems,
+  resolveVocabulary,
+  specInvalid,
+  storedJobSpec,
+  unknownSetting,
+  validateJobSpec,
+  type ParsedSpec,
+} from "./spec/validate.js";
 export { EVALUATION_KINDS, evaluationKind, type EvaluationKind } from "./spec/evaluation-kind.js";
 export { EDITABLE_SETTINGS, editJobSpec, type EditedSpec } from "./spec/edit.js";
 export { jobSpecToYaml, parseJobSpec, plainYaml } from "./spec/yaml.js";
@@ -55,7 +63,7 @@ export {
   type SafetensorsRange,
   type SafetensorsTensor,
 } from "./checkpoint/safetensors.js";
-export { learningRateAt } from "./schedule/learning-rate.js";
+export { fittedSchedule, learningRateAt } from "./schedule/learning-rate.js";
 export { drawInitialState, type InitialStateRule } from "./state/initial-state.js";
 export { apply } from "./ledger/apply.js";
 export {
@@ -120,5 +128,6 @@ export {
 } from "./tokenizer/tokenizer.js";
 export { textPieces } from "./tokenizer/text-pieces.js";
 export { TextStream } from "./tokenizer/text-stream.js";
+export { stepsOfDocuments, type DocumentsEndOptions } from "./data/documents-end.js";
 export { shuffledDocument } from "./data/document-order.js";
 export { SegmentCutter, type SegmentCutterOptions, type ShardSegment, type StepSegments } from "./data/segment-cutter.js";

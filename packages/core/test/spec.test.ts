@@ -5,6 +5,7 @@ import {
   resolveVocabulary,
   SegueError,
   tokensPerStep,
+  storedJobSpec,
   validateJobSpec,
   type JobSpecInput,
 } from "@segue/core";
@@ -47,11 +48,19 @@ describe("job spec", () => {
     assert.equal(spec.model.vocab, 256);
     assert.equal(spec.optimizer.learningRate, 5e-4);
     assert.equal(spec.data.minDocumentTokens, 0);
-    assert.deepEqual(spec.schedule, { warmupSteps: 10, decaySteps: 10, decay: "linear", finalRatio: 0 });
+    assert.deepEqual(spec.schedule, { warmupSteps: 10, decaySteps: 10, decay: "linear", finalRatio: 0, revision: 2 });
     assert.deepEqual(spec.workers, { min: 1, max: 4, stragglerFactor: 2 });
     const files = validateJobSpec({ ...minimal, data: { paths: ["a.txt"] }, train: { steps: 1_000_000 } }).spec;
     assert.equal(files.data.minDocumentTokens, 4096);
     assert.deepEqual([files.schedule.warmupSteps, files.schedule.decaySteps], [1000, 100_000]);
+  });
+
+  it("keeps the learning rates of jobs that an earlier version stored", () => {
+    const { spec } = validateJobSpec(minimal);
+    const { revision, ...schedule } = spec.schedule;
+    assert.equal(revision, 2);
+    assert.deepEqual(storedJobSpec({ ...spec, schedule }), { ...spec, schedule: { ...schedule, revision: 1 } });
+    assert.deepEqual(storedJobSpec(spec), spec);
   });
 
   it("turns tokens into steps, rounding up", () => {

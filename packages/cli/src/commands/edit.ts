@@ -1,5 +1,5 @@
 import { InvalidArgumentError, Option, type Command } from "commander";
-import { EDITABLE_SETTINGS } from "@segue/core";
+import { EDITABLE_SETTINGS, specInvalid } from "@segue/core";
 import { addConnectionOptions, withConnection, type Connection, type ConnectionOptions } from "../connection.js";
 import type { CliRuntime, Output } from "../runtime.js";
 import { requireJob } from "../show/job-view.js";
@@ -7,23 +7,28 @@ import { requireJob } from "../show/job-view.js";
 export type Settings = Record<string, string>;
 
 interface EditOptions extends ConnectionOptions {
-  readonly set: Settings;
+  readonly set?: Settings;
+  readonly decayFromHere?: boolean;
 }
 
 export function addEditCommand(program: Command, runtime: CliRuntime): void {
   addConnectionOptions(program.command("edit <job>"))
     .description("change settings of a paused job, from its next step on")
-    .addOption(settingsOption().makeOptionMandatory())
+    .addOption(settingsOption())
+    .option("--decay-from-here", "let the learning rate fall from where it is to the job's end (schedule.decayFrom: here)")
     .addHelpText(
       "after",
       `\nCan change: ${EDITABLE_SETTINGS.join(", ")}.\n\nExamples:\n` +
         "  segue edit text-7f3a --set optimizer.learningRate=1e-4 --set schedule.decaySteps=500\n" +
+        "  segue edit text-7f3a --set train.steps=5000 --decay-from-here\n" +
         "  segue edit text-7f3a --set 'evaluations=[{name: short, passkey: {lengths: [1024]}}]'\n",
     )
     .action((jobId: string, options: EditOptions) =>
       withConnection(runtime, options, async ({ connection, output }) => {
-        const view = await editJob(connection, output, jobId, options.set);
-        output.result(view, () => `${jobId} is changed: ${Object.keys(options.set).join(", ")}; go on with: segue resume ${jobId}`);
+        const settings = { ...options.set, ...(options.decayFromHere === true ? { "schedule.decayFrom": "here" } : {}) };
+        if (Object.keys(settings).length === 0) throw specInvalid([{ field: "", description: "give --set or --decay-from-here" }]);
+        const view = await editJob(connection, output, jobId, settings);
+        output.result(view, () => `${jobId} is changed: ${Object.keys(settings).join(", ")}; go on with: segue resume ${jobId}`);
       }),
     );
 }

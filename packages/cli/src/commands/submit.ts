@@ -7,6 +7,7 @@ import { readSpec } from "../read-spec.js";
 import type { CliRuntime } from "../runtime.js";
 import { formatCount } from "../show/format.js";
 import { jobView, type JobView } from "../show/job-view.js";
+import { planLine, planView, type PlanView } from "../show/data-plan.js";
 import { memoryLine } from "../show/memory-report.js";
 import { memoryOptions } from "./memory.js";
 import { watchJob } from "./watch.js";
@@ -34,7 +35,7 @@ export function addSubmitCommand(program: Command, runtime: CliRuntime): void {
 async function submitFile(connected: Connected, file: string, options: SubmitOptions): Promise<void> {
   const { connection, output } = connected;
   const validateOnly = options.validate === true;
-  const { job, warnings } = await connection.jobs.submitJob({
+  const { job, warnings, plan } = await connection.jobs.submitJob({
     source: { case: "yaml", value: await readSpec(file) },
     // A retry inside the connection must not submit twice.
     idempotencyKey: randomUUID(),
@@ -43,19 +44,25 @@ async function submitFile(connected: Connected, file: string, options: SubmitOpt
   if (!job) throw new SegueError("INTERNAL", "The coordinator answered without a job.", { status: "INTERNAL" });
   for (const warning of warnings) output.note(`warning: ${warning}`);
   const view = jobView(job);
+  const planned = plan ? { plan: planView(plan) } : {};
   if (validateOnly) {
     const { spec } = validateJobSpec(view.spec);
     const memory = jobMemory(spec, memoryOptions(spec));
-    output.result({ ...view, warnings, memory }, () => jobSpecToYaml(spec).trimEnd());
+    output.result({ ...view, warnings, memory, ...planned }, () => jobSpecToYaml(spec).trimEnd());
+    if (planned.plan) output.note(planLine(planned.plan));
     output.note(memoryLine(memory));
     return;
   }
   const watching = options.watch === true;
-  output.result({ ...view, warnings }, () => submittedText(view, watching));
+  output.result({ ...view, warnings, ...planned }, () => submittedText(view, watching, planned.plan));
   if (watching) await watchJob(connected, view.jobId);
 }
 
-function submittedText(view: JobView, watching: boolean): string {
+function submittedText(view: JobView, watching: boolean, plan: PlanView | undefined): string {
   const size = `${formatCount(view.parameters)} parameters, ${formatCount(view.totalSteps)} steps, ${formatCount(view.totalTokens)} tokens`;
-  return `submitted ${view.jobId}: ${size}${watching ? "" : `\nwatch it with: segue watch ${view.jobId}`}`;
+  return [
+    `submitted ${view.jobId}: ${size}`,
+    ...(plan ? [planLine(plan)] : []),
+    ...(watching ? [] : [`watch it with: segue watch ${view.jobId}`]),
+  ].join("\n");
 }

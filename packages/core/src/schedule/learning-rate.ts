@@ -1,9 +1,13 @@
 import type { OptimizerSpec, ScheduleSpec } from "../spec/job-spec.js";
 
+type Lengths = Pick<ScheduleSpec, "warmupSteps" | "decaySteps">;
+
 /**
- * The learning rate of a step under the warm-up, stable, decay schedule (paper.md 3.3): linear warm-up that reaches the full rate at
- * step `warmupSteps - 1`, constant, then a decay that reaches `finalRatio` of it at the last step. Steps are 0-based.
- * Arithmetic only, so that workers on different Node versions agree to the bit.
+ * The learning rate of a step under the warm-up, stable, decay schedule (paper.md 3.3). Steps are 0-based, `totalSteps` is how many there
+ * are: `train.steps`, or fewer when the documents end before. Linear warm-up that reaches the full rate at step `warmupSteps - 1`,
+ * constant, then a decay over the last `decaySteps` steps, at whose k-th (1-based) it is k / (decaySteps + 1) of the way from the full
+ * rate to `finalRatio` of it: the step after the last one would be there, and no step is dead. Where both do not fit, see
+ * {@link fittedSchedule}. Arithmetic only, so that different Node versions agree to the bit.
  */
 export function learningRateAt(
   step: number,
@@ -11,19 +15,38 @@ export function learningRateAt(
   optimizer: Pick<OptimizerSpec, "learningRate">,
   schedule: ScheduleSpec,
 ): number {
-  const { warmupSteps, decaySteps, decay, finalRatio } = schedule;
+  const { decay, finalRatio, decayFrom, revision } = schedule;
+  const { warmupSteps, decaySteps } = fittedSchedule(schedule, totalSteps);
   const peak = optimizer.learningRate;
+  if (decayFrom && step >= decayFrom.step) {
+    const { step: first, learningRate } = decayFrom;
+    const ratio = learningRate > 0 ? (peak * finalRatio) / learningRate : 0;
+    return learningRate * decayed(decay, ratio, (step - first) / (totalSteps - first));
+  }
   if (step < warmupSteps) return (peak * (step + 1)) / warmupSteps;
-  const decayed = step + 1 - (totalSteps - decaySteps);
-  if (decayed <= 0) return peak;
-  const progress = Math.min(1, decayed / decaySteps);
+  const decaying = step + 1 - (totalSteps - decaySteps);
+  if (decaying <= 0) return peak;
+  return peak * decayed(decay, finalRatio, decaying / (revision === 1 ? decaySteps : decaySteps + 1));
+}
+
+/** Warm-up and decay as they are, or both shortened in proportion where `totalSteps` are too few for them. */
+export function fittedSchedule({ warmupSteps, decaySteps }: Lengths, totalSteps: number): Lengths {
+  const wanted = warmupSteps + decaySteps;
+  if (wanted <= totalSteps) return { warmupSteps, decaySteps };
+  const decay = Math.round((decaySteps * totalSteps) / wanted);
+  return { warmupSteps: totalSteps - decay, decaySteps: decay };
+}
+
+/** What is left of a rate at `progress`, from 0 on, of its way to `ratio` of it, where it stays. */
+function decayed(decay: ScheduleSpec["decay"], ratio: number, progress: number): number {
+  const x = Math.min(1, progress);
   switch (decay) {
     case "linear":
-      return peak * (1 - (1 - finalRatio) * progress);
+      return 1 - (1 - ratio) * x;
     case "cosine":
-      return peak * (finalRatio + (1 - finalRatio) * ((1 + cosinePi(progress)) / 2));
+      return ratio + (1 - ratio) * ((1 + cosinePi(x)) / 2);
     case "exponential":
-      return peak * power(finalRatio, progress);
+      return power(ratio, x);
   }
 }
 

@@ -173,7 +173,7 @@ function checkTraining(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void
     ...sizes,
   );
   refuse(
-    train.steps > 0 && schedule.warmupSteps + schedule.decaySteps > train.steps,
+    train.steps > 0 && !schedule.decayFrom && schedule.warmupSteps + schedule.decaySteps > train.steps,
     "schedule",
     `warmupSteps + decaySteps = ${schedule.warmupSteps + schedule.decaySteps} must not exceed the job's ${train.steps} steps`,
     "train.steps",
@@ -181,11 +181,20 @@ function checkTraining(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void
     ...sizes,
   );
   refuse(
-    schedule.decay === "exponential" && schedule.finalRatio === 0 && schedule.decaySteps > 0,
+    schedule.decay === "exponential" && schedule.finalRatio === 0 && (schedule.decaySteps > 0 || schedule.decayFrom !== undefined),
     "schedule.finalRatio",
     "must be above 0 when schedule.decay is exponential, which never reaches 0",
     "schedule.decay",
     "schedule.decaySteps",
+    "schedule.decayFrom",
+  );
+  refuse(
+    schedule.decayFrom !== undefined && schedule.decayFrom.step >= train.steps,
+    "schedule.decayFrom.step",
+    `must be below the job's ${train.steps} steps, but is ${schedule.decayFrom?.step ?? ""}`,
+    "train.steps",
+    "train.tokens",
+    ...sizes,
   );
   const most = mostWorkers(spec);
   const mostName = spec.sync.mode === "diloco" ? "sync.replicas" : "batch.shards";

@@ -54,10 +54,10 @@ export const DEFAULT_SPEC = {
   batch: { shards: 64, lanesPerShard: 4 }, // 64 x 4 x 2048 = the paper's 524,288 tokens a step
   optimizer: { learningRate: 5e-4, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 },
   schedule: {
-    warmupSteps: 1000, // at most a tenth of the job when not given
-    decayShare: 0.1, // decaySteps when not given, as a share of train.steps
+    warmupSteps: 1000, // at most a tenth of the job, rounded up, when not given; decaySteps when not given: a tenth, rounded up
     decay: "linear",
     finalRatio: 0,
+    revision: 2,
   },
   train: { precision: "f32", engine: "auto" }, // ours: f32 is what every engine does; bf16 is the paper's
   // DiLoCo's own values (arXiv 2311.08105, table 1 and section 3); replicas when not given: one for each shard

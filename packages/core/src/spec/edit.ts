@@ -2,6 +2,7 @@ import { parse } from "yaml";
 import { SegueError, type Violation } from "../errors.js";
 import type { SettingChange } from "../ledger/event-log.js";
 import type { JobSpec } from "./job-spec.js";
+import { learningRateAt } from "../schedule/learning-rate.js";
 import { specInvalid, validateJobSpec, type ParsedSpec } from "./validate.js";
 
 /** Settings of a job that may change between two of its steps. Every other one shapes the data, the model or what is committed already. */
@@ -11,6 +12,7 @@ export const EDITABLE_SETTINGS = [
   "schedule.decaySteps",
   "schedule.decay",
   "schedule.finalRatio",
+  "schedule.decayFrom",
   "train.steps",
   "evaluations",
 ] as const;
@@ -22,19 +24,30 @@ export interface EditedSpec extends ParsedSpec {
 
 /**
  * Changes settings of a job that has `step` steps behind it.
- * @param settings paths as in a job spec's YAML, and values as YAML text
+ * @param settings paths as in a job spec's YAML, and values as YAML text; `here` for `schedule.decayFrom` is that step at its present rate
+ * @param dataSteps steps that the documents last for; Infinity: at least as long as the job
  * @throws SegueError SETTING_NOT_EDITABLE, SPEC_INVALID, each with one violation per problem
  */
-export function editJobSpec(spec: JobSpec, settings: Readonly<Record<string, string>>, step: number): EditedSpec {
+export function editJobSpec(
+  spec: JobSpec,
+  settings: Readonly<Record<string, string>>,
+  step: number,
+  dataSteps = Infinity,
+): EditedSpec {
   const paths = Object.keys(settings);
   if (paths.length === 0)
     throw specInvalid([{ field: "", description: `no change is given; editable: ${EDITABLE_SETTINGS.join(", ")}` }]);
   refuseOthers(paths);
   const edited = structuredClone(spec) as unknown as Record<string, unknown>;
+  const rateOf = ({ train, optimizer, schedule }: JobSpec): number =>
+    learningRateAt(step, Math.min(train.steps, dataSteps), optimizer, schedule);
+  const rate = rateOf(spec);
   const unreadable: Violation[] = [];
   for (const [path, text] of Object.entries(settings)) {
     try {
-      setAt(edited, path, parse(text));
+      const value: unknown = parse(text);
+      const isHere = path === "schedule.decayFrom" && value === "here";
+      setAt(edited, path, isHere ? { step, learningRate: rate } : value);
     } catch (error) {
       unreadable.push({ field: path, description: `is not YAML: ${error instanceof Error ? error.message : String(error)}` });
     }
@@ -49,7 +62,16 @@ export function editJobSpec(spec: JobSpec, settings: Readonly<Record<string, str
     const change = { from: valueAt(spec, path), to: valueAt(parsed.spec, path) };
     return JSON.stringify(change.from) === JSON.stringify(change.to) ? [] : [[path, change]];
   });
-  return { ...parsed, changes: Object.fromEntries(changes) };
+  const isJump = !("optimizer.learningRate" in settings) && rateOf(parsed.spec) !== rate;
+  const warnings = isJump ? [...parsed.warnings, jumpWarning(step, rate, rateOf(parsed.spec))] : parsed.warnings;
+  return { ...parsed, warnings, changes: Object.fromEntries(changes) };
+}
+
+function jumpWarning(step: number, before: number, after: number): string {
+  return (
+    `The learning rate of step ${step} becomes ${after}, where it would have been ${before}: warm-up and decay follow from train.steps ` +
+    "and the schedule as they are now. --decay-from-here (schedule.decayFrom: here) lets it fall from where it is to the job's end."
+  );
 }
 
 function refuseOthers(paths: readonly string[]): void {

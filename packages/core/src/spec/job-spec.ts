@@ -115,12 +115,17 @@ export interface OptimizerSpec {
   readonly clipNorm: number;
 }
 
+/** See `learningRateAt`. */
 export interface ScheduleSpec {
   readonly warmupSteps: number;
   readonly decaySteps: number;
   readonly decay: "linear" | "cosine" | "exponential";
-  /** Share of the learning rate left at the last step. */
+  /** Share of the learning rate that the step after the last one would have. */
   readonly finalRatio: number;
+  /** From this step (0-based) on the rate falls from this value, whatever `decaySteps` says; set by an edit in mid-decay. */
+  readonly decayFrom?: { readonly step: number; readonly learningRate: number } | undefined;
+  /** 1: jobs of before, whose decay ended at `train.steps` even where the documents ended earlier, and at `finalRatio`. */
+  readonly revision: number;
 }
 
 export interface TrainSpec {

@@ -130,6 +130,8 @@ export const jobSpecInputSchema = section({
     decaySteps: integer(0, uint32),
     decay: choice("linear", "cosine", "exponential"),
     finalRatio: number(0, 1),
+    decayFrom: section({ step: required(integer(0, uint32)), learningRate: required(number(0, 10)) }).optional(),
+    revision: integer(1, 2),
   }).optional(),
   train: section({
     steps: integer(1, uint32),

@@ -72,6 +72,17 @@ export function validateJobSpec(input: unknown): ParsedSpec {
 }
 
 /**
+ * The spec of a job as a coordinator stored it. An earlier version wrote no keys that it did not know: they get their defaults, but its
+ * learning rates stay as they were (`schedule.revision`).
+ * @throws SegueError SPEC_INVALID
+ */
+export function storedJobSpec(stored: unknown): JobSpec {
+  const schedule = isRecord(stored) ? stored["schedule"] : undefined;
+  const isEarlier = isRecord(stored) && isRecord(schedule) && schedule["revision"] === undefined;
+  return validateJobSpec(isEarlier ? { ...stored, schedule: { ...schedule, revision: 1 } } : stored).spec;
+}
+
+/**
  * The spec with `model.vocab` settled for a tokenizer that is only known now.
  * @throws SegueError SPEC_INVALID when a given vocabulary is too small for the tokenizer
  */
@@ -165,9 +176,11 @@ function fillData(input: JobSpecInput["data"]): DataSpec {
 }
 
 function fillSchedule(input: JobSpecInput["schedule"], steps: number): ScheduleSpec {
-  const { warmupSteps, decayShare, ...rest } = DEFAULT_SPEC.schedule;
-  const warmup = Math.min(warmupSteps, Math.floor(steps / 10));
-  return fill<ScheduleSpec>({ warmupSteps: warmup, decaySteps: Math.round(decayShare * steps), ...rest }, input);
+  const { warmupSteps, ...rest } = DEFAULT_SPEC.schedule;
+  const tenth = Math.ceil(steps / 10);
+  // A job of one step has nothing to decay to.
+  const defaults = { warmupSteps: Math.min(warmupSteps, tenth), decaySteps: steps > 1 ? tenth : 0, ...rest };
+  return fill<ScheduleSpec>(defaults, input);
 }
 
 function paddedVocab(vocab: number, multiple: number): number {

@@ -8,6 +8,7 @@ import {
   type ShardSegment,
 } from "@segue/core";
 import type { CutShard, CutStep, DataSource, StepCutter } from "../feed/step-cutter.js";
+import { countSteps, planData } from "./data-plan.js";
 import { checkDocuments, openDocuments, type DataFolders } from "./open-documents.js";
 
 /** Where the data stands, and which data it is. */
@@ -22,6 +23,8 @@ export function createDataSource(folders: DataFolders): DataSource {
       const { tokenizer, leftOut } = await checkDocuments(spec, folders);
       return { spec: resolveVocabulary(spec, tokenizer.vocab), warnings: leftOut };
     },
+    plan: (spec) => planData(spec, folders),
+    countSteps: (spec) => countSteps(spec, folders),
     open: (spec, cursor) => openCutter(spec, cursor as StoredCursor | undefined, folders),
     async corpusText(spec, text) {
       const { source, tokenizer } = await openDocuments(spec, folders);

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { createReadStream, type ReadStream } from "node:fs";
 import { access, mkdir, open, readFile, rename, rm, writeFile, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
@@ -37,7 +37,7 @@ export async function indexFile(file: FoundFile, textField: string, cacheDir: st
   const cached = await readFile(indexPath).catch(() => undefined);
   if (cached) return { textPath, ranges: new Float64Array(Uint8Array.from(cached).buffer) };
 
-  const temporary = `${folder}.${process.pid}.tmp`;
+  const temporary = `${folder}.${randomUUID()}.tmp`;
   await mkdir(temporary, { recursive: true });
   try {
     const text = isPlain ? undefined : await open(join(temporary, "text"), "w");

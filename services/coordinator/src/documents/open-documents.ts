@@ -30,6 +30,10 @@ export interface OpenDocuments {
   readonly tokenizerJson?: Uint8Array | undefined;
   /** Changes when the documents do, but not with the folder they lie in. */
   readonly fingerprint: string;
+  /** Bytes of text of each document; empty for synthetic ones. */
+  readonly byteLengths: Float64Array;
+  /** The same documents, each cut off after so many bytes. */
+  readonly beginnings: (bytes: number) => DocumentSource;
 }
 
 /** Files up to this many bytes in all are read through when a job is submitted, larger ones when it starts. */
@@ -43,18 +47,20 @@ export async function openDocuments(spec: JobSpec, folders: DataFolders): Promis
   const { tokenizer, tokenizerJson } = await loadTokenizer(spec, folders.baseDir);
   const { passkey } = spec.data;
   if (passkey) {
-    return { source: passkeySource(tokenizer, passkey, spec.seed), tokenizer, tokenizerJson, fingerprint: "passkey" };
+    const source = passkeySource(tokenizer, passkey, spec.seed);
+    const synthetic = { fingerprint: "passkey", byteLengths: new Float64Array(0), beginnings: () => source };
+    return { source, tokenizer, tokenizerJson, ...synthetic };
   }
   const { files, violations } = await findFiles(spec.data.paths, folders.baseDir);
   const indexes = await indexAll(files, spec, folders.cacheDir, violations);
   if (violations.length > 0) throw specInvalid(violations);
   const contents = indexes.map(({ file, index }) => [basename(file.path), index.ranges.length / 2, textBytes(index)]);
+  const texts = indexes.map(({ index }) => index);
+  const sourceOf = (of: FileIndex[]): DocumentSource => fileSource(of, tokenizer, spec.tokenizer.kind === "bytes");
   return {
-    source: fileSource(
-      indexes.map(({ index }) => index),
-      tokenizer,
-      spec.tokenizer.kind === "bytes",
-    ),
+    source: sourceOf(texts),
+    byteLengths: Float64Array.from(texts.flatMap(({ ranges }) => [...ranges.filter((_, at) => at % 2 === 1)])),
+    beginnings: (bytes) => sourceOf(texts.map((text) => ({ ...text, ranges: cutOff(text.ranges, bytes) }))),
     tokenizer,
     tokenizerJson,
     fingerprint: createHash("sha256").update(JSON.stringify(contents)).digest("hex"),
@@ -70,8 +76,7 @@ export async function checkDocuments(
   folders: DataFolders,
 ): Promise<{ readonly tokenizer: Tokenizer; readonly leftOut: string[] }> {
   const { files, violations, leftOut } = await findFiles(spec.data.paths, folders.baseDir);
-  const totalBytes = files.reduce((sum, { bytes }) => sum + bytes, 0);
-  if (totalBytes <= CHECK_AT_SUBMIT_BYTES) await indexAll(files, spec, folders.cacheDir, violations);
+  if (isQuick(files)) await indexAll(files, spec, folders.cacheDir, violations);
   const loaded = await loadTokenizer(spec, folders.baseDir).catch((error: unknown) => {
     if (!(error instanceof SegueError) || !error.violations) throw error;
     violations.push(...error.violations);
@@ -81,6 +86,15 @@ export async function checkDocuments(
   if (tokenizer) violations.push(...passkeyViolations(spec, tokenizer));
   if (!tokenizer || violations.length > 0) throw specInvalid(violations);
   return { tokenizer, leftOut };
+}
+
+/** Whether the files of a spec are so small that they are read through when it is submitted. */
+export async function isQuickToIndex(spec: JobSpec, { baseDir }: DataFolders): Promise<boolean> {
+  return isQuick((await findFiles(spec.data.paths, baseDir)).files);
+}
+
+function isQuick(files: readonly FoundFile[]): boolean {
+  return files.reduce((sum, { bytes }) => sum + bytes, 0) <= CHECK_AT_SUBMIT_BYTES;
 }
 
 async function indexAll(
@@ -132,6 +146,10 @@ function passkeyViolations(spec: JobSpec, tokenizer: Tokenizer): Violation[] {
     violations.push({ field, description: `must be at least ${least} to hold a prompt, but one is ${tooShort}` });
   });
   return violations;
+}
+
+function cutOff(ranges: Float64Array, bytes: number): Float64Array {
+  return ranges.map((value, at) => (at % 2 === 1 ? Math.min(value, bytes) : value));
 }
 
 function textBytes({ ranges }: FileIndex): number {

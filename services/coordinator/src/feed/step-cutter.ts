@@ -36,6 +36,29 @@ export interface StepCutter {
   close(): Promise<void>;
 }
 
+/** What the documents of a job come to. */
+export interface DataPlan {
+  /** EXACT: all were counted. ESTIMATED: tokens were counted in a sample. UNKNOWN: too much text to read now. */
+  readonly basis: "EXACT" | "ESTIMATED" | "UNKNOWN";
+  /** Long enough to be trained on, and left out; 0 when unknown. */
+  readonly documents: number;
+  readonly documentsTooShort: number;
+  /** Of one pass, end tokens included; 0 when unknown. */
+  readonly tokens: number;
+  /** `train.steps`, or fewer when the documents end before. */
+  readonly steps: number;
+}
+
+/** A count under way of the steps that documents last for. */
+export interface StepCount {
+  /** `train.steps`, or fewer when the documents end before. Rejects when a document cannot be read. */
+  readonly total: Promise<number>;
+  /** The total is no less, by what is counted by now. */
+  readonly atLeast: number;
+  /** Gives up. Idempotent. */
+  close(): void;
+}
+
 /** Where the segments of jobs come from. */
 export interface DataSource {
   /**
@@ -46,6 +69,10 @@ export interface DataSource {
   prepare(spec: JobSpec): Promise<ParsedSpec>;
   /** @param cursor of the last committed step; undefined: from the beginning */
   open(spec: JobSpec, cursor: unknown): Promise<StepCutter>;
+  /** What is known of the documents at submission; undefined: nothing, or they never end. */
+  plan?(spec: JobSpec): Promise<DataPlan | undefined>;
+  /** Begins to count; undefined where the documents cannot end before `train.steps`. */
+  countSteps?(spec: JobSpec): StepCount | undefined;
   /** A prompt of the documents, for evaluations; absent when there are none to read. */
   corpusText?(spec: JobSpec, text: CorpusText): Promise<Int32Array>;
 }

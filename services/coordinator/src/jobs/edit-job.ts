@@ -24,7 +24,7 @@ export async function editJob(
     const message = `The job ${jobId} is ${record.phase}; only a paused job can be edited: ${advice}.`;
     throw new SegueError("JOB_NOT_PAUSED", message, { status: "FAILED_PRECONDITION" });
   }
-  const { spec, changes, warnings } = editJobSpec(record.spec, settings, live.step);
+  const { spec, changes, warnings } = editJobSpec(record.spec, settings, live.step, record.dataSteps);
   await book.setSpec(jobId, spec);
   const events = eventsOf(jobId);
   events.specChanged(changes);

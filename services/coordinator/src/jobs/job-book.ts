@@ -66,6 +66,15 @@ export class JobBook {
     this.#change(jobId, { record: { ...this.get(jobId).record, ...edited } });
   }
 
+  /** Notes how long the documents last; written when the disk takes it, since it can be counted again. No change is no write. */
+  setDataSteps(jobId: string, dataSteps: number | undefined): void {
+    const { record } = this.get(jobId);
+    if (record.dataSteps === dataSteps) return;
+    const updated = { ...record, dataSteps, updatedAtMs: Date.now() };
+    this.#change(jobId, { record: updated });
+    void this.#store.saveEventually(updated);
+  }
+
   setLive(jobId: string, patch: Partial<LiveStatus>): void {
     const { live, record } = this.get(jobId);
     this.#change(jobId, { live: { ...live, ...patch }, record: { ...record, updatedAtMs: Date.now() } });

@@ -16,6 +16,8 @@ export interface JobRecord {
   readonly errorCode?: string | undefined;
   /** Goes up by one each time training continues after an interruption; 0 before it first starts. */
   readonly attempt: number;
+  /** Steps that the documents last for, where they end before `train.steps` and are counted. */
+  readonly dataSteps?: number | undefined;
   readonly idempotencyKey?: string | undefined;
   readonly submittedAtMs: number;
   readonly updatedAtMs: number;

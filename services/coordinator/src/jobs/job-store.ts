@@ -1,7 +1,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { validateJobSpec } from "@segue/core";
+import { storedJobSpec } from "@segue/core";
 import type { Logger } from "@segue/runtime";
 import { writeFileAtomically } from "../store/atomic-file.js";
 import type { StoreFence } from "../store/fence.js";
@@ -36,9 +36,8 @@ export class JobStore {
     for (const name of names) {
       try {
         const record = JSON.parse(await readFile(join(this.#root, name, "job.json"), "utf8")) as JobRecord;
-        // An older version wrote no keys that it did not know; they get their defaults.
-        const submittedSpec = record.submittedSpec && validateJobSpec(record.submittedSpec).spec;
-        records.push({ ...record, spec: validateJobSpec(record.spec).spec, ...(submittedSpec && { submittedSpec }) });
+        const submittedSpec = record.submittedSpec && storedJobSpec(record.submittedSpec);
+        records.push({ ...record, spec: storedJobSpec(record.spec), ...(submittedSpec && { submittedSpec }) });
       } catch (error) {
         this.#logger.warn({ event: "jobUnreadable", folder: name, err: error }, "a job folder without a readable job.json");
       }

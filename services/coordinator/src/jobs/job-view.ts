@@ -11,10 +11,15 @@ export interface JobView {
   readonly live: LiveStatus;
 }
 
+/** Steps that a job has: `train.steps`, or those that its documents last for. */
+export function totalSteps({ spec, dataSteps = Infinity }: JobRecord): number {
+  return Math.min(spec.train.steps, dataSteps);
+}
+
 /** Seconds left at the present speed; 0 when unknown or over. */
 export function etaSeconds({ record, live }: JobView): number {
   if (record.phase !== "RUNNING" || live.tokensPerSecond <= 0) return 0;
-  const left = tokensBefore(record.spec, record.spec.train.steps) - tokensBefore(record.spec, live.step);
+  const left = tokensBefore(record.spec, totalSteps(record)) - tokensBefore(record.spec, live.step);
   return left / live.tokensPerSecond;
 }
 
@@ -27,9 +32,9 @@ export function jobToProto(view: JobView): MessageInitShape<typeof JobSchema> {
     phase: JobPhase[record.phase],
     reason: record.reason,
     step: live.step,
-    totalSteps: spec.train.steps,
+    totalSteps: totalSteps(record),
     tokens: BigInt(tokensBefore(spec, live.step)),
-    totalTokens: BigInt(tokensBefore(spec, spec.train.steps)),
+    totalTokens: BigInt(tokensBefore(spec, totalSteps(record))),
     loss: live.loss,
     tokensPerSecond: live.tokensPerSecond,
     learningRate: live.learningRate,

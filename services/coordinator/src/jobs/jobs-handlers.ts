@@ -3,7 +3,7 @@ import type { EvaluationSpec as EvaluationMessage, Handlers, Jobs } from "@segue
 import { jobSpecInputFromProto, jobSpecToProto, type Logger } from "@segue/runtime";
 import type { CheckpointStore } from "../checkpoints/checkpoint-store.js";
 import type { EvaluationQueue } from "../evaluations/evaluation-queue.js";
-import type { DataSource } from "../feed/step-cutter.js";
+import type { DataPlan, DataSource } from "../feed/step-cutter.js";
 import type { Scheduler } from "../run/scheduler.js";
 import type { EventLog } from "../run/event-log.js";
 import { workerInfo } from "../workers/worker-info.js";
@@ -13,7 +13,8 @@ import { refuseOtherSpec } from "./idempotency.js";
 import type { JobBook } from "./job-book.js";
 import { jobToProto } from "./job-view.js";
 import { NOT_STARTED } from "./live-status.js";
-import { effectiveSpec, newJobId, requestedSpec } from "./submit.js";
+import { planToProto } from "./plan-data.js";
+import { newJobId, planJob, plannedSteps, requestedSpec } from "./submit.js";
 
 export interface JobsDependencies {
   readonly book: JobBook;
@@ -27,6 +28,12 @@ export interface JobsDependencies {
   readonly logger: Logger;
 }
 
+interface Accepted {
+  readonly jobId: string;
+  readonly warnings: string[];
+  readonly plan: DataPlan | undefined;
+}
+
 const DEFAULT_PAGE = 100;
 const MAX_PAGE = 1_000;
 
@@ -35,20 +42,20 @@ export function jobsHandlers(deps: JobsDependencies): Handlers<typeof Jobs> {
   const { book, scheduler, pool, data, checkpointsOf } = deps;
   const answer = (jobId: string) => ({ job: jobToProto(book.get(jobId)) });
   /** What is being accepted right now, by its key. */
-  const accepting = new Map<
-    string,
-    { readonly spec: JobSpec; readonly accepted: Promise<{ jobId: string; warnings: string[] }> }
-  >();
+  const accepting = new Map<string, { readonly spec: JobSpec; readonly accepted: Promise<Accepted> }>();
 
   return {
     async submitJob(request) {
       const { idempotencyKey: key } = request;
       const parsed = requestedSpec(request);
       if (request.validateOnly) {
-        const { spec, warnings } = await effectiveSpec(parsed, data);
+        const planned = await planJob(parsed, data);
+        const { spec, warnings, plan } = planned;
         const at = Date.now();
-        const record = { jobId: "", spec, phase: "WAITING", reason: "", attempt: 0, submittedAtMs: at, updatedAtMs: at } as const;
-        return { job: { ...jobToProto({ record, live: NOT_STARTED }), phase: 0 }, warnings };
+        const times = { submittedAtMs: at, updatedAtMs: at };
+        const record = { jobId: "", spec, phase: "WAITING", reason: "", attempt: 0, ...plannedSteps(planned), ...times } as const;
+        const job = { ...jobToProto({ record, live: NOT_STARTED }), phase: 0 };
+        return { job, warnings, plan: plan && planToProto(plan) };
       }
       const known = key === "" ? undefined : book.findByKey(key);
       if (known) {
@@ -60,14 +67,15 @@ export function jobsHandlers(deps: JobsDependencies): Handlers<typeof Jobs> {
       const accepted = pending?.accepted ?? accept();
       if (key !== "") accepting.set(key, { spec: pending?.spec ?? parsed.spec, accepted });
       try {
-        const { jobId, warnings } = await accepted;
-        return { ...answer(jobId), warnings };
+        const { jobId, warnings, plan } = await accepted;
+        return { ...answer(jobId), warnings, plan: plan && planToProto(plan) };
       } finally {
         accepting.delete(key);
       }
 
-      async function accept(): Promise<{ jobId: string; warnings: string[] }> {
-        const { spec, warnings } = await effectiveSpec(parsed, data);
+      async function accept(): Promise<Accepted> {
+        const planned = await planJob(parsed, data);
+        const { spec, warnings, plan } = planned;
         const jobId = newJobId(spec.name);
         const now = Date.now();
         await book.add({
@@ -76,13 +84,14 @@ export function jobsHandlers(deps: JobsDependencies): Handlers<typeof Jobs> {
           phase: "WAITING",
           reason: "waiting for workers",
           attempt: 0,
+          ...plannedSteps(planned),
           ...(key === "" ? {} : { idempotencyKey: key }),
           submittedAtMs: now,
           updatedAtMs: now,
         });
         deps.logger.info({ event: "jobSubmitted", jobId, spec }, "a job is submitted");
         scheduler.start(jobId);
-        return { jobId, warnings };
+        return { jobId, warnings, plan };
       }
     },
 

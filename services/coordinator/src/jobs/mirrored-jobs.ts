@@ -1,3 +1,4 @@
+import { storedJobSpec } from "@segue/core";
 import type { CheckpointMirror } from "../checkpoints/checkpoint-mirror.js";
 import type { JobRecord } from "./job-record.js";
 
@@ -10,7 +11,8 @@ export function mirroredJobs(mirror: CheckpointMirror, isKnown: (jobId: string) 
     const newest = Math.max(...mirror.manifests(jobId).keys());
     const manifest = mirror.manifests(jobId).get(newest);
     if (!manifest || isKnown(jobId)) return [];
-    const { spec, step, createdAtMs } = manifest;
+    const { step, createdAtMs } = manifest;
+    const spec = storedJobSpec(manifest.spec);
     const reason = `found in ${mirror.url} at step ${step}; resume it when no other coordinator trains it`;
     return [{ jobId, spec, phase: "PAUSED", reason, attempt: 0, submittedAtMs: createdAtMs, updatedAtMs: createdAtMs }];
   });

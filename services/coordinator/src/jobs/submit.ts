@@ -2,21 +2,35 @@ import { randomBytes } from "node:crypto";
 import { mostLaneTokensPerStep, parseJobSpec, SegueError, validateJobSpec, type JobSpec, type ParsedSpec } from "@segue/core";
 import type { SubmitJobRequest } from "@segue/protocol";
 import { jobSpecInputFromProto } from "@segue/runtime";
-import type { DataSource } from "../feed/step-cutter.js";
+import type { DataPlan, DataSource } from "../feed/step-cutter.js";
+import type { JobRecord } from "./job-record.js";
+import { planWarnings } from "./plan-data.js";
 
 /** Largest Segments message, with room to spare below the wire's 16 MiB. */
 const MAX_SEGMENTS_BYTES = 15 * 2 ** 20;
 /** Token, label, weight and reset of one position. */
 const BYTES_PER_POSITION = 4 + 4 + 4 + 1;
 
+export interface PlannedJob extends ParsedSpec {
+  /** What the documents give; undefined: not known, or they never end. */
+  readonly plan: DataPlan | undefined;
+}
+
 /**
- * A parsed spec with what only its data can say.
+ * A parsed spec with what only its data can say, and what its documents come to.
  * @throws SegueError SPEC_INVALID
  */
-export async function effectiveSpec(parsed: ParsedSpec, data: DataSource): Promise<ParsedSpec> {
+export async function planJob(parsed: ParsedSpec, data: DataSource): Promise<PlannedJob> {
   const { spec, warnings } = await data.prepare(parsed.spec);
   checkMessageSize(spec);
-  return { spec, warnings: [...parsed.warnings, ...warnings] };
+  const plan = await data.plan?.(spec);
+  return { spec, plan, warnings: [...parsed.warnings, ...warnings, ...planWarnings(spec, plan)] };
+}
+
+/** The part of a job's record that a plan settles; an estimate is none. */
+export function plannedSteps({ spec, plan }: PlannedJob): Pick<JobRecord, "dataSteps"> {
+  const isSettled = plan?.basis === "EXACT" && spec.schedule.revision > 1 && plan.steps < spec.train.steps;
+  return isSettled ? { dataSteps: plan.steps } : {};
 }
 
 /** Readable, unique, and fit for file names, Redis keys and queue ids. */

@@ -1,7 +1,7 @@
 import { parameterLayout, tokensBefore } from "@segue/core";
 import { redisKeys, type MetricsWriter } from "@segue/runtime";
 import type { Manifest } from "../checkpoints/manifest.js";
-import { etaSeconds, type JobView } from "../jobs/job-view.js";
+import { etaSeconds, totalSteps, type JobView } from "../jobs/job-view.js";
 import type { MemberStatus } from "../jobs/live-status.js";
 import type { StepMetrics } from "../run/step-metrics.js";
 import type { StepTimes } from "../run/stragglers.js";
@@ -44,9 +44,9 @@ export class JobMetrics {
       ...live,
       members: JSON.stringify(live.members),
       ...meanStepTimes(live.members),
-      totalSteps: spec.train.steps,
+      totalSteps: totalSteps(record),
       tokens: tokensBefore(spec, live.step),
-      totalTokens: tokensBefore(spec, spec.train.steps),
+      totalTokens: tokensBefore(spec, totalSteps(record)),
       attempt: record.attempt,
       etaSeconds: etaSeconds(view),
       parameters: parameterLayout(spec.model).size,

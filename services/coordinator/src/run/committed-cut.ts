@@ -2,6 +2,7 @@ import { tokensBefore } from "@segue/core";
 import type { CutStep } from "../feed/step-cutter.js";
 import { SegmentFeed } from "../feed/segment-feed.js";
 import { CheckpointKeeper } from "./checkpoint-keeper.js";
+import { LearningRates } from "./learning-rates.js";
 import { LaneStateStore } from "./lane-states.js";
 import type { RunnerParts } from "./runner-parts.js";
 
@@ -10,6 +11,7 @@ export class CommittedCut {
   readonly #parts: RunnerParts;
   readonly #states: LaneStateStore;
   readonly keeper: CheckpointKeeper;
+  #rates: LearningRates | undefined;
   #feed: SegmentFeed | undefined;
 
   constructor(parts: RunnerParts) {
@@ -24,6 +26,12 @@ export class CommittedCut {
     return this.#feed;
   }
 
+  /** Of the job's steps; as {@link feed}. */
+  get rates(): LearningRates {
+    if (!this.#rates) throw new Error("a round before the documents were opened");
+    return this.#rates;
+  }
+
   /** Goes to the newest checkpoint, or to the beginning. */
   async restore(): Promise<void> {
     const { checkpoints, data, book, spec, jobId, ledger, logger } = this.#parts;
@@ -32,6 +40,7 @@ export class CommittedCut {
     const step = checkpoint?.cursor.step ?? 0;
     await this.#feed?.close();
     this.#feed = new SegmentFeed(await data.open(spec, checkpoint?.cursor.data), step);
+    this.#rates ??= this.#countSteps();
     ledger.apply({ type: "restored", step, weightsDigest: checkpoint?.manifest.weightsDigest ?? "" });
     if (checkpoint) this.#states.commit(step, checkpoint.states);
     else this.#states.clear();
@@ -80,8 +89,33 @@ export class CommittedCut {
     return true;
   }
 
+  /** Behind the first opening of the documents, which finds everything that is wrong with them. */
+  #countSteps(): LearningRates {
+    const { spec, data } = this.#parts;
+    // Jobs of before decay to train.steps, whether their documents last or not.
+    const rates = new LearningRates(spec, spec.schedule.revision === 1 ? undefined : data.countSteps?.(spec));
+    void rates.counted?.then(
+      (steps) => this.#counted(steps),
+      () => undefined,
+    );
+    return rates;
+  }
+
+  /** The steps that the documents give are known: the schedule ends with them. */
+  #counted(steps: number): void {
+    const { book, jobId, ledger, logger, spec } = this.#parts;
+    book.setDataSteps(jobId, steps < spec.train.steps ? steps : undefined);
+    if (steps >= ledger.state.totalSteps) return;
+    logger.info(
+      { event: "documentsCounted", steps, of: spec.train.steps },
+      "the documents end before the steps that were asked for",
+    );
+    ledger.apply({ type: "dataEnded", step: steps });
+  }
+
   /** Frees memory and files at once; errors are logged. */
   close(): void {
+    this.#rates?.close();
     this.#states.clear();
     this.#feed
       ?.close()

@@ -3,6 +3,7 @@ import type { JobSpec, Ledger } from "@segue/core";
 import { AttachResponseSchema, broadcastMessage } from "@segue/protocol";
 import { jobSpecToProto } from "@segue/runtime";
 import type { SegmentFeed } from "../feed/segment-feed.js";
+import type { LearningRates } from "./learning-rates.js";
 import type { AttachedWorker, OutgoingMessage } from "../workers/attached-worker.js";
 
 export interface DispatcherOptions {
@@ -11,6 +12,12 @@ export interface DispatcherOptions {
   /** Where this coordinator's Tensors service answers, as workers reach it. */
   readonly address: string;
   readonly workers: ReadonlyMap<string, AttachedWorker>;
+}
+
+/** What steps are made of. */
+export interface StepWork {
+  readonly feed: SegmentFeed;
+  readonly rates: LearningRates;
 }
 
 /** Speaks to the members of one job: the order of messages that docs/design/cluster-protocol.md describes. */
@@ -54,8 +61,8 @@ export class Dispatcher {
   }
 
   /** Sends the segments of all steps before `endStep`, as far as the data go, unless another generation is formed meanwhile. */
-  sendSegments(ledger: Ledger, feed: SegmentFeed, endStep: number): Promise<void> {
-    const sending = this.#sending.catch(() => undefined).then(() => this.#sendSegments(ledger, feed, endStep));
+  sendSegments(ledger: Ledger, work: StepWork, endStep: number): Promise<void> {
+    const sending = this.#sending.catch(() => undefined).then(() => this.#sendSegments(ledger, work, endStep));
     this.#sending = sending;
     return sending;
   }
@@ -78,15 +85,17 @@ export class Dispatcher {
     for (const { workerId } of members) this.#options.workers.get(workerId)?.outgoing.push(encodedOnce);
   }
 
-  async #sendSegments({ generation, members }: Ledger, feed: SegmentFeed, endStep: number): Promise<void> {
+  async #sendSegments({ generation, members }: Ledger, { feed, rates }: StepWork, endStep: number): Promise<void> {
     const { jobId, workers } = this.#options;
     while (this.#generation === generation && this.#sentBefore < endStep) {
       const step = this.#sentBefore;
       const cut = await feed.get(step);
-      if (!cut || this.#generation !== generation) return;
+      if (!cut) return;
+      const learningRate = await rates.at(step);
+      if (this.#generation !== generation) return;
       for (const { workerId, shards } of members) {
         const own = shards.flatMap((shard) => cut.shards[shard] ?? []);
-        const value = { jobId, generation, step, totalWeight: cut.totalWeight, shards: own };
+        const value = { jobId, generation, step, totalWeight: cut.totalWeight, shards: own, learningRate };
         workers.get(workerId)?.send({ case: "segments", value });
       }
       this.#sentBefore = step + 1;

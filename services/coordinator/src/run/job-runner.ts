@@ -301,7 +301,10 @@ export class JobRunner {
     const { step, totalSteps } = this.#ledger;
     await this.#cut.keeper.evaluateLast();
     this.#releaseAll();
-    const ended = step < this.#parts.spec.train.steps ? `the documents ended at step ${totalSteps}` : "";
+    const { train, schedule } = this.#parts.spec;
+    const isUndecayed = schedule.revision === 1 && schedule.decaySteps > 0;
+    const undecayed = isUndecayed ? ", before the learning rate had decayed (schedule.revision 1)" : "";
+    const ended = step < train.steps ? `the documents ended at step ${totalSteps}${undecayed}` : "";
     await this.#parts.book.setPhase(this.jobId, "SUCCEEDED", ended);
     this.#logger.info({ event: "jobSucceeded", step }, "the job is done");
     return true;

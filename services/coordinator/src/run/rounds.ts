@@ -40,7 +40,7 @@ export class Rounds {
     const { generation, step, totalSteps } = ledger.state;
     const promised = this.#promised?.generation === generation && this.#promised.firstStep === step ? this.#promised.steps : 0;
     const wanted = Math.max(promised, this.#stepsFrom(step, this.#previousSteps));
-    await dispatcher.sendSegments(ledger.state, feed, step + wanted);
+    await dispatcher.sendSegments(ledger.state, cut, step + wanted);
     // Members drop the snapshot of a step when the round after it is known to be committed, which RunRound tells them.
     await keeper.settle(step);
     if (feed.endStep !== undefined && feed.endStep < totalSteps) ledger.apply({ type: "dataEnded", step: feed.endStep });
@@ -58,7 +58,7 @@ export class Rounds {
     dispatcher.runRound(ledger.state, keeper.isDue(endStep, ledger.state.totalSteps), nextSteps);
     await faultPoint("coordinator.roundStarted", step);
     dispatcher
-      .sendSegments(ledger.state, feed, endStep + nextSteps)
+      .sendSegments(ledger.state, cut, endStep + nextSteps)
       .catch((error: unknown) => onFatal(error instanceof Error ? error : new Error(String(error))));
   }
 

@@ -1,4 +1,4 @@
-import { learningRateAt, shardsPerPlacement } from "@segue/core";
+import { shardsPerPlacement } from "@segue/core";
 import { faultPoint } from "@segue/runtime";
 import type { NodeSlice } from "../compute/join-parts.js";
 import { sharedFloats } from "../compute/shared.js";
@@ -104,14 +104,14 @@ export class ReplicaSteps implements RoundRunner {
   /** Both calls are queued before anything is awaited. */
   async #innerStep(replica: number, step: number): Promise<StepOutcome> {
     const { compute, epoch, segments, spec } = this.#options;
-    const { optimizer, schedule, train } = spec;
+    const { optimizer } = spec;
     const lo = replica * this.#shardsPerReplica;
     const node = { lo, hi: lo + this.#shardsPerReplica };
     const work = segments.get(step);
     if (!work) throw segmentsMissing(step);
     const batches = work.batches.filter(({ shard }) => shard >= node.lo && shard < node.hi);
     const computed = compute.call("gradient", { epoch, node, batches, ...stepRules(spec, step), into: this.#gradient });
-    const learningRate = learningRateAt(step, train.steps, optimizer, schedule);
+    const { learningRate } = work;
     // Where all labels of a replica are masked, its gradient is 0 and so is its mean.
     const adamw = { optimizer, learningRate, step: step + 1, totalWeight: weightOf(batches) || 1 };
     const applied = compute.call("apply", { epoch, gradientSum: this.#gradient, adamw });

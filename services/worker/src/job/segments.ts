@@ -6,6 +6,7 @@ import type { ShardBatch } from "../compute/calls.js";
 /** One step's work for this worker. */
 export interface StepSegments {
   readonly totalWeight: number;
+  readonly learningRate: number;
   readonly batches: readonly ShardBatch[];
 }
 
@@ -15,7 +16,8 @@ export interface StepSegments {
  */
 export function stepSegments(message: Segments, spec: JobSpec): StepSegments {
   const entries = spec.batch.lanesPerShard * laneTokensPerStep(tbpttAt(spec.tbptt, message.step));
-  return { totalWeight: message.totalWeight, batches: message.shards.map((segment) => shardBatch(segment, entries)) };
+  const { totalWeight, learningRate, shards } = message;
+  return { totalWeight, learningRate, batches: shards.map((segment) => shardBatch(segment, entries)) };
 }
 
 /** How a step (0-based) is computed: the settings in force, and what a lane's state begins with where it is dropped before the step. */

@@ -1,4 +1,4 @@
-import { learningRateAt, SegueError, type JobSpec } from "@segue/core";
+import { SegueError, type JobSpec } from "@segue/core";
 import { faultPoint } from "@segue/runtime";
 import type { AdamWStep } from "@segue/engine";
 import type { ComputeCalls } from "../compute/calls.js";
@@ -167,9 +167,8 @@ export class StepRunner implements RoundRunner {
     return { epoch, node, batches, ...stepRules(spec, step), into: exchange.node(step, index) };
   }
 
-  #adamw(step: number, { totalWeight }: StepSegments): AdamWStep {
-    const { optimizer, schedule, train } = this.#options.spec;
-    return { optimizer, learningRate: learningRateAt(step, train.steps, optimizer, schedule), step: step + 1, totalWeight };
+  #adamw(step: number, { totalWeight, learningRate }: StepSegments): AdamWStep {
+    return { optimizer: this.#options.spec.optimizer, learningRate, step: step + 1, totalWeight };
   }
 
   async #apply(

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { laneTokensPerStep, randomStream, validateJobSpec, type JobSpec } from "@segue/core";
+import { laneTokensPerStep, learningRateAt, randomStream, validateJobSpec, type JobSpec } from "@segue/core";
 import {
   Workers,
   type AttachRequest,
@@ -202,7 +202,10 @@ export function sendRound(
       const segments = shards.map((shard) => segment(spec, step, shard, mark?.step === step ? mark.token : undefined));
       stream.send({
         case: "segments",
-        value: { jobId: JOB, generation, step, totalWeight: weightOf(spec, step, all), shards: segments },
+        value: {
+          ...{ jobId: JOB, generation, step, totalWeight: weightOf(spec, step, all), shards: segments },
+          learningRate: learningRateAt(step, spec.train.steps, spec.optimizer, spec.schedule),
+        },
       });
     }
     stream.send({ case: "runRound", value: { jobId: JOB, generation, firstStep, steps, nextSteps } });

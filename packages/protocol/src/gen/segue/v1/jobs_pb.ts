@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file segue/v1/jobs.proto.
  */
 export const file_segue_v1_jobs: GenFile = /*@__PURE__*/
-  fileDesc("ChNzZWd1ZS92MS9qb2JzLnByb3RvEghzZWd1ZS52MSLmBAoDSm9iEg4KBmpvYl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEiEKBXBoYXNlGAMgASgOMhIuc2VndWUudjEuSm9iUGhhc2USDgoGcmVhc29uGAQgASgJEgwKBHN0ZXAYBSABKA0SEwoLdG90YWxfc3RlcHMYBiABKA0SDgoGdG9rZW5zGAcgASgEEhQKDHRvdGFsX3Rva2VucxgIIAEoBBIMCgRsb3NzGAkgASgBEhkKEXRva2Vuc19wZXJfc2Vjb25kGAogASgBEhUKDWxlYXJuaW5nX3JhdGUYCyABKAESFQoNZ3JhZGllbnRfbm9ybRgMIAEoARIPCgd3b3JrZXJzGA0gASgNEhIKCnBhcmFtZXRlcnMYDiABKAQSDwoHYXR0ZW1wdBgPIAEoDRIWCg5kb2N1bWVudHNfcmVhZBgQIAEoBBIfChdkb2N1bWVudHNfZHJvcHBlZF9zaG9ydBgRIAEoBBIXCg9zdWJtaXR0ZWRfYXRfbXMYEiABKAMSFQoNdXBkYXRlZF9hdF9tcxgTIAEoAxITCgtldGFfc2Vjb25kcxgUIAEoARIOCgZlbmdpbmUYFSABKAkSFwoPY2hlY2twb2ludF9zdGVwGBYgASgNEhkKEWNoZWNrcG9pbnRfZGlnZXN0GBcgASgJEhMKC25vdF9kdXJhYmxlGBogASgJEhoKEmNoZWNrcG9pbnRfd2FybmluZxgbIAEoCRIfCgRzcGVjGBggASgLMhEuc2VndWUudjEuSm9iU3BlYxIkCgdtZW1iZXJzGBkgAygLMhMuc2VndWUudjEuSm9iTWVtYmVyInwKCUpvYk1lbWJlchIRCgl3b3JrZXJfaWQYASABKAkSDgoGc2hhcmRzGAIgASgNEhAKCHNoYXJkX21zGAMgASgBEhEKCXN0cmFnZ2xlchgEIAEoCBInCgpzdGVwX3RpbWVzGAUgASgLMhMuc2VndWUudjEuU3RlcFRpbWVzIkUKCVN0ZXBUaW1lcxISCgpjb21wdXRlX21zGAEgASgBEhMKC2V4Y2hhbmdlX21zGAIgASgBEg8KB3Jlc3RfbXMYAyABKAEifwoQU3VibWl0Sm9iUmVxdWVzdBIhCgRzcGVjGAEgASgLMhEuc2VndWUudjEuSm9iU3BlY0gAEg4KBHlhbWwYAiABKAlIABIXCg9pZGVtcG90ZW5jeV9rZXkYAyABKAkSFQoNdmFsaWRhdGVfb25seRgEIAEoCEIICgZzb3VyY2UiQQoRU3VibWl0Sm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uc2VndWUudjEuSm9iEhAKCHdhcm5pbmdzGAIgAygJIh8KDUdldEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIiwKDkdldEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLnNlZ3VlLnYxLkpvYiI4Cg9MaXN0Sm9ic1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgNEhIKCnBhZ2VfdG9rZW4YAiABKAkiSAoQTGlzdEpvYnNSZXNwb25zZRIbCgRqb2JzGAEgAygLMg0uc2VndWUudjEuSm9iEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIhCg9XYXRjaEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIi4KEFdhdGNoSm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uc2VndWUudjEuSm9iIiEKD1BhdXNlSm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiLgoQUGF1c2VKb2JSZXNwb25zZRIaCgNqb2IYASABKAsyDS5zZWd1ZS52MS5Kb2IiIgoQUmVzdW1lSm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiLwoRUmVzdW1lSm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uc2VndWUudjEuSm9iIiIKEENhbmNlbEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIi8KEUNhbmNlbEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLnNlZ3VlLnYxLkpvYiKBAQoKQ2hlY2twb2ludBIMCgRzdGVwGAEgASgNEg4KBmRpZ2VzdBgCIAEoCRIVCg1jcmVhdGVkX2F0X21zGAMgASgDEhIKCnNpemVfYnl0ZXMYBCABKAQSDgoGdG9rZW5zGAUgASgEEgwKBGxvc3MYBiABKAESDAoEcGF0aBgHIAEoCSIoChZMaXN0Q2hlY2twb2ludHNSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSJEChdMaXN0Q2hlY2twb2ludHNSZXNwb25zZRIpCgtjaGVja3BvaW50cxgBIAMoCzIULnNlZ3VlLnYxLkNoZWNrcG9pbnQiZQoXU3VibWl0RXZhbHVhdGlvblJlcXVlc3QSDgoGam9iX2lkGAEgASgJEgwKBHN0ZXAYAiABKA0SLAoKZXZhbHVhdGlvbhgDIAEoCzIYLnNlZ3VlLnYxLkV2YWx1YXRpb25TcGVjIn8KGFN1Ym1pdEV2YWx1YXRpb25SZXNwb25zZRIVCg1ldmFsdWF0aW9uX2lkGAEgASgJEgwKBHN0ZXAYAiABKA0SDQoFY2VsbHMYAyABKA0SLwoLZXZhbHVhdGlvbnMYBCADKAsyGi5zZWd1ZS52MS5RdWV1ZWRFdmFsdWF0aW9uIjgKEFF1ZXVlZEV2YWx1YXRpb24SFQoNZXZhbHVhdGlvbl9pZBgBIAEoCRINCgVjZWxscxgCIAEoDSKLAQoORWRpdEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJEjgKCHNldHRpbmdzGAIgAygLMiYuc2VndWUudjEuRWRpdEpvYlJlcXVlc3QuU2V0dGluZ3NFbnRyeRovCg1TZXR0aW5nc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiPwoPRWRpdEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLnNlZ3VlLnYxLkpvYhIQCgh3YXJuaW5ncxgCIAMoCSKYAwoKV29ya2VySW5mbxIRCgl3b3JrZXJfaWQYASABKAkSDAoEbmFtZRgCIAEoCRIkCgVzdGF0ZRgDIAEoDjIVLnNlZ3VlLnYxLldvcmtlclN0YXRlEg4KBmpvYl9pZBgEIAEoCRIOCgZzaGFyZHMYBSADKA0SDAoEc3RlcBgGIAEoDRIPCgdlbmdpbmVzGAcgAygJEg4KBmRldmljZRgIIAEoCRIRCglyc3NfYnl0ZXMYCSABKAQSEAoIc2hhcmRfbXMYCiABKAESEQoJc3RyYWdnbGVyGAsgASgIEhIKCnNlZW5fYXRfbXMYDCABKAMSFwoPdGVuc29yc19hZGRyZXNzGA0gASgJEicKCnN0ZXBfdGltZXMYDiABKAsyEy5zZWd1ZS52MS5TdGVwVGltZXMSGgoDZ3B1GA8gASgLMg0uc2VndWUudjEuR3B1EiMKCGdwdV9sb2FkGBAgASgLMhEuc2VndWUudjEuR3B1TG9hZBIPCgdob3N0X2lkGBEgASgJEhQKDG5jY2xfdmVyc2lvbhgSIAEoCSIUChJMaXN0V29ya2Vyc1JlcXVlc3QiPAoTTGlzdFdvcmtlcnNSZXNwb25zZRIlCgd3b3JrZXJzGAEgAygLMhQuc2VndWUudjEuV29ya2VySW5mbyInChJEcmFpbldvcmtlclJlcXVlc3QSEQoJd29ya2VyX2lkGAEgASgJIjsKE0RyYWluV29ya2VyUmVzcG9uc2USJAoGd29ya2VyGAEgASgLMhQuc2VndWUudjEuV29ya2VySW5mbyrIAQoISm9iUGhhc2USGQoVSk9CX1BIQVNFX1VOU1BFQ0lGSUVEEAASFQoRSk9CX1BIQVNFX1dBSVRJTkcQARIVChFKT0JfUEhBU0VfUlVOTklORxACEhUKEUpPQl9QSEFTRV9QQVVTSU5HEAMSFAoQSk9CX1BIQVNFX1BBVVNFRBAEEhcKE0pPQl9QSEFTRV9TVUNDRUVERUQQBRIXChNKT0JfUEhBU0VfQ0FOQ0VMTEVEEAYSFAoQSk9CX1BIQVNFX0ZBSUxFRBAHKscBCgtXb3JrZXJTdGF0ZRIcChhXT1JLRVJfU1RBVEVfVU5TUEVDSUZJRUQQABIVChFXT1JLRVJfU1RBVEVfSURMRRABEhgKFFdPUktFUl9TVEFURV9KT0lOSU5HEAISGQoVV09SS0VSX1NUQVRFX1RSQUlOSU5HEAMSGQoVV09SS0VSX1NUQVRFX0RSQUlOSU5HEAQSGAoUV09SS0VSX1NUQVRFX0RSQUlORUQQBRIZChVXT1JLRVJfU1RBVEVfRVhQRUxMRUQQBjLrBgoESm9icxJECglTdWJtaXRKb2ISGi5zZWd1ZS52MS5TdWJtaXRKb2JSZXF1ZXN0Ghsuc2VndWUudjEuU3VibWl0Sm9iUmVzcG9uc2USOwoGR2V0Sm9iEhcuc2VndWUudjEuR2V0Sm9iUmVxdWVzdBoYLnNlZ3VlLnYxLkdldEpvYlJlc3BvbnNlEkEKCExpc3RKb2JzEhkuc2VndWUudjEuTGlzdEpvYnNSZXF1ZXN0Ghouc2VndWUudjEuTGlzdEpvYnNSZXNwb25zZRJDCghXYXRjaEpvYhIZLnNlZ3VlLnYxLldhdGNoSm9iUmVxdWVzdBoaLnNlZ3VlLnYxLldhdGNoSm9iUmVzcG9uc2UwARJBCghQYXVzZUpvYhIZLnNlZ3VlLnYxLlBhdXNlSm9iUmVxdWVzdBoaLnNlZ3VlLnYxLlBhdXNlSm9iUmVzcG9uc2USRAoJUmVzdW1lSm9iEhouc2VndWUudjEuUmVzdW1lSm9iUmVxdWVzdBobLnNlZ3VlLnYxLlJlc3VtZUpvYlJlc3BvbnNlEkQKCUNhbmNlbEpvYhIaLnNlZ3VlLnYxLkNhbmNlbEpvYlJlcXVlc3QaGy5zZWd1ZS52MS5DYW5jZWxKb2JSZXNwb25zZRJWCg9MaXN0Q2hlY2twb2ludHMSIC5zZWd1ZS52MS5MaXN0Q2hlY2twb2ludHNSZXF1ZXN0GiEuc2VndWUudjEuTGlzdENoZWNrcG9pbnRzUmVzcG9uc2USWQoQU3VibWl0RXZhbHVhdGlvbhIhLnNlZ3VlLnYxLlN1Ym1pdEV2YWx1YXRpb25SZXF1ZXN0GiIuc2VndWUudjEuU3VibWl0RXZhbHVhdGlvblJlc3BvbnNlEj4KB0VkaXRKb2ISGC5zZWd1ZS52MS5FZGl0Sm9iUmVxdWVzdBoZLnNlZ3VlLnYxLkVkaXRKb2JSZXNwb25zZRJKCgtMaXN0V29ya2VycxIcLnNlZ3VlLnYxLkxpc3RXb3JrZXJzUmVxdWVzdBodLnNlZ3VlLnYxLkxpc3RXb3JrZXJzUmVzcG9uc2USSgoLRHJhaW5Xb3JrZXISHC5zZWd1ZS52MS5EcmFpbldvcmtlclJlcXVlc3QaHS5zZWd1ZS52MS5EcmFpbldvcmtlclJlc3BvbnNlYgZwcm90bzM", [file_segue_v1_spec, file_segue_v1_workers]);
+  fileDesc("ChNzZWd1ZS92MS9qb2JzLnByb3RvEghzZWd1ZS52MSLmBAoDSm9iEg4KBmpvYl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEiEKBXBoYXNlGAMgASgOMhIuc2VndWUudjEuSm9iUGhhc2USDgoGcmVhc29uGAQgASgJEgwKBHN0ZXAYBSABKA0SEwoLdG90YWxfc3RlcHMYBiABKA0SDgoGdG9rZW5zGAcgASgEEhQKDHRvdGFsX3Rva2VucxgIIAEoBBIMCgRsb3NzGAkgASgBEhkKEXRva2Vuc19wZXJfc2Vjb25kGAogASgBEhUKDWxlYXJuaW5nX3JhdGUYCyABKAESFQoNZ3JhZGllbnRfbm9ybRgMIAEoARIPCgd3b3JrZXJzGA0gASgNEhIKCnBhcmFtZXRlcnMYDiABKAQSDwoHYXR0ZW1wdBgPIAEoDRIWCg5kb2N1bWVudHNfcmVhZBgQIAEoBBIfChdkb2N1bWVudHNfZHJvcHBlZF9zaG9ydBgRIAEoBBIXCg9zdWJtaXR0ZWRfYXRfbXMYEiABKAMSFQoNdXBkYXRlZF9hdF9tcxgTIAEoAxITCgtldGFfc2Vjb25kcxgUIAEoARIOCgZlbmdpbmUYFSABKAkSFwoPY2hlY2twb2ludF9zdGVwGBYgASgNEhkKEWNoZWNrcG9pbnRfZGlnZXN0GBcgASgJEhMKC25vdF9kdXJhYmxlGBogASgJEhoKEmNoZWNrcG9pbnRfd2FybmluZxgbIAEoCRIfCgRzcGVjGBggASgLMhEuc2VndWUudjEuSm9iU3BlYxIkCgdtZW1iZXJzGBkgAygLMhMuc2VndWUudjEuSm9iTWVtYmVyInwKCUpvYk1lbWJlchIRCgl3b3JrZXJfaWQYASABKAkSDgoGc2hhcmRzGAIgASgNEhAKCHNoYXJkX21zGAMgASgBEhEKCXN0cmFnZ2xlchgEIAEoCBInCgpzdGVwX3RpbWVzGAUgASgLMhMuc2VndWUudjEuU3RlcFRpbWVzIkUKCVN0ZXBUaW1lcxISCgpjb21wdXRlX21zGAEgASgBEhMKC2V4Y2hhbmdlX21zGAIgASgBEg8KB3Jlc3RfbXMYAyABKAEifwoQU3VibWl0Sm9iUmVxdWVzdBIhCgRzcGVjGAEgASgLMhEuc2VndWUudjEuSm9iU3BlY0gAEg4KBHlhbWwYAiABKAlIABIXCg9pZGVtcG90ZW5jeV9rZXkYAyABKAkSFQoNdmFsaWRhdGVfb25seRgEIAEoCEIICgZzb3VyY2UicQoRU3VibWl0Sm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uc2VndWUudjEuSm9iEhAKCHdhcm5pbmdzGAIgAygJEiUKBHBsYW4YAyABKAsyEi5zZWd1ZS52MS5EYXRhUGxhbkgAiAEBQgcKBV9wbGFuItsBCghEYXRhUGxhbhInCgViYXNpcxgBIAEoDjIYLnNlZ3VlLnYxLkRhdGFQbGFuLkJhc2lzEhEKCWRvY3VtZW50cxgCIAEoBBIbChNkb2N1bWVudHNfdG9vX3Nob3J0GAMgASgEEg4KBnRva2VucxgEIAEoBBINCgVzdGVwcxgFIAEoDSJXCgVCYXNpcxIVChFCQVNJU19VTlNQRUNJRklFRBAAEg8KC0JBU0lTX0VYQUNUEAESEwoPQkFTSVNfRVNUSU1BVEVEEAISEQoNQkFTSVNfVU5LTk9XThADIh8KDUdldEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIiwKDkdldEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLnNlZ3VlLnYxLkpvYiI4Cg9MaXN0Sm9ic1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgNEhIKCnBhZ2VfdG9rZW4YAiABKAkiSAoQTGlzdEpvYnNSZXNwb25zZRIbCgRqb2JzGAEgAygLMg0uc2VndWUudjEuSm9iEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIhCg9XYXRjaEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIi4KEFdhdGNoSm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uc2VndWUudjEuSm9iIiEKD1BhdXNlSm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiLgoQUGF1c2VKb2JSZXNwb25zZRIaCgNqb2IYASABKAsyDS5zZWd1ZS52MS5Kb2IiIgoQUmVzdW1lSm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiLwoRUmVzdW1lSm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uc2VndWUudjEuSm9iIiIKEENhbmNlbEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIi8KEUNhbmNlbEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLnNlZ3VlLnYxLkpvYiKBAQoKQ2hlY2twb2ludBIMCgRzdGVwGAEgASgNEg4KBmRpZ2VzdBgCIAEoCRIVCg1jcmVhdGVkX2F0X21zGAMgASgDEhIKCnNpemVfYnl0ZXMYBCABKAQSDgoGdG9rZW5zGAUgASgEEgwKBGxvc3MYBiABKAESDAoEcGF0aBgHIAEoCSIoChZMaXN0Q2hlY2twb2ludHNSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSJEChdMaXN0Q2hlY2twb2ludHNSZXNwb25zZRIpCgtjaGVja3BvaW50cxgBIAMoCzIULnNlZ3VlLnYxLkNoZWNrcG9pbnQiZQoXU3VibWl0RXZhbHVhdGlvblJlcXVlc3QSDgoGam9iX2lkGAEgASgJEgwKBHN0ZXAYAiABKA0SLAoKZXZhbHVhdGlvbhgDIAEoCzIYLnNlZ3VlLnYxLkV2YWx1YXRpb25TcGVjIn8KGFN1Ym1pdEV2YWx1YXRpb25SZXNwb25zZRIVCg1ldmFsdWF0aW9uX2lkGAEgASgJEgwKBHN0ZXAYAiABKA0SDQoFY2VsbHMYAyABKA0SLwoLZXZhbHVhdGlvbnMYBCADKAsyGi5zZWd1ZS52MS5RdWV1ZWRFdmFsdWF0aW9uIjgKEFF1ZXVlZEV2YWx1YXRpb24SFQoNZXZhbHVhdGlvbl9pZBgBIAEoCRINCgVjZWxscxgCIAEoDSKLAQoORWRpdEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJEjgKCHNldHRpbmdzGAIgAygLMiYuc2VndWUudjEuRWRpdEpvYlJlcXVlc3QuU2V0dGluZ3NFbnRyeRovCg1TZXR0aW5nc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiPwoPRWRpdEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLnNlZ3VlLnYxLkpvYhIQCgh3YXJuaW5ncxgCIAMoCSKYAwoKV29ya2VySW5mbxIRCgl3b3JrZXJfaWQYASABKAkSDAoEbmFtZRgCIAEoCRIkCgVzdGF0ZRgDIAEoDjIVLnNlZ3VlLnYxLldvcmtlclN0YXRlEg4KBmpvYl9pZBgEIAEoCRIOCgZzaGFyZHMYBSADKA0SDAoEc3RlcBgGIAEoDRIPCgdlbmdpbmVzGAcgAygJEg4KBmRldmljZRgIIAEoCRIRCglyc3NfYnl0ZXMYCSABKAQSEAoIc2hhcmRfbXMYCiABKAESEQoJc3RyYWdnbGVyGAsgASgIEhIKCnNlZW5fYXRfbXMYDCABKAMSFwoPdGVuc29yc19hZGRyZXNzGA0gASgJEicKCnN0ZXBfdGltZXMYDiABKAsyEy5zZWd1ZS52MS5TdGVwVGltZXMSGgoDZ3B1GA8gASgLMg0uc2VndWUudjEuR3B1EiMKCGdwdV9sb2FkGBAgASgLMhEuc2VndWUudjEuR3B1TG9hZBIPCgdob3N0X2lkGBEgASgJEhQKDG5jY2xfdmVyc2lvbhgSIAEoCSIUChJMaXN0V29ya2Vyc1JlcXVlc3QiPAoTTGlzdFdvcmtlcnNSZXNwb25zZRIlCgd3b3JrZXJzGAEgAygLMhQuc2VndWUudjEuV29ya2VySW5mbyInChJEcmFpbldvcmtlclJlcXVlc3QSEQoJd29ya2VyX2lkGAEgASgJIjsKE0RyYWluV29ya2VyUmVzcG9uc2USJAoGd29ya2VyGAEgASgLMhQuc2VndWUudjEuV29ya2VySW5mbyrIAQoISm9iUGhhc2USGQoVSk9CX1BIQVNFX1VOU1BFQ0lGSUVEEAASFQoRSk9CX1BIQVNFX1dBSVRJTkcQARIVChFKT0JfUEhBU0VfUlVOTklORxACEhUKEUpPQl9QSEFTRV9QQVVTSU5HEAMSFAoQSk9CX1BIQVNFX1BBVVNFRBAEEhcKE0pPQl9QSEFTRV9TVUNDRUVERUQQBRIXChNKT0JfUEhBU0VfQ0FOQ0VMTEVEEAYSFAoQSk9CX1BIQVNFX0ZBSUxFRBAHKscBCgtXb3JrZXJTdGF0ZRIcChhXT1JLRVJfU1RBVEVfVU5TUEVDSUZJRUQQABIVChFXT1JLRVJfU1RBVEVfSURMRRABEhgKFFdPUktFUl9TVEFURV9KT0lOSU5HEAISGQoVV09SS0VSX1NUQVRFX1RSQUlOSU5HEAMSGQoVV09SS0VSX1NUQVRFX0RSQUlOSU5HEAQSGAoUV09SS0VSX1NUQVRFX0RSQUlORUQQBRIZChVXT1JLRVJfU1RBVEVfRVhQRUxMRUQQBjLrBgoESm9icxJECglTdWJtaXRKb2ISGi5zZWd1ZS52MS5TdWJtaXRKb2JSZXF1ZXN0Ghsuc2VndWUudjEuU3VibWl0Sm9iUmVzcG9uc2USOwoGR2V0Sm9iEhcuc2VndWUudjEuR2V0Sm9iUmVxdWVzdBoYLnNlZ3VlLnYxLkdldEpvYlJlc3BvbnNlEkEKCExpc3RKb2JzEhkuc2VndWUudjEuTGlzdEpvYnNSZXF1ZXN0Ghouc2VndWUudjEuTGlzdEpvYnNSZXNwb25zZRJDCghXYXRjaEpvYhIZLnNlZ3VlLnYxLldhdGNoSm9iUmVxdWVzdBoaLnNlZ3VlLnYxLldhdGNoSm9iUmVzcG9uc2UwARJBCghQYXVzZUpvYhIZLnNlZ3VlLnYxLlBhdXNlSm9iUmVxdWVzdBoaLnNlZ3VlLnYxLlBhdXNlSm9iUmVzcG9uc2USRAoJUmVzdW1lSm9iEhouc2VndWUudjEuUmVzdW1lSm9iUmVxdWVzdBobLnNlZ3VlLnYxLlJlc3VtZUpvYlJlc3BvbnNlEkQKCUNhbmNlbEpvYhIaLnNlZ3VlLnYxLkNhbmNlbEpvYlJlcXVlc3QaGy5zZWd1ZS52MS5DYW5jZWxKb2JSZXNwb25zZRJWCg9MaXN0Q2hlY2twb2ludHMSIC5zZWd1ZS52MS5MaXN0Q2hlY2twb2ludHNSZXF1ZXN0GiEuc2VndWUudjEuTGlzdENoZWNrcG9pbnRzUmVzcG9uc2USWQoQU3VibWl0RXZhbHVhdGlvbhIhLnNlZ3VlLnYxLlN1Ym1pdEV2YWx1YXRpb25SZXF1ZXN0GiIuc2VndWUudjEuU3VibWl0RXZhbHVhdGlvblJlc3BvbnNlEj4KB0VkaXRKb2ISGC5zZWd1ZS52MS5FZGl0Sm9iUmVxdWVzdBoZLnNlZ3VlLnYxLkVkaXRKb2JSZXNwb25zZRJKCgtMaXN0V29ya2VycxIcLnNlZ3VlLnYxLkxpc3RXb3JrZXJzUmVxdWVzdBodLnNlZ3VlLnYxLkxpc3RXb3JrZXJzUmVzcG9uc2USSgoLRHJhaW5Xb3JrZXISHC5zZWd1ZS52MS5EcmFpbldvcmtlclJlcXVlc3QaHS5zZWd1ZS52MS5EcmFpbldvcmtlclJlc3BvbnNlYgZwcm90bzM", [file_segue_v1_spec, file_segue_v1_workers]);
 
 /**
  * @generated from message segue.v1.Job
@@ -317,6 +317,13 @@ export type SubmitJobResponse = Message<"segue.v1.SubmitJobResponse"> & {
    * @generated from field: repeated string warnings = 2;
    */
   warnings: string[];
+
+  /**
+   * What the documents give; absent for data without end that nobody wrote (data.passkey).
+   *
+   * @generated from field: optional segue.v1.DataPlan plan = 3;
+   */
+  plan?: DataPlan | undefined;
 };
 
 /**
@@ -325,6 +332,88 @@ export type SubmitJobResponse = Message<"segue.v1.SubmitJobResponse"> & {
  */
 export const SubmitJobResponseSchema: GenMessage<SubmitJobResponse> = /*@__PURE__*/
   messageDesc(file_segue_v1_jobs, 4);
+
+/**
+ * What the documents of a job come to.
+ *
+ * @generated from message segue.v1.DataPlan
+ */
+export type DataPlan = Message<"segue.v1.DataPlan"> & {
+  /**
+   * @generated from field: segue.v1.DataPlan.Basis basis = 1;
+   */
+  basis: DataPlan_Basis;
+
+  /**
+   * Long enough to be trained on (data.min_document_tokens), and those that are left out; 0 when unknown.
+   *
+   * @generated from field: uint64 documents = 2;
+   */
+  documents: bigint;
+
+  /**
+   * @generated from field: uint64 documents_too_short = 3;
+   */
+  documentsTooShort: bigint;
+
+  /**
+   * Of one pass, end tokens included; 0 when unknown.
+   *
+   * @generated from field: uint64 tokens = 4;
+   */
+  tokens: bigint;
+
+  /**
+   * Steps that the job will have: train.steps, or those that the documents last for in data.epochs passes.
+   *
+   * @generated from field: uint32 steps = 5;
+   */
+  steps: number;
+};
+
+/**
+ * Describes the message segue.v1.DataPlan.
+ * Use `create(DataPlanSchema)` to create a new message.
+ */
+export const DataPlanSchema: GenMessage<DataPlan> = /*@__PURE__*/
+  messageDesc(file_segue_v1_jobs, 5);
+
+/**
+ * @generated from enum segue.v1.DataPlan.Basis
+ */
+export enum DataPlan_Basis {
+  /**
+   * @generated from enum value: BASIS_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Every document was counted.
+   *
+   * @generated from enum value: BASIS_EXACT = 1;
+   */
+  EXACT = 1,
+
+  /**
+   * Tokens were counted in a sample of the text; all are counted when the job has started, before a learning rate depends on them.
+   *
+   * @generated from enum value: BASIS_ESTIMATED = 2;
+   */
+  ESTIMATED = 2,
+
+  /**
+   * Too much text to read at submission; it is counted when the job has started.
+   *
+   * @generated from enum value: BASIS_UNKNOWN = 3;
+   */
+  UNKNOWN = 3,
+}
+
+/**
+ * Describes the enum segue.v1.DataPlan.Basis.
+ */
+export const DataPlan_BasisSchema: GenEnum<DataPlan_Basis> = /*@__PURE__*/
+  enumDesc(file_segue_v1_jobs, 5, 0);
 
 /**
  * @generated from message segue.v1.GetJobRequest
@@ -341,7 +430,7 @@ export type GetJobRequest = Message<"segue.v1.GetJobRequest"> & {
  * Use `create(GetJobRequestSchema)` to create a new message.
  */
 export const GetJobRequestSchema: GenMessage<GetJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 5);
+  messageDesc(file_segue_v1_jobs, 6);
 
 /**
  * @generated from message segue.v1.GetJobResponse
@@ -358,7 +447,7 @@ export type GetJobResponse = Message<"segue.v1.GetJobResponse"> & {
  * Use `create(GetJobResponseSchema)` to create a new message.
  */
 export const GetJobResponseSchema: GenMessage<GetJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 6);
+  messageDesc(file_segue_v1_jobs, 7);
 
 /**
  * @generated from message segue.v1.ListJobsRequest
@@ -382,7 +471,7 @@ export type ListJobsRequest = Message<"segue.v1.ListJobsRequest"> & {
  * Use `create(ListJobsRequestSchema)` to create a new message.
  */
 export const ListJobsRequestSchema: GenMessage<ListJobsRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 7);
+  messageDesc(file_segue_v1_jobs, 8);
 
 /**
  * @generated from message segue.v1.ListJobsResponse
@@ -404,7 +493,7 @@ export type ListJobsResponse = Message<"segue.v1.ListJobsResponse"> & {
  * Use `create(ListJobsResponseSchema)` to create a new message.
  */
 export const ListJobsResponseSchema: GenMessage<ListJobsResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 8);
+  messageDesc(file_segue_v1_jobs, 9);
 
 /**
  * @generated from message segue.v1.WatchJobRequest
@@ -421,7 +510,7 @@ export type WatchJobRequest = Message<"segue.v1.WatchJobRequest"> & {
  * Use `create(WatchJobRequestSchema)` to create a new message.
  */
 export const WatchJobRequestSchema: GenMessage<WatchJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 9);
+  messageDesc(file_segue_v1_jobs, 10);
 
 /**
  * @generated from message segue.v1.WatchJobResponse
@@ -438,7 +527,7 @@ export type WatchJobResponse = Message<"segue.v1.WatchJobResponse"> & {
  * Use `create(WatchJobResponseSchema)` to create a new message.
  */
 export const WatchJobResponseSchema: GenMessage<WatchJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 10);
+  messageDesc(file_segue_v1_jobs, 11);
 
 /**
  * @generated from message segue.v1.PauseJobRequest
@@ -455,7 +544,7 @@ export type PauseJobRequest = Message<"segue.v1.PauseJobRequest"> & {
  * Use `create(PauseJobRequestSchema)` to create a new message.
  */
 export const PauseJobRequestSchema: GenMessage<PauseJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 11);
+  messageDesc(file_segue_v1_jobs, 12);
 
 /**
  * @generated from message segue.v1.PauseJobResponse
@@ -472,7 +561,7 @@ export type PauseJobResponse = Message<"segue.v1.PauseJobResponse"> & {
  * Use `create(PauseJobResponseSchema)` to create a new message.
  */
 export const PauseJobResponseSchema: GenMessage<PauseJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 12);
+  messageDesc(file_segue_v1_jobs, 13);
 
 /**
  * @generated from message segue.v1.ResumeJobRequest
@@ -489,7 +578,7 @@ export type ResumeJobRequest = Message<"segue.v1.ResumeJobRequest"> & {
  * Use `create(ResumeJobRequestSchema)` to create a new message.
  */
 export const ResumeJobRequestSchema: GenMessage<ResumeJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 13);
+  messageDesc(file_segue_v1_jobs, 14);
 
 /**
  * @generated from message segue.v1.ResumeJobResponse
@@ -506,7 +595,7 @@ export type ResumeJobResponse = Message<"segue.v1.ResumeJobResponse"> & {
  * Use `create(ResumeJobResponseSchema)` to create a new message.
  */
 export const ResumeJobResponseSchema: GenMessage<ResumeJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 14);
+  messageDesc(file_segue_v1_jobs, 15);
 
 /**
  * @generated from message segue.v1.CancelJobRequest
@@ -523,7 +612,7 @@ export type CancelJobRequest = Message<"segue.v1.CancelJobRequest"> & {
  * Use `create(CancelJobRequestSchema)` to create a new message.
  */
 export const CancelJobRequestSchema: GenMessage<CancelJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 15);
+  messageDesc(file_segue_v1_jobs, 16);
 
 /**
  * @generated from message segue.v1.CancelJobResponse
@@ -540,7 +629,7 @@ export type CancelJobResponse = Message<"segue.v1.CancelJobResponse"> & {
  * Use `create(CancelJobResponseSchema)` to create a new message.
  */
 export const CancelJobResponseSchema: GenMessage<CancelJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 16);
+  messageDesc(file_segue_v1_jobs, 17);
 
 /**
  * @generated from message segue.v1.Checkpoint
@@ -591,7 +680,7 @@ export type Checkpoint = Message<"segue.v1.Checkpoint"> & {
  * Use `create(CheckpointSchema)` to create a new message.
  */
 export const CheckpointSchema: GenMessage<Checkpoint> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 17);
+  messageDesc(file_segue_v1_jobs, 18);
 
 /**
  * @generated from message segue.v1.ListCheckpointsRequest
@@ -608,7 +697,7 @@ export type ListCheckpointsRequest = Message<"segue.v1.ListCheckpointsRequest"> 
  * Use `create(ListCheckpointsRequestSchema)` to create a new message.
  */
 export const ListCheckpointsRequestSchema: GenMessage<ListCheckpointsRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 18);
+  messageDesc(file_segue_v1_jobs, 19);
 
 /**
  * @generated from message segue.v1.ListCheckpointsResponse
@@ -627,7 +716,7 @@ export type ListCheckpointsResponse = Message<"segue.v1.ListCheckpointsResponse"
  * Use `create(ListCheckpointsResponseSchema)` to create a new message.
  */
 export const ListCheckpointsResponseSchema: GenMessage<ListCheckpointsResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 19);
+  messageDesc(file_segue_v1_jobs, 20);
 
 /**
  * @generated from message segue.v1.SubmitEvaluationRequest
@@ -656,7 +745,7 @@ export type SubmitEvaluationRequest = Message<"segue.v1.SubmitEvaluationRequest"
  * Use `create(SubmitEvaluationRequestSchema)` to create a new message.
  */
 export const SubmitEvaluationRequestSchema: GenMessage<SubmitEvaluationRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 20);
+  messageDesc(file_segue_v1_jobs, 21);
 
 /**
  * @generated from message segue.v1.SubmitEvaluationResponse
@@ -694,7 +783,7 @@ export type SubmitEvaluationResponse = Message<"segue.v1.SubmitEvaluationRespons
  * Use `create(SubmitEvaluationResponseSchema)` to create a new message.
  */
 export const SubmitEvaluationResponseSchema: GenMessage<SubmitEvaluationResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 21);
+  messageDesc(file_segue_v1_jobs, 22);
 
 /**
  * @generated from message segue.v1.QueuedEvaluation
@@ -716,7 +805,7 @@ export type QueuedEvaluation = Message<"segue.v1.QueuedEvaluation"> & {
  * Use `create(QueuedEvaluationSchema)` to create a new message.
  */
 export const QueuedEvaluationSchema: GenMessage<QueuedEvaluation> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 22);
+  messageDesc(file_segue_v1_jobs, 23);
 
 /**
  * @generated from message segue.v1.EditJobRequest
@@ -740,7 +829,7 @@ export type EditJobRequest = Message<"segue.v1.EditJobRequest"> & {
  * Use `create(EditJobRequestSchema)` to create a new message.
  */
 export const EditJobRequestSchema: GenMessage<EditJobRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 23);
+  messageDesc(file_segue_v1_jobs, 24);
 
 /**
  * @generated from message segue.v1.EditJobResponse
@@ -762,7 +851,7 @@ export type EditJobResponse = Message<"segue.v1.EditJobResponse"> & {
  * Use `create(EditJobResponseSchema)` to create a new message.
  */
 export const EditJobResponseSchema: GenMessage<EditJobResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 24);
+  messageDesc(file_segue_v1_jobs, 25);
 
 /**
  * @generated from message segue.v1.WorkerInfo
@@ -872,7 +961,7 @@ export type WorkerInfo = Message<"segue.v1.WorkerInfo"> & {
  * Use `create(WorkerInfoSchema)` to create a new message.
  */
 export const WorkerInfoSchema: GenMessage<WorkerInfo> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 25);
+  messageDesc(file_segue_v1_jobs, 26);
 
 /**
  * @generated from message segue.v1.ListWorkersRequest
@@ -885,7 +974,7 @@ export type ListWorkersRequest = Message<"segue.v1.ListWorkersRequest"> & {
  * Use `create(ListWorkersRequestSchema)` to create a new message.
  */
 export const ListWorkersRequestSchema: GenMessage<ListWorkersRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 26);
+  messageDesc(file_segue_v1_jobs, 27);
 
 /**
  * @generated from message segue.v1.ListWorkersResponse
@@ -902,7 +991,7 @@ export type ListWorkersResponse = Message<"segue.v1.ListWorkersResponse"> & {
  * Use `create(ListWorkersResponseSchema)` to create a new message.
  */
 export const ListWorkersResponseSchema: GenMessage<ListWorkersResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 27);
+  messageDesc(file_segue_v1_jobs, 28);
 
 /**
  * @generated from message segue.v1.DrainWorkerRequest
@@ -919,7 +1008,7 @@ export type DrainWorkerRequest = Message<"segue.v1.DrainWorkerRequest"> & {
  * Use `create(DrainWorkerRequestSchema)` to create a new message.
  */
 export const DrainWorkerRequestSchema: GenMessage<DrainWorkerRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 28);
+  messageDesc(file_segue_v1_jobs, 29);
 
 /**
  * @generated from message segue.v1.DrainWorkerResponse
@@ -936,7 +1025,7 @@ export type DrainWorkerResponse = Message<"segue.v1.DrainWorkerResponse"> & {
  * Use `create(DrainWorkerResponseSchema)` to create a new message.
  */
 export const DrainWorkerResponseSchema: GenMessage<DrainWorkerResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_jobs, 29);
+  messageDesc(file_segue_v1_jobs, 30);
 
 /**
  * @generated from enum segue.v1.JobPhase
