@@ -156,7 +156,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     if (["0.0.0.0", "::"].includes(hostOf(address))) {
       logger.warn({ event: "addressUnreachable", address }, "workers cannot reach this address; set SEGUE_ADVERTISE");
     }
-    for (const { record } of book.jobs) if (isActive(record.phase)) scheduler.start(record.jobId);
+    await scheduler.startAll();
 
     let closing: Promise<void> | undefined;
     const close = async (): Promise<void> => {
@@ -195,7 +195,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       const { step = 0, digest = "", loss = 0 } = newest?.manifest ?? {};
       book.adopt(record, { ...NOT_STARTED, step, loss, checkpointStep: step, checkpointDigest: digest });
       // A pause that was under way is complete now: nothing runs, and the newest checkpoint counts.
-      if (record.phase === "PAUSING") await book.setPhase(jobId, "PAUSED", "paused; the coordinator was restarted meanwhile");
+      if (record.phase === "PAUSING" && !isActive(record))
+        await book.setPhase(jobId, "PAUSED", "paused; the coordinator was restarted meanwhile");
     }
     logger.info({ event: "storeOpened", store, jobs: book.jobs.length }, "the store is open");
   }

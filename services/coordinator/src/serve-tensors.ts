@@ -36,7 +36,7 @@ export function coordinatorTensors(
     if (reader && data.corpusText) {
       if (Number(tokens) > LIMITS.corpusTokens) return undefined;
       const text = { seed: Number(seed), index: Number(index), tokens: Number(tokens) };
-      const text_T = await data.corpusText(reader.record.spec, text);
+      const text_T = await data.corpusText(reader.record.spec, text, reader.record.dataFingerprint);
       return { dtype: "i32", shape: [text_T.length], data: new Uint8Array(text_T.buffer) };
     }
     const [, jobId = "", step] = SNAPSHOT.exec(ref) ?? [];

@@ -35,7 +35,7 @@ const withTokenizer = { tokenizer: { kind: "huggingface" as const, file: "tokeni
 
 /** Steps that are really cut. */
 async function cutSteps(spec: JobSpec): Promise<number> {
-  const cutter = await data().open(spec, undefined);
+  const cutter = await data().open(spec, {});
   let steps = 0;
   while (steps < spec.train.steps && (await cutter.next())) steps++;
   await cutter.close();

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { appendFile, link, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -6,9 +7,11 @@ import { gzipSync } from "node:zlib";
 import { SegueError, validateJobSpec, type DocumentSource, type JobSpec, type JobSpecInput } from "@segue/core";
 import fc from "fast-check";
 import { createDataSource } from "../src/documents/data-source.js";
+import type { Fingerprint } from "../src/documents/fingerprint.js";
 import { openDocuments } from "../src/documents/open-documents.js";
 import { textPieces } from "../src/documents/text-pieces.js";
-import type { CutStep } from "../src/feed/step-cutter.js";
+import { SegmentFeed } from "../src/feed/segment-feed.js";
+import type { CutStep, StepCutter } from "../src/feed/step-cutter.js";
 
 /** Words as tokens: enough to see where pieces are cut. */
 const WORD_TOKENIZER = {
@@ -123,11 +126,50 @@ describe("documents of files", () => {
     await put("a.jsonl", '{"text":"x"}\n');
     const { fingerprint } = await openDocuments(specFor(["a.jsonl"]), folders());
     const cached = await readdir(join(baseDir, "cache/documents"));
-    assert.equal((await openDocuments(specFor(["a.jsonl"]), folders())).fingerprint, fingerprint);
+    assert.deepEqual((await openDocuments(specFor(["a.jsonl"]), folders())).fingerprint, fingerprint);
     assert.deepEqual(await readdir(join(baseDir, "cache/documents")), cached);
     await appendFile(join(baseDir, "a.jsonl"), '{"text":"y"}\n');
     assert.deepEqual(await textsOf(["a.jsonl"]), ["x", "y"]);
-    assert.notEqual((await openDocuments(specFor(["a.jsonl"]), folders())).fingerprint, fingerprint);
+    assert.notDeepEqual((await openDocuments(specFor(["a.jsonl"]), folders())).fingerprint, fingerprint);
+  });
+
+  it("have a fingerprint of their content, whatever they are called and wherever they lie", async () => {
+    const of = async (paths: string[]) => (await openDocuments(specFor(paths), folders())).fingerprint;
+    const long = "long ".repeat(40_000);
+    await put("x/a.txt", long);
+    await put("x/b.jsonl", '{"text":"one"}\n{"text":"two"}');
+    const stored = await of(["x"]);
+    assert.deepEqual({ ...stored, sha256: "" }, { version: 2, files: 2, documents: 3, bytes: 200_006, sha256: "" });
+    await put("y/1.txt.gz", gzipSync(long));
+    await put("y/2.jsonl", '{"text":"one","n":1}\n\n{"text":"two"}\n');
+    assert.deepEqual(await of(["y"]), stored);
+    assert.notEqual((await of(["x/b.jsonl", "x/a.txt"])).sha256, stored.sha256);
+    await put("y/2.jsonl", '{"text":"onet"}\n{"text":"wo"}');
+    assert.notEqual((await of(["y"])).sha256, stored.sha256);
+  });
+
+  it("are checked as they are read, and indexed again when what is there is not what was indexed", async () => {
+    await put("a.txt", "0123456789".repeat(20_000));
+    await put("b.jsonl", JSON.stringify({ text: "9876543210".repeat(10) }));
+    const { source } = await openDocuments(specFor(["a.txt", "b.jsonl"]), folders());
+    const read = async (document: number, from = 0): Promise<number> => {
+      let size = 0;
+      for await (const { tokens } of source.open(document, from)) size += tokens.length;
+      return size;
+    };
+    assert.deepEqual([await read(0), await read(0, 70_001), await read(1)], [200_000, 129_999, 100]);
+    await put("a.txt", "0123456789".repeat(19_999) + "012345678x");
+    await assert.rejects(read(0), { code: "DATA_CHANGED" });
+    await assert.rejects(read(0, 199_999), { code: "DATA_CHANGED" });
+    await put("a.txt", "0123");
+    await assert.rejects(read(0), { code: "DATA_CHANGED" });
+    await rm(join(baseDir, "a.txt"));
+    await assert.rejects(read(0), { code: "DATA_UNREADABLE" });
+    for (const name of await readdir(join(baseDir, "cache/documents"))) {
+      await writeFile(join(baseDir, "cache/documents", name, "text"), "x".repeat(100));
+    }
+    await assert.rejects(read(1), { code: "DATA_CHANGED" });
+    assert.deepEqual(await textsOf(["b.jsonl"]), ["9876543210".repeat(10)]);
   });
 
   it("can be entered at any token, with bytes and with a tokenizer", async () => {
@@ -248,7 +290,7 @@ describe("textPieces", () => {
 
 describe("createDataSource", () => {
   const cut = async (spec: JobSpec, cursor?: unknown): Promise<CutStep[]> => {
-    const cutter = await createDataSource(folders()).open(spec, cursor);
+    const cutter = await createDataSource(folders()).open(spec, { cursor });
     const steps: CutStep[] = [];
     for (let step = await cutter.next(); step && steps.length < 20; step = await cutter.next()) steps.push(step);
     await cutter.close();
@@ -279,6 +321,63 @@ describe("createDataSource", () => {
     await assert.rejects(cut(spec, first!.cursor), { code: "DATA_CHANGED" });
   });
 
+  it("goes on from cursors of earlier versions, with the files of then, and writes their fingerprints anew", async () => {
+    await put("d/a.txt", "abcdefghijklmnop".repeat(4));
+    await put("d/B.TXT", "not read then".repeat(4));
+    await symlink("../d", join(baseDir, "d/loop"));
+    const spec = specFor(["d"]);
+    // As version 1 wrote it: name, documents and bytes of d/a.txt and d/loop/a.txt.
+    const fingerprint = createHash("sha256")
+      .update(
+        JSON.stringify([
+          ["a.txt", 1, 64],
+          ["a.txt", 1, 64],
+        ]),
+      )
+      .digest("hex");
+    const today = await cut(spec);
+    const [first] = today;
+    const old = { ...(first!.cursor as object), fingerprint };
+    const goneOn = await cut(spec, old);
+    const written = (goneOn[0]!.cursor as { fingerprint: Fingerprint }).fingerprint;
+    assert.deepEqual([written.version, written.files, written.bytes], [2, 2, 128]);
+    assert.deepEqual((await cut(spec, goneOn[0]!.cursor)).slice(0, 19), goneOn.slice(1));
+    await put("d/a.txt", "ABCDEFGHIJKLMNOP".repeat(4));
+    await assert.rejects(cut(spec, goneOn[0]!.cursor), { code: "DATA_CHANGED" });
+    await put("d/a.txt", "abc");
+    await assert.rejects(cut(spec, old), { code: "DATA_CHANGED" });
+  });
+
+  it("knows the tokenizer of an earlier version's checkpoint by its file", async () => {
+    await put("tokenizer.json", JSON.stringify(WORD_TOKENIZER));
+    const tokenizer = { kind: "huggingface", file: "tokenizer.json" } as const;
+    const spec = specFor([], {
+      tokenizer,
+      data: { passkey: { documentTokens: 512 } },
+      model: { layers: 1, dModel: 64, vocab: 16 },
+    });
+    const open = (fingerprint: unknown, tokenizerSha256: string) =>
+      createDataSource(folders())
+        .open(spec, { fingerprint, tokenizerSha256 })
+        .then((cutter) => cutter.close());
+    const right = createHash("sha256").update(JSON.stringify(WORD_TOKENIZER)).digest("hex");
+    await open("passkey", right);
+    await assert.rejects(open("passkey", "0".repeat(64)), { code: "DATA_CHANGED" });
+  });
+
+  it("cuts nothing more after a document could not be read", async () => {
+    const cutter: StepCutter = {
+      eosId: 0,
+      next: () => (calls++ === 0 ? Promise.reject(new Error("once")) : Promise.resolve(undefined)),
+      close: () => Promise.resolve(),
+    };
+    let calls = 0;
+    const feed = new SegmentFeed(cutter, 0);
+    await assert.rejects(feed.get(0), /once/);
+    await assert.rejects(feed.get(0), /once/);
+    await feed.close();
+  });
+
   it("cuts synthetic passkey documents without end", async () => {
     const { spec } = validateJobSpec({
       model: { layers: 1, dModel: 64 },
@@ -302,7 +401,7 @@ describe("createDataSource", () => {
     const megabyte = "The grass is green. ".repeat(50_000);
     for (let i = 0; i < 100; i++) await appendFile(join(baseDir, "long.txt"), megabyte);
     const spec = specFor(["long.txt"], { tbptt: { segmentTokens: 65_536 }, batch: { shards: 1, lanesPerShard: 1 } });
-    const cutter = await createDataSource(folders()).open(spec, undefined);
+    const cutter = await createDataSource(folders()).open(spec, {});
     const memory = (): number => process.memoryUsage().rss;
     for (let step = 0; step < 100; step++) await cutter.next();
     const before = memory();

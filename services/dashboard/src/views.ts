@@ -40,6 +40,8 @@ export interface JobView {
   readonly notDurable: string;
   /** Which damaged checkpoints were passed over; else empty. */
   readonly checkpointWarning: string;
+  /** What of the files that the data names is not read; empty: nothing. */
+  readonly leftOut: string;
   readonly documentsRead: number;
   readonly documentsDroppedShort: number;
   readonly submittedAtMs: number;
@@ -130,6 +132,7 @@ export function jobView(id: string, hash: Hash): JobView {
     checkpointDigest: hash["checkpointDigest"] ?? "",
     notDurable: hash["notDurable"] || (hash["notCopied"] ?? ""),
     checkpointWarning: hash["checkpointWarning"] ?? "",
+    leftOut: hash["leftOut"] ?? "",
     documentsRead: numberOrZero(hash["documentsRead"]),
     documentsDroppedShort: numberOrZero(hash["documentsDroppedShort"]),
     submittedAtMs: numberOrZero(hash["submittedAtMs"]),

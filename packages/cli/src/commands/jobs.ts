@@ -105,6 +105,7 @@ function jobText(job: JobView): string {
     ],
     ...(job.notDurable === "" ? [] : [["not durable", job.notDurable] as [string, string]]),
     ...(job.checkpointWarning === "" ? [] : [["warning", job.checkpointWarning] as [string, string]]),
+    ...(job.leftOut === "" ? [] : [["left out", job.leftOut] as [string, string]]),
     ["submitted", formatTime(job.submittedAtMs)],
   ];
   const width = Math.max(...facts.map(([name]) => name.length));

@@ -33,7 +33,7 @@ const STOP_MS = 10_000;
 /**
  * Computes steps of a job again as they were computed first: with a coordinator and one worker of their own, on a temporary store that
  * holds nothing but the checkpoint to start from. Where the job was edited, the steps after it start from a checkpoint of those before it.
- * The store of the job is only read.
+ * The store of the job is only read. Documents that are not as they were then end it.
  * @throws SegueError NOT_BUILT, SERVICE_FAILED, REPLAY_FAILED
  */
 export async function recompute(options: RecomputeOptions, runtime: CliRuntime): Promise<Recomputed> {
@@ -140,7 +140,7 @@ async function trainTo(coordinator: string, { job, section, range, onStep }: Sec
       onStep(view.step);
       // The next section starts from a checkpoint of this one's end.
       if ((section.end === range.end ? view.step : view.checkpointStep) >= section.end) break;
-      if (view.phase === "FAILED" || view.phase === "CANCELLED") {
+      if (view.phase === "FAILED" || view.phase === "CANCELLED" || view.phase === "PAUSED") {
         throw new SegueError("REPLAY_FAILED", `Computing again ended at step ${view.step}: ${view.reason}`, { status: "ABORTED" });
       }
     }

@@ -57,6 +57,7 @@ export function eventsOf(entry: EventLogContent, ledger: Ledger): LedgerEvent[] 
   switch (entry.kind) {
     case "opened":
     case "specChanged":
+    case "paused":
       return [];
     case "event":
       return [entry.event];

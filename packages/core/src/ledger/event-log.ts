@@ -31,6 +31,8 @@ export type EventLogContent =
   | { readonly kind: "round"; readonly steps: number; readonly weightsDigest: string; readonly after: LedgerMark }
   /** Any other event, and in logs of earlier versions every one. `after`: what the ledger came to. */
   | { readonly kind: "event"; readonly event: LedgerEvent; readonly after: LedgerMark }
+  /** The job has come to rest: on request, or because what `code` says is not there. */
+  | { readonly kind: "paused"; readonly reason: string; readonly code?: string }
   /** Settings of the paused job were changed, by path; they count from its next step on. */
   | { readonly kind: "specChanged"; readonly changes: Readonly<Record<string, SettingChange>> };
 

@@ -54,6 +54,8 @@ export function replayEvents(entries: readonly EventLogEntry[]): EventReplay {
       case "specChanged":
         specChanged = true;
         break;
+      case "paused":
+        break;
       default:
         if (!ledger || !spec) break;
         ledger = replayEntry(entry.seq, eventsOf(entry, ledger), ledger, spec);

@@ -1,6 +1,8 @@
 import { stepsForTokens, stepsOfDocuments, type JobSpec } from "@segue/core";
 import type { DataPlan, StepCount } from "../feed/step-cutter.js";
 import { countTokens, estimateTokens, knownTokens } from "./count-tokens.js";
+import type { StoredFingerprint } from "./fingerprint.js";
+import { openForJob } from "./open-for-job.js";
 import { isQuickToIndex, openDocuments, type DataFolders } from "./open-documents.js";
 
 /** Text up to this many bytes is tokenized whole when a job is submitted; of more a sample. */
@@ -35,14 +37,14 @@ export async function planData(
 }
 
 /** Counts in the background; undefined where documents never end. */
-export function countSteps(spec: JobSpec, folders: DataFolders): StepCount | undefined {
+export function countSteps(spec: JobSpec, folders: DataFolders, fingerprint?: StoredFingerprint): StepCount | undefined {
   if (!canEnd(spec)) return undefined;
   const closing = new AbortController();
   const { epochs } = spec.data;
   const least = leastTokens(spec);
   let tokens = 0;
   const count = async (): Promise<number> => {
-    const documents = await openDocuments(spec, folders);
+    const documents = await openForJob(spec, folders, fingerprint);
     try {
       const lengths = await countTokens(documents, {
         cacheDir: folders.cacheDir,

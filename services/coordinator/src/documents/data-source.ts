@@ -7,13 +7,15 @@ import {
   type JobSpec,
   type ShardSegment,
 } from "@segue/core";
-import type { CutShard, CutStep, DataSource, StepCutter } from "../feed/step-cutter.js";
+import type { CutShard, CutStep, DataPosition, DataSource, StepCutter } from "../feed/step-cutter.js";
 import { countSteps, planData } from "./data-plan.js";
-import { checkDocuments, openDocuments, type DataFolders } from "./open-documents.js";
+import type { StoredFingerprint } from "./fingerprint.js";
+import { openForJob } from "./open-for-job.js";
+import { checkDocuments, type DataFolders } from "./open-documents.js";
 
 /** Where the data stands, and which data it is. */
 interface StoredCursor extends DataCursor {
-  readonly fingerprint: string;
+  readonly fingerprint: StoredFingerprint;
 }
 
 /** The data of jobs: documents in files, or synthetic ones, cut into segments. */
@@ -24,10 +26,10 @@ export function createDataSource(folders: DataFolders): DataSource {
       return { spec: resolveVocabulary(spec, tokenizer.vocab), warnings: leftOut };
     },
     plan: (spec) => planData(spec, folders),
-    countSteps: (spec) => countSteps(spec, folders),
-    open: (spec, cursor) => openCutter(spec, cursor as StoredCursor | undefined, folders),
-    async corpusText(spec, text) {
-      const { source, tokenizer } = await openDocuments(spec, folders);
+    countSteps: (spec, fingerprint) => countSteps(spec, folders, fingerprint as StoredFingerprint | undefined),
+    open: (spec, from) => openCutter(spec, from, folders),
+    async corpusText(spec, text, fingerprint) {
+      const { source, tokenizer } = await openForJob(spec, folders, fingerprint as StoredFingerprint | undefined);
       try {
         return await corpusText(source, tokenizer.eosId, spec.data.minDocumentTokens, text);
       } finally {
@@ -37,22 +39,17 @@ export function createDataSource(folders: DataFolders): DataSource {
   };
 }
 
-async function openCutter(spec: JobSpec, stored: StoredCursor | undefined, folders: DataFolders): Promise<StepCutter> {
-  const { source, tokenizer, tokenizerJson, fingerprint } = await openDocuments(spec, folders);
-  if (stored && stored.fingerprint !== fingerprint) {
-    await source.close();
-    throw new SegueError(
-      "DATA_CHANGED",
-      "The documents are not those the checkpoint was trained on; restore them, or start a new job.",
-      {
-        status: "FAILED_PRECONDITION",
-      },
-    );
-  }
+async function openCutter(spec: JobSpec, from: DataPosition, folders: DataFolders): Promise<StepCutter> {
+  const stored = from.cursor as StoredCursor | undefined;
+  const trainedOn = stored?.fingerprint ?? (from.fingerprint as StoredFingerprint | undefined);
+  const opened = await openForJob(spec, folders, trainedOn, from.tokenizerSha256);
+  const { source, tokenizer, tokenizerJson, fingerprint, leftOut } = opened;
   const { seed, data, tbptt, batch } = spec;
   const { eosId } = tokenizer;
   const cutter = new SegmentCutter({ source, eosId, seed, data, tbptt, batch, cursor: stored });
   return {
+    fingerprint,
+    leftOut,
     eosId,
     tokenizerJson,
     async next() {

@@ -1,6 +1,6 @@
-import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import { basename, resolve } from "node:path";
+import { resolve } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import {
   createTokenizer,
   minimumPasskeyPromptTokens,
@@ -13,8 +13,16 @@ import {
   type Violation,
 } from "@segue/core";
 import { fileSource } from "./file-source.js";
-import { findFiles, type FoundFile } from "./find-files.js";
-import { indexFile, type FileIndex } from "./index-file.js";
+import { findFiles, type FoundFile, type FoundFiles } from "./find-files.js";
+import {
+  documentsDiffer,
+  fingerprintOf,
+  isSameTokenizer,
+  type Fingerprint,
+  type IndexedFile,
+  type StoredFingerprint,
+} from "./fingerprint.js";
+import { indexFile } from "./index-file.js";
 
 export interface DataFolders {
   /** What relative paths of a spec start from. */
@@ -28,12 +36,20 @@ export interface OpenDocuments {
   readonly tokenizer: Tokenizer;
   /** The tokenizer.json; absent for bytes. */
   readonly tokenizerJson?: Uint8Array | undefined;
-  /** Changes when the documents do, but not with the folder they lie in. */
-  readonly fingerprint: string;
+  readonly fingerprint: Fingerprint;
+  /** What of the files named is left out, in sentences for people. */
+  readonly leftOut: readonly string[];
   /** Bytes of text of each document; empty for synthetic ones. */
   readonly byteLengths: Float64Array;
   /** The same documents, each cut off after so many bytes. */
   readonly beginnings: (bytes: number) => DocumentSource;
+}
+
+/** What a job was trained on so far. */
+export interface TrainedOn {
+  readonly fingerprint: StoredFingerprint;
+  /** SHA-256 of the checkpoint's tokenizer.json; absent when there is none. */
+  readonly tokenizerSha256?: string | undefined;
 }
 
 /** Files up to this many bytes in all are read through when a job is submitted, larger ones when it starts. */
@@ -41,30 +57,60 @@ const CHECK_AT_SUBMIT_BYTES = 64 << 20;
 
 /**
  * The documents of a job, all of them checked and indexed.
- * @throws SegueError SPEC_INVALID with one violation for each file that cannot be used
+ * @param trainedOn absent: whatever is there will do
+ * @throws SegueError SPEC_INVALID with one violation for each file that cannot be used; DATA_CHANGED when they are not those of `trainedOn`
  */
-export async function openDocuments(spec: JobSpec, folders: DataFolders): Promise<OpenDocuments> {
+export async function openDocuments(spec: JobSpec, folders: DataFolders, trainedOn?: TrainedOn): Promise<OpenDocuments> {
   const { tokenizer, tokenizerJson } = await loadTokenizer(spec, folders.baseDir);
+  const found = await findFiles(spec.data.paths, folders.baseDir);
+  const opened = await openFiles(found, spec, folders, tokenizerJson, trainedOn).catch(async (error: unknown) => {
+    // A job of an earlier version goes on with the files of its time.
+    const before = await findFiles(spec.data.paths, folders.baseDir, "before");
+    if (!trainedOn || isDeepStrictEqual(before.files, found.files)) throw error;
+    return openFiles(before, spec, folders, tokenizerJson, trainedOn).catch(() => Promise.reject(error as Error));
+  });
   const { passkey } = spec.data;
-  if (passkey) {
-    const source = passkeySource(tokenizer, passkey, spec.seed);
-    const synthetic = { fingerprint: "passkey", byteLengths: new Float64Array(0), beginnings: () => source };
-    return { source, tokenizer, tokenizerJson, ...synthetic };
-  }
-  const { files, violations } = await findFiles(spec.data.paths, folders.baseDir);
-  const indexes = await indexAll(files, spec, folders.cacheDir, violations);
-  if (violations.length > 0) throw specInvalid(violations);
-  const contents = indexes.map(({ file, index }) => [basename(file.path), index.ranges.length / 2, textBytes(index)]);
-  const texts = indexes.map(({ index }) => index);
-  const sourceOf = (of: FileIndex[]): DocumentSource => fileSource(of, tokenizer, spec.tokenizer.kind === "bytes");
+  const texts = opened.files.map(({ index }) => index);
+  const beginnings = (bytes: number): DocumentSource =>
+    passkey
+      ? passkeySource(tokenizer, passkey, spec.seed)
+      : fileSource(texts, tokenizer, { isBytes: spec.tokenizer.kind === "bytes", atMostBytes: bytes });
   return {
-    source: sourceOf(texts),
+    source: beginnings(Infinity),
+    beginnings,
     byteLengths: Float64Array.from(texts.flatMap(({ ranges }) => [...ranges.filter((_, at) => at % 2 === 1)])),
-    beginnings: (bytes) => sourceOf(texts.map((text) => ({ ...text, ranges: cutOff(text.ranges, bytes) }))),
     tokenizer,
     tokenizerJson,
-    fingerprint: createHash("sha256").update(JSON.stringify(contents)).digest("hex"),
+    fingerprint: opened.fingerprint,
+    leftOut: found.leftOut,
   };
+}
+
+/** @throws SegueError SPEC_INVALID, DATA_CHANGED */
+async function openFiles(
+  found: FoundFiles,
+  spec: JobSpec,
+  { cacheDir }: DataFolders,
+  tokenizerJson: Uint8Array | undefined,
+  trainedOn: TrainedOn | undefined,
+): Promise<{ readonly files: readonly IndexedFile[]; readonly fingerprint: Fingerprint }> {
+  const violations = [...found.violations];
+  const files = await indexAll(found.files, spec, cacheDir, violations);
+  if (violations.length > 0) throw specInvalid(violations);
+  const fingerprint = fingerprintOf(files, tokenizerJson);
+  if (trainedOn) {
+    const { fingerprint: stored, tokenizerSha256 } = trainedOn;
+    const difference = documentsDiffer(stored, fingerprint, files);
+    if (difference !== undefined) throw dataChanged(`The documents are not those that the job was trained on: ${difference}.`);
+    if (!isSameTokenizer(stored, fingerprint, tokenizerSha256)) {
+      throw dataChanged(`The tokenizer ${spec.tokenizer.file ?? ""} is not the one that the job was trained with.`);
+    }
+  }
+  return { files, fingerprint };
+}
+
+function dataChanged(what: string): SegueError {
+  return new SegueError("DATA_CHANGED", what, { status: "FAILED_PRECONDITION" });
 }
 
 /**
@@ -102,8 +148,8 @@ async function indexAll(
   spec: JobSpec,
   cacheDir: string,
   violations: Violation[],
-): Promise<{ file: FoundFile; index: FileIndex }[]> {
-  const indexes = [];
+): Promise<IndexedFile[]> {
+  const indexes: IndexedFile[] = [];
   for (const file of files) {
     try {
       indexes.push({ file, index: await indexFile(file, spec.data.textField, cacheDir) });
@@ -146,14 +192,4 @@ function passkeyViolations(spec: JobSpec, tokenizer: Tokenizer): Violation[] {
     violations.push({ field, description: `must be at least ${least} to hold a prompt, but one is ${tooShort}` });
   });
   return violations;
-}
-
-function cutOff(ranges: Float64Array, bytes: number): Float64Array {
-  return ranges.map((value, at) => (at % 2 === 1 ? Math.min(value, bytes) : value));
-}
-
-function textBytes({ ranges }: FileIndex): number {
-  let bytes = 0;
-  for (let entry = 1; entry < ranges.length; entry += 2) bytes += ranges[entry] ?? 0;
-  return bytes;
 }

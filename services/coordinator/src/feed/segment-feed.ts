@@ -9,6 +9,8 @@ export class SegmentFeed {
   readonly #steps = new Map<number, CutStep>();
   #nextStep: number;
   #endStep: number | undefined;
+  /** Why nothing can be cut any more: a cutter that failed has lost its place. */
+  #failure: { readonly error: unknown } | undefined;
   #cutting: Promise<void> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
@@ -26,16 +28,24 @@ export class SegmentFeed {
     return this.#cutter.tokenizerJson;
   }
 
+  get fingerprint(): unknown {
+    return this.#cutter.fingerprint;
+  }
+
+  get leftOut(): readonly string[] {
+    return this.#cutter.leftOut ?? [];
+  }
+
   /** The step at which the data ended; undefined as long as it has not. */
   get endStep(): number | undefined {
     return this.#endStep;
   }
 
-  /** The segments of a step that is not committed yet; undefined past the end of the data. Rejects when a document cannot be read. */
+  /** The segments of a step that is not committed yet; undefined past the end of the data. Rejects from the first step on that could not be cut. */
   async get(step: number): Promise<CutStep | undefined> {
     while (step >= this.#nextStep && this.#endStep === undefined && !this.#closing) {
       const cut = this.#cutting.then(() => this.#cutOne(step));
-      // A failed cut is reported to whoever asked for it, not to all who come later.
+      // Whoever asks later is told as well, by the cut of his own.
       this.#cutting = cut.catch(() => undefined);
       await cut;
     }
@@ -55,7 +65,11 @@ export class SegmentFeed {
 
   async #cutOne(wanted: number): Promise<void> {
     if (this.#nextStep > wanted || this.#endStep !== undefined || this.#closing) return;
-    const cut = await this.#cutter.next();
+    if (this.#failure) throw this.#failure.error;
+    const cut = await this.#cutter.next().catch((error: unknown) => {
+      this.#failure = { error };
+      throw error;
+    });
     if (cut) this.#steps.set(this.#nextStep++, cut);
     else this.#endStep = this.#nextStep;
   }

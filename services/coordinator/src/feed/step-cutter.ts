@@ -1,4 +1,4 @@
-import type { CorpusText, JobSpec, ParsedSpec } from "@segue/core";
+import { SegueError, type CorpusText, type JobSpec, type ParsedSpec } from "@segue/core";
 
 /** One shard's part of a step; row-major [lanesPerShard, segmentsPerStep * segmentTokens] of that step, little-endian, ready for the wire. */
 export interface CutShard {
@@ -27,11 +27,18 @@ export interface CutStep {
 
 /** Cuts the steps of a job in order; a function of spec and cursor alone. */
 export interface StepCutter {
+  /** What the data is, a JSON value: equal for equal documents and tokenizers. */
+  readonly fingerprint?: unknown;
+  /** What of the files named is left out, in sentences for people. */
+  readonly leftOut?: readonly string[] | undefined;
   /** Token that ends each document. */
   readonly eosId: number;
   /** The tokenizer.json in use, kept in every checkpoint; absent for bytes. */
   readonly tokenizerJson?: Uint8Array | undefined;
-  /** undefined when the data is at its end. */
+  /**
+   * undefined when the data is at its end.
+   * @throws SegueError see {@link isDataTrouble}; the cutter cannot go on then
+   */
   next(): Promise<CutStep | undefined>;
   close(): Promise<void>;
 }
@@ -51,12 +58,29 @@ export interface DataPlan {
 
 /** A count under way of the steps that documents last for. */
 export interface StepCount {
-  /** `train.steps`, or fewer when the documents end before. Rejects when a document cannot be read. */
+  /** `train.steps`, or fewer when the documents end before. Rejects with DATA_CHANGED, DATA_UNREADABLE. */
   readonly total: Promise<number>;
   /** The total is no less, by what is counted by now. */
   readonly atLeast: number;
   /** Gives up. Idempotent. */
   close(): void;
+}
+
+/** What a job was trained on, and how far. */
+export interface DataPosition {
+  /** Of the last committed step; absent: from the beginning. */
+  readonly cursor?: unknown;
+  /** What training began with, where there is no cursor yet; absent: it has not begun. */
+  readonly fingerprint?: unknown;
+  /** SHA-256 of the tokenizer.json of the checkpoint that the cursor is of. */
+  readonly tokenizerSha256?: string | undefined;
+}
+
+const TROUBLE: readonly string[] = ["DATA_CHANGED", "DATA_UNREADABLE"];
+
+/** Whether an error of a data source is over once people put the data back as it was: a job waits for that, paused. */
+export function isDataTrouble(error: unknown): error is SegueError {
+  return error instanceof SegueError && TROUBLE.includes(error.code);
 }
 
 /** Where the segments of jobs come from. */
@@ -67,12 +91,19 @@ export interface DataSource {
    * @throws SegueError SPEC_INVALID with one violation per problem
    */
   prepare(spec: JobSpec): Promise<ParsedSpec>;
-  /** @param cursor of the last committed step; undefined: from the beginning */
-  open(spec: JobSpec, cursor: unknown): Promise<StepCutter>;
+  /** @throws SegueError DATA_CHANGED, DATA_UNREADABLE */
+  open(spec: JobSpec, from: DataPosition): Promise<StepCutter>;
   /** What is known of the documents at submission; undefined: nothing, or they never end. */
   plan?(spec: JobSpec): Promise<DataPlan | undefined>;
-  /** Begins to count; undefined where the documents cannot end before `train.steps`. */
-  countSteps?(spec: JobSpec): StepCount | undefined;
-  /** A prompt of the documents, for evaluations; absent when there are none to read. */
-  corpusText?(spec: JobSpec, text: CorpusText): Promise<Int32Array>;
+  /**
+   * Begins to count; undefined where the documents cannot end before `train.steps`.
+   * @param fingerprint of what the job is trained on; absent: of whatever is there
+   */
+  countSteps?(spec: JobSpec, fingerprint?: unknown): StepCount | undefined;
+  /**
+   * A prompt of the documents, for evaluations; absent when there are none to read.
+   * @param fingerprint of what the job was trained on; absent: unknown
+   * @throws SegueError DATA_CHANGED, DATA_UNREADABLE
+   */
+  corpusText?(spec: JobSpec, text: CorpusText, fingerprint?: unknown): Promise<Int32Array>;
 }

@@ -49,10 +49,16 @@ export class JobBook {
   }
 
   /** Moves a job to a phase; durable when it resolves, unless the disk refuses (see JobStore.saveEventually). No change is no write. */
-  async setPhase(jobId: string, phase: Phase, reason: string, more: { errorCode?: string; attempt?: number } = {}): Promise<void> {
+  async setPhase(
+    jobId: string,
+    phase: Phase,
+    reason: string,
+    more: Partial<Pick<JobRecord, "errorCode" | "attempt" | "dataFingerprint">> = {},
+  ): Promise<void> {
     const { record } = this.get(jobId);
-    const next: JobRecord = { ...record, phase, reason, ...more };
-    if (phase === record.phase && reason === record.reason && next.attempt === record.attempt) return;
+    const next: JobRecord = { ...record, phase, reason, ...more, errorCode: more.errorCode };
+    const isSame = phase === record.phase && reason === record.reason && next.errorCode === record.errorCode;
+    if (isSame && next.attempt === record.attempt) return;
     const updated = { ...next, updatedAtMs: Date.now() };
     this.#change(jobId, { record: updated });
     await this.#store.saveEventually(updated);

@@ -53,6 +53,7 @@ export function jobToProto(view: JobView): MessageInitShape<typeof JobSchema> {
     checkpointDigest: live.checkpointDigest,
     notDurable: live.notDurable || live.notCopied,
     checkpointWarning: live.checkpointWarning,
+    leftOut: live.leftOut,
     spec: jobSpecToProto(spec),
   };
 }

@@ -32,6 +32,8 @@ export interface LiveStatus {
   readonly notCopied: string;
   /** Which damaged checkpoints were passed over; empty again when a new one is written. */
   readonly checkpointWarning: string;
+  /** What of the files that the data names is left out; empty: nothing. */
+  readonly leftOut: string;
 }
 
 export const NOT_STARTED: LiveStatus = {
@@ -50,4 +52,5 @@ export const NOT_STARTED: LiveStatus = {
   notDurable: "",
   notCopied: "",
   checkpointWarning: "",
+  leftOut: "",
 };

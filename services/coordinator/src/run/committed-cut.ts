@@ -1,6 +1,7 @@
 import { tokensBefore } from "@segue/core";
 import type { CutStep } from "../feed/step-cutter.js";
 import { SegmentFeed } from "../feed/segment-feed.js";
+import { FILES } from "../checkpoints/manifest.js";
 import { CheckpointKeeper } from "./checkpoint-keeper.js";
 import { LearningRates } from "./learning-rates.js";
 import { LaneStateStore } from "./lane-states.js";
@@ -32,15 +33,23 @@ export class CommittedCut {
     return this.#rates;
   }
 
-  /** Goes to the newest checkpoint, or to the beginning. */
+  /**
+   * Goes to the newest checkpoint, or to the beginning.
+   * @throws SegueError see isDataTrouble: nothing has changed then but that there is no feed
+   */
   async restore(): Promise<void> {
     const { checkpoints, data, book, spec, jobId, ledger, logger } = this.#parts;
     await this.keeper.settle();
     const checkpoint = await checkpoints.loadNewest(spec);
     const step = checkpoint?.cursor.step ?? 0;
     await this.#feed?.close();
-    this.#feed = new SegmentFeed(await data.open(spec, checkpoint?.cursor.data), step);
-    this.#rates ??= this.#countSteps();
+    const from = {
+      cursor: checkpoint?.cursor.data,
+      fingerprint: book.get(jobId).record.dataFingerprint,
+      tokenizerSha256: checkpoint?.manifest.files[FILES.tokenizer]?.sha256,
+    };
+    this.#feed = new SegmentFeed(await data.open(spec, from), step);
+    this.#rates ??= this.#countSteps(this.#feed.fingerprint);
     ledger.apply({ type: "restored", step, weightsDigest: checkpoint?.manifest.weightsDigest ?? "" });
     if (checkpoint) this.#states.commit(step, checkpoint.states);
     else this.#states.clear();
@@ -54,6 +63,7 @@ export class CommittedCut {
       documentsDroppedShort,
       checkpointStep: step,
       checkpointDigest: digest ?? "",
+      leftOut: this.#feed.leftOut.join("; "),
     });
     logger.info({ event: "jobRestored", step, digest }, "the job is at a checkpoint or its start");
   }
@@ -90,10 +100,10 @@ export class CommittedCut {
   }
 
   /** Behind the first opening of the documents, which finds everything that is wrong with them. */
-  #countSteps(): LearningRates {
+  #countSteps(fingerprint: unknown): LearningRates {
     const { spec, data } = this.#parts;
     // Jobs of before decay to train.steps, whether their documents last or not.
-    const rates = new LearningRates(spec, spec.schedule.revision === 1 ? undefined : data.countSteps?.(spec));
+    const rates = new LearningRates(spec, spec.schedule.revision === 1 ? undefined : data.countSteps?.(spec, fingerprint));
     void rates.counted?.then(
       (steps) => this.#counted(steps),
       () => undefined,

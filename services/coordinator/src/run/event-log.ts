@@ -82,6 +82,11 @@ export class EventLog {
     this.#push({ kind: "specChanged", changes });
   }
 
+  /** @param code of what is not there; absent: on request */
+  paused(reason: string, code?: string): void {
+    this.#push({ kind: "paused", reason, ...(code === undefined ? {} : { code }) });
+  }
+
   /** Writes what waits. Resolves when it is on the disk or given up; never rejects. */
   flush(): Promise<void> {
     if (!this.#flushQueued) {

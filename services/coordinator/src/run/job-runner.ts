@@ -11,6 +11,7 @@ import {
 } from "@segue/core";
 import type { Logger } from "@segue/runtime";
 import { Bell } from "../async-queue.js";
+import { isDataTrouble } from "../feed/step-cutter.js";
 import { engineOn, type Demand } from "../workers/allocate.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 import type { WorkerMessage } from "../workers/worker-pool.js";
@@ -25,19 +26,26 @@ import type { RunnerDependencies, RunnerParts } from "./runner-parts.js";
 /** pause and shutdown end at a round boundary with a checkpoint; a shutdown leaves the job's phase, so that it continues by itself. */
 export type StopReason = "pause" | "shutdown" | "cancel";
 
+export const PAUSED_ON_REQUEST = "paused on request";
+
 /**
  * Trains one job: a thin shell around the ledger. Events change the ledger at once; the loop asks `decide` what to do next and does it.
  * Whatever it awaited, it looks at the ledger again afterwards.
  */
 export class JobRunner {
   readonly jobId: string;
+  #markOpened: () => void = () => undefined;
+  /** Resolves when the job's documents are open, never when they could not be opened. */
+  readonly opened = new Promise<void>((resolve) => (this.#markOpened = resolve));
   readonly #parts: RunnerParts;
   readonly #logger: Logger;
   readonly #bell = new Bell();
   readonly #cut: CommittedCut;
   readonly #membership: Membership;
   readonly #rounds: Rounds;
-  #stop: StopReason | undefined;
+  /** data: its documents are not there or not the same; it ends as a pause does. */
+  #stop: StopReason | "data" | undefined;
+  #dataTrouble: SegueError | undefined;
   #abandon = false;
   #fatal: Error | undefined;
   #lastFailure: SegueError | undefined;
@@ -73,7 +81,8 @@ export class JobRunner {
       mayStart: () => this.#decide().type === "startRound",
       onFailed: (generation, workerId, error) => this.#failed(generation, workerId, error),
       onFatal: (error) => {
-        this.#fatal = error;
+        if (isDataTrouble(error)) void this.#pauseForData(error);
+        else this.#fatal = error;
         this.#bell.ring();
       },
     });
@@ -161,7 +170,8 @@ export class JobRunner {
 
   async #run(): Promise<void> {
     try {
-      await this.#cut.restore();
+      await this.#minding(() => this.#cut.restore());
+      if (this.#dataTrouble === undefined) this.#markOpened();
       await this.#loop();
     } catch (error) {
       const code = error instanceof SegueError ? error.code : "INTERNAL";
@@ -187,7 +197,7 @@ export class JobRunner {
           await this.#bell.wait();
           break;
         case "restore":
-          await this.#cut.restore();
+          await this.#minding(() => this.#cut.restore());
           this.#membership.restored();
           break;
         case "form":
@@ -197,7 +207,7 @@ export class JobRunner {
           this.#parts.ledger.apply({ type: "dissolved" });
           break;
         case "startRound":
-          await this.#rounds.start();
+          await this.#minding(() => this.#rounds.start());
           break;
         case "commit":
           await this.#rounds.commit();
@@ -222,6 +232,27 @@ export class JobRunner {
           await this.#fail(decision.failure);
       }
     }
+  }
+
+  /** Does what reads the documents. */
+  async #minding(read: () => Promise<void>): Promise<void> {
+    try {
+      await read();
+    } catch (error) {
+      if (!isDataTrouble(error)) throw error;
+      await this.#pauseForData(error);
+    }
+  }
+
+  /** What is in flight ends and is committed; nothing more is read. */
+  async #pauseForData(error: SegueError): Promise<void> {
+    const { code, message } = error;
+    this.#logger.error({ event: "dataTrouble", code, err: error }, "the job pauses until its documents are back");
+    if (this.#stop !== undefined) return;
+    this.#stop = "data";
+    this.#dataTrouble = error;
+    this.#bell.ring();
+    await this.#parts.book.setPhase(this.jobId, "PAUSING", `${code}: ${message}`, { errorCode: code });
   }
 
   #decide(): Decision {
@@ -273,7 +304,7 @@ export class JobRunner {
     if (this.#ledger.phase !== "none") ledger.apply({ type: "dissolved" });
     while (this.#stop !== "cancel" && !(await this.#cut.makeDurable())) {
       // A pause waits until the disk takes the committed step; a shutdown has no time for that.
-      if (this.#stop === "pause" && this.#ledger.holders.length > 0) {
+      if (this.#stop !== "shutdown" && this.#ledger.holders.length > 0) {
         await this.#untilRetry();
         continue;
       }
@@ -281,12 +312,17 @@ export class JobRunner {
         { event: "checkpointMissed", step: this.#ledger.step },
         "the committed step is lost; the newest checkpoint counts",
       );
+      book.setLive(this.jobId, { step: this.#ledger.durableStep });
       break;
     }
     this.#releaseAll();
+    const trouble = this.#stop === "data" ? this.#dataTrouble : undefined;
+    const reason = trouble ? `${trouble.code}: ${trouble.message} Put it back as it was and resume the job.` : PAUSED_ON_REQUEST;
+    if (this.#stop === "data" || this.#stop === "pause") this.#parts.events.paused(reason, trouble?.code);
     // A paused job can be edited, which is recorded where these events end.
     await this.#parts.events.close();
-    if (this.#stop === "pause") await book.setPhase(this.jobId, "PAUSED", "paused on request");
+    if (this.#stop === "data") await book.setPhase(this.jobId, "PAUSED", reason, { errorCode: trouble?.code });
+    if (this.#stop === "pause") await book.setPhase(this.jobId, "PAUSED", reason);
     if (this.#stop === "cancel") await book.setPhase(this.jobId, "CANCELLED", "cancelled on request");
     this.#logger.info({ event: "jobStopped", reason: this.#stop, step: this.#ledger.step }, "the job is stopped");
   }

@@ -58,7 +58,8 @@ export class Membership {
     }
     if (!this.#attemptStarted) {
       this.#attemptStarted = true;
-      await book.setPhase(jobId, "RUNNING", "", { attempt: book.get(jobId).record.attempt + 1 });
+      const attempt = book.get(jobId).record.attempt + 1;
+      await book.setPhase(jobId, "RUNNING", "", { attempt, dataFingerprint: this.#cut.feed.fingerprint });
     } else {
       await book.setPhase(jobId, "RUNNING", "");
     }

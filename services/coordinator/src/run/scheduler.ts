@@ -1,12 +1,13 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { SegueError } from "@segue/core";
 import type { JobBook } from "../jobs/job-book.js";
-import { isFinal } from "../jobs/job-record.js";
+import { isActive, isFinal } from "../jobs/job-record.js";
 import { allocate } from "../workers/allocate.js";
 import { shortage, type PoolWorker } from "../workers/shortage.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 import type { PoolListener, WorkerMessage } from "../workers/worker-pool.js";
 import type { Demand } from "../workers/allocate.js";
-import { JobRunner } from "./job-runner.js";
+import { JobRunner, PAUSED_ON_REQUEST } from "./job-runner.js";
 import type { RunnerDependencies } from "./runner-parts.js";
 
 export interface SchedulerOptions {
@@ -15,6 +16,9 @@ export interface SchedulerOptions {
   readonly workers: () => readonly AttachedWorker[];
   readonly dependenciesOf: (jobId: string) => Omit<RunnerDependencies, "book" | "release" | "wantsWorkers" | "shortage">;
 }
+
+/** How long a resumption waits for the documents to be opened, which takes longer where they have to be indexed. */
+const RESUME_MS = 5_000;
 
 /** Brings jobs and workers together: jobs of the highest priority first, among them the oldest. */
 export class Scheduler implements PoolListener {
@@ -50,13 +54,18 @@ export class Scheduler implements PoolListener {
 
   /** Idempotent. @throws SegueError JOB_NOT_FOUND, JOB_FINISHED */
   async pause(jobId: string): Promise<void> {
-    const { phase } = this.#unfinished(jobId, "paused");
-    if (phase === "PAUSED" || phase === "PAUSING") return;
+    const { phase, errorCode } = this.#unfinished(jobId, "paused");
+    if ((phase === "PAUSED" || phase === "PAUSING") && errorCode === undefined) return;
+    const runner = this.#runners.get(jobId);
+    if (phase === "PAUSED" && !runner) return this.#options.book.setPhase(jobId, "PAUSED", PAUSED_ON_REQUEST);
     await this.#options.book.setPhase(jobId, "PAUSING", "ending the round and writing a checkpoint");
-    this.#runners.get(jobId)?.stop("pause");
+    runner?.stop("pause");
   }
 
-  /** Idempotent; a job that is pausing is waited for. @throws SegueError JOB_NOT_FOUND, JOB_FINISHED */
+  /**
+   * Idempotent; a job that is pausing is waited for.
+   * @throws SegueError JOB_NOT_FOUND, JOB_FINISHED; DATA_CHANGED, DATA_UNREADABLE when that is found out soon: the job is paused again then
+   */
   async resume(jobId: string): Promise<void> {
     const { phase } = this.#unfinished(jobId, "resumed");
     if (phase === "WAITING" || phase === "RUNNING") return;
@@ -64,6 +73,23 @@ export class Scheduler implements PoolListener {
     if (this.#unfinished(jobId, "resumed").phase !== "PAUSED") return;
     await this.#options.book.setPhase(jobId, "WAITING", "waiting for workers");
     this.start(jobId);
+    const runner = this.#runners.get(jobId);
+    if (!runner) return;
+    const { book } = this.#options;
+    await Promise.race([runner.opened, runner.run(), sleep(RESUME_MS, undefined, { ref: false })]);
+    const { record } = book.get(jobId);
+    if (record.phase !== "PAUSED" || record.errorCode === undefined) return;
+    throw new SegueError(record.errorCode, `The job ${jobId} stays paused. ${record.reason}`, { status: "FAILED_PRECONDITION" });
+  }
+
+  /** A coordinator has started: what was waiting or running goes on. */
+  async startAll(): Promise<void> {
+    const { book } = this.#options;
+    for (const { record } of book.jobs) {
+      if (!isActive(record)) continue;
+      if (record.errorCode !== undefined) await book.setPhase(record.jobId, "WAITING", "waiting for workers");
+      this.start(record.jobId);
+    }
   }
 
   /** Idempotent. @throws SegueError JOB_NOT_FOUND, JOB_FINISHED when it has succeeded or failed */

@@ -8,7 +8,7 @@ export const fakeData: DataSource = {
     const violations = [{ field: "data.paths[0]", description: "no such file" }];
     throw new SegueError("SPEC_INVALID", "data.paths[0]: no such file", { violations });
   },
-  async open(spec, cursor) {
+  async open(spec, { cursor }) {
     let step = (cursor as { next: number } | undefined)?.next ?? 0;
     return {
       eosId: 0,

@@ -76,6 +76,7 @@ function header(job) {
     h("div.job-title", {}, h("h1", {}, job.name || job.id), phaseChip(job.phase)),
     job.reason ? h("p.reason", { "data-tone": job.phase === "FAILED" ? "bad" : undefined }, job.reason) : [],
     job.notDurable ? h("p.reason", { "data-tone": "bad" }, `Not durable: ${job.notDurable}`) : [],
+    job.leftOut ? h("p.reason", {}, job.leftOut) : [],
     job.checkpointWarning ? h("p.reason", { "data-tone": "bad" }, job.checkpointWarning) : [],
     progress(job),
     h("p.sub", {}, progressWords(job)),
