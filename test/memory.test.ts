@@ -37,8 +37,9 @@ describe("memory", () => {
     const peaks = await trainOnLongDocument(10_000_000, 1024, 3000);
     const early = peaks.find(({ segments }) => segments >= 10);
     const last = peaks.at(-1);
-    assert.ok(early && last && early.segments < 100, "the first segments were seen");
+    assert.ok(early && last);
     assert.equal(last.segments, Math.ceil(10_000_000 / 1024));
+    assert.ok(early.segments < last.segments / 10, `first seen after ${early.segments} segments`);
     for (const process of ["workerBytes", "coordinatorBytes"] as const) {
       assert.ok(last[process] <= 1.02 * early[process], `${process}: ${mib(early[process])} grew to ${mib(last[process])}`);
     }

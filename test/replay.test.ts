@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Scratch, runSegue, segueJson, tinySpec, withStates } from "./helpers/clusters.js";
+import { Hold } from "./helpers/hold.js";
 import { submitSpec, waitForJob, waitForSuccess } from "./helpers/jobs.js";
 
 interface ReplayResult {
@@ -20,11 +21,14 @@ describe("segue replay", () => {
   after(() => scratch.close());
 
   it("computes a disturbed job again from its store, and names the step that differs", async () => {
-    const cluster = await scratch.cluster({ workers: 2, threads: 1 });
+    const [first, second] = [20, 50].map((step) => new Hold(scratch, step));
+    const faults = { coordinator: [first!.fault, second!.fault] };
+    const cluster = await scratch.cluster({ workers: 2, threads: 1, faults });
     const jobId = await submitSpec(scratch, cluster, withStates(tinySpec({ steps: 120, everySteps: 40 }), 60));
-    await waitForJob(cluster, jobId, ({ step }) => step >= 20);
+    await first!.reached(cluster, jobId);
     await cluster.kill("worker-1");
-    await waitForJob(cluster, jobId, ({ step }) => step >= 50);
+    first!.release();
+    await second!.reached(cluster, jobId);
     await cluster.kill("coordinator");
     await cluster.restart("coordinator");
     await waitForSuccess(cluster, jobId);
@@ -54,10 +58,12 @@ describe("segue replay", () => {
   });
 
   it("computes the steps before and after an edit under the spec that was in force", async () => {
-    const cluster = await scratch.cluster({ workers: 1, threads: 1 });
+    const hold = new Hold(scratch, 10);
+    const cluster = await scratch.cluster({ workers: 1, threads: 1, faults: { coordinator: [hold.fault] } });
     const jobId = await submitSpec(scratch, cluster, tinySpec({ steps: 300, everySteps: 0 }));
-    await waitForJob(cluster, jobId, ({ step }) => step >= 10);
+    await hold.reached(cluster, jobId);
     await segueJson(cluster, "pause", jobId);
+    hold.release();
     const { step: editedAt } = await waitForJob(cluster, jobId, ({ phase }) => phase === "PAUSED");
     const steps = String(editedAt + 20);
     await segueJson(cluster, "edit", jobId, "--set", "optimizer.learningRate=0.01", "--set", `train.steps=${steps}`);

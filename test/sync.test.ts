@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Scratch, runSegue, tinySpec, withStates } from "./helpers/clusters.js";
-import { finalDigest, submitSpec, waitForJob, waitForSuccess } from "./helpers/jobs.js";
+import { Hold } from "./helpers/hold.js";
+import { finalDigest, submitSpec, waitForSuccess } from "./helpers/jobs.js";
 
 describe("sync", () => {
   const scratch = new Scratch();
@@ -28,10 +29,13 @@ describe("sync", () => {
     assert.ok(alone.loss < start.loss - 0.5, `${start.loss} -> ${alone.loss}`);
     assert.deepEqual(await trainWith(2, diloco(2, 205)), alone);
 
-    const cluster = await scratch.cluster({ workers: 3, engine: "cpu", threads: 1 });
+    const hold = new Hold(scratch, 40);
+    const faults = { coordinator: [hold.fault] };
+    const cluster = await scratch.cluster({ workers: 3, engine: "cpu", threads: 1, faults });
     const jobId = await submitSpec(scratch, cluster, diloco(2, 205));
-    await waitForJob(cluster, jobId, ({ step }) => step >= 40);
+    await hold.reached(cluster, jobId);
     await cluster.kill("worker-1", "SIGKILL");
+    hold.release();
     await waitForSuccess(cluster, jobId);
     assert.equal(await finalDigest(cluster, jobId), alone.digest);
   });
@@ -39,10 +43,13 @@ describe("sync", () => {
   it("diloco: a job on two workers interrupted and resumed from its checkpoint ends as one worker does, states passed on and dropped", async () => {
     const undisturbed = await trainWith(1, withStates(diloco(1, 400), 350));
     const dir = scratch.folder();
-    const first = await scratch.cluster({ dir, workers: 2, engine: "cpu", threads: 1 });
+    const hold = new Hold(scratch, 40);
+    const first = await scratch.cluster({ dir, workers: 2, engine: "cpu", threads: 1, faults: { coordinator: [hold.fault] } });
     const jobId = await submitSpec(scratch, first, withStates(diloco(2, 400), 350));
-    await waitForJob(first, jobId, ({ step }) => step >= 40);
-    await Promise.all(first.names.map((name) => first.kill(name, "SIGTERM")));
+    await hold.reached(first, jobId);
+    const ended = first.names.map((name) => first.kill(name, "SIGTERM"));
+    hold.release();
+    await Promise.all(ended);
     await first.close();
     const second = await scratch.cluster({ dir, workers: 2, engine: "cpu", threads: 1 });
     await waitForSuccess(second, jobId);

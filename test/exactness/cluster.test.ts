@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Scratch, segueJson } from "../helpers/clusters.js";
 import { exactnessSpec, faultsSuffered, supervisedCluster, trainDisturbed, undisturbedDigest } from "../helpers/disturbed.js";
+import { Hold } from "../helpers/hold.js";
 import { submitSpec, waitForJob } from "../helpers/jobs.js";
 
 const isFull = process.env["EXACTNESS"] === "full";
@@ -29,9 +30,10 @@ describe("exactness: whatever happens to the cluster", () => {
 
   full("all processes killed at once and started again", async () => {
     const dir = scratch.folder();
-    const first = await scratch.cluster({ dir, workers: 2, engine: "cpu", threads: 1 });
+    const hold = new Hold(scratch, 70);
+    const first = await scratch.cluster({ dir, workers: 2, engine: "cpu", threads: 1, faults: { coordinator: [hold.fault] } });
     const jobId = await submitSpec(scratch, first, pairs);
-    await waitForJob(first, jobId, ({ step }) => step >= 70);
+    await hold.reached(first, jobId);
     first.killAll();
     await first.close();
     const second = await scratch.cluster({ dir, workers: 2, engine: "cpu", threads: 1 });
@@ -41,19 +43,24 @@ describe("exactness: whatever happens to the cluster", () => {
   });
 
   full("Redis killed and started again", async () => {
-    const cluster = await supervisedCluster(scratch, { workers: 2 });
+    const hold = new Hold(scratch, 40);
+    const cluster = await supervisedCluster(scratch, { workers: 2, faults: { coordinator: [hold.fault] } });
     const digest = await trainDisturbed(scratch, cluster, pairs, async (jobId) => {
-      await waitForJob(cluster, jobId, ({ step }) => step >= 40);
-      await cluster.killRedis(1_000);
+      await hold.reached(cluster, jobId);
+      const back = cluster.killRedis(1_000);
+      hold.release();
+      await back;
     });
     assert.equal(digest, undisturbed);
   });
 
   full("a partition of ten seconds between two workers", async () => {
-    const cluster = await supervisedCluster(scratch, { workers: 2, faultyLinks: true });
+    const hold = new Hold(scratch, 40);
+    const cluster = await supervisedCluster(scratch, { workers: 2, faultyLinks: true, faults: { coordinator: [hold.fault] } });
     const digest = await trainDisturbed(scratch, cluster, pairs, async (jobId) => {
-      await waitForJob(cluster, jobId, ({ step }) => step >= 40);
+      await hold.reached(cluster, jobId);
       cluster.link("worker-1").cut();
+      hold.release();
       await sleep(10_000);
       cluster.link("worker-1").heal();
     });
@@ -79,10 +86,12 @@ describe("exactness: whatever happens to the cluster", () => {
   });
 
   full("paused and resumed", async () => {
-    const cluster = await supervisedCluster(scratch, { workers: 2 });
+    const hold = new Hold(scratch, 40);
+    const cluster = await supervisedCluster(scratch, { workers: 2, faults: { coordinator: [hold.fault] } });
     const digest = await trainDisturbed(scratch, cluster, pairs, async (jobId) => {
-      await waitForJob(cluster, jobId, ({ step }) => step >= 40);
+      await hold.reached(cluster, jobId);
       await segueJson(cluster, "pause", jobId);
+      hold.release();
       await waitForJob(cluster, jobId, ({ phase }) => phase === "PAUSED");
       await segueJson(cluster, "resume", jobId);
     });
@@ -90,11 +99,14 @@ describe("exactness: whatever happens to the cluster", () => {
   });
 
   it("a worker replaced by another and a third that joins in mid-run", async () => {
-    const cluster = await supervisedCluster(scratch, { workers: 2 });
+    const hold = new Hold(scratch, 30);
+    const cluster = await supervisedCluster(scratch, { workers: 2, faults: { coordinator: [hold.fault] } });
     const digest = await trainDisturbed(scratch, cluster, exactnessSpec({ minWorkers: 2 }), async (jobId) => {
-      await waitForJob(cluster, jobId, ({ step }) => step >= 30);
+      await hold.reached(cluster, jobId);
       await cluster.addWorker();
-      await cluster.kill("worker-1", "SIGTERM");
+      const drained = cluster.kill("worker-1", "SIGTERM");
+      hold.release();
+      await drained;
       await cluster.addWorker();
     });
     assert.equal(digest, undisturbed);

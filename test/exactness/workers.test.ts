@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import type { Fault } from "@segue/runtime";
 import { Scratch, segueJson, tinySpec, withStates } from "../helpers/clusters.js";
 import { faultsSuffered, supervisedCluster, trainDisturbed } from "../helpers/disturbed.js";
+import { Hold } from "../helpers/hold.js";
 import { finalDigest, jobOf, submitSpec, waitForJob, waitForSuccess } from "../helpers/jobs.js";
 
 describe("exactness", () => {
@@ -58,10 +59,12 @@ describe("exactness", () => {
     await scratch.close();
 
     const faults: Fault[] = [{ point: "worker.computing", action: "kill", fromStep: 40 }];
-    const cluster = await supervisedCluster(scratch, { workers: 2, faults: { "worker-2": faults } });
+    const hold = new Hold(scratch, 60);
+    const cluster = await supervisedCluster(scratch, { workers: 2, faults: { "worker-2": faults, coordinator: [hold.fault] } });
     const digest = await trainDisturbed(scratch, cluster, pair!, async (jobId) => {
-      await waitForJob(cluster, jobId, ({ step }) => step >= 60);
+      await hold.reached(cluster, jobId);
       await segueJson(cluster, "pause", jobId);
+      hold.release();
       const paused = await waitForJob(cluster, jobId, ({ phase }) => phase === "PAUSED");
       assert.ok(paused.step < 350, `paused at ${paused.step}, in the middle of a stage`);
       await segueJson(cluster, "resume", jobId);
@@ -76,12 +79,15 @@ describe("exactness", () => {
     const undisturbed = await trainWith(2, long, "cpu");
 
     const dir = scratch.folder();
-    const first = await scratch.cluster({ dir, workers: 2, engine: "cpu", threads: 1 });
+    const hold = new Hold(scratch, 40);
+    const first = await scratch.cluster({ dir, workers: 2, engine: "cpu", threads: 1, faults: { coordinator: [hold.fault] } });
     const jobId = await submitSpec(scratch, first, long);
-    const interrupted = await waitForJob(first, jobId, ({ step }) => step >= 40);
+    const interrupted = await hold.reached(first, jobId);
     assert.equal(interrupted.phase, "RUNNING");
     // All at the same moment, as a node that shuts down would.
-    await Promise.all(first.names.map((name) => first.kill(name, "SIGTERM")));
+    const ended = first.names.map((name) => first.kill(name, "SIGTERM"));
+    hold.release();
+    await Promise.all(ended);
     await first.close();
 
     const second = await scratch.cluster({ dir, workers: 2, engine: "cpu", threads: 1 });
@@ -93,15 +99,19 @@ describe("exactness", () => {
   it("a job paused, resumed, and robbed of a worker by SIGKILL ends as if undisturbed", async () => {
     const undisturbed = await trainWith(2, long, "cpu");
 
-    const cluster = await scratch.cluster({ workers: 3, engine: "cpu", threads: 1 });
+    const [toPause, toRob] = [20, 100].map((step) => new Hold(scratch, step));
+    const faults = { coordinator: [toPause!.fault, toRob!.fault] };
+    const cluster = await scratch.cluster({ workers: 3, engine: "cpu", threads: 1, faults });
     const jobId = await submitSpec(scratch, cluster, long);
-    await waitForJob(cluster, jobId, ({ step }) => step >= 20);
+    await toPause!.reached(cluster, jobId);
     await segueJson(cluster, "pause", jobId);
+    toPause!.release();
     const paused = await waitForJob(cluster, jobId, ({ phase }) => phase === "PAUSED");
     assert.ok(paused.step < 400, `paused at ${paused.step}`);
     await segueJson(cluster, "resume", jobId);
-    await waitForJob(cluster, jobId, ({ step, phase }) => phase === "RUNNING" && step > paused.step);
+    await toRob!.reached(cluster, jobId);
     await cluster.kill("worker-1", "SIGKILL");
+    toRob!.release();
     await waitForSuccess(cluster, jobId);
     assert.equal(await finalDigest(cluster, jobId), undisturbed);
   });

@@ -36,6 +36,9 @@ export async function segueJson<T>(target: LocalCluster | string, ...args: strin
   return JSON.parse(stdout) as T;
 }
 
+/** Three beats that do not come are a lost worker: on a busy machine none is lost that the test does not kill. */
+const HEARTBEAT_MS = "5000";
+
 /** Clusters and folders of one test, ended and removed by {@link close}, the newest first. */
 export class Scratch {
   readonly #cleanups: (() => unknown)[] = [];
@@ -47,7 +50,14 @@ export class Scratch {
   }
 
   async cluster(options: Partial<LocalClusterOptions> = {}): Promise<LocalCluster> {
-    const cluster = await startLocalCluster({ dir: options.dir ?? this.folder(), evaluators: 0, dashboard: false, ...options });
+    const env = { SEGUE_HEARTBEAT_MS: HEARTBEAT_MS, ...options.env };
+    const cluster = await startLocalCluster({
+      evaluators: 0,
+      dashboard: false,
+      ...options,
+      env,
+      dir: options.dir ?? this.folder(),
+    });
     this.#cleanups.push(() => cluster.close());
     return cluster;
   }

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
 /** When a test gives up on something that does not come: a little before mocha names it as hung. No sign of what is slow. */
-export const PATIENCE_MS = 1_140_000;
+export const PATIENCE_MS = 2_640_000;
 
 /**
  * Asks again and again until there is an answer other than undefined and false.

@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { status } from "@grpc/grpc-js";
 import {
@@ -14,7 +13,7 @@ import {
 } from "../src/index.js";
 import { until } from "../../../test/helpers/patience.js";
 import * as grpc from "@grpc/grpc-js";
-import { someHandlers, startLocalServer, type LocalServer } from "./local-server.js";
+import { aborted, someHandlers, startLocalServer, type LocalServer } from "./local-server.js";
 
 const hasCode = (code: status) => (error: unknown) => isServiceError(error) && error.code === code;
 
@@ -57,7 +56,7 @@ describe("the gRPC adapter", () => {
     let told: Promise<unknown> | undefined;
     const { client } = await jobsServer({
       getJob: (_request, { signal }) => {
-        told = once(signal, "abort");
+        told = aborted(signal);
         return new Promise(() => undefined);
       },
     });
@@ -73,19 +72,18 @@ describe("the gRPC adapter", () => {
   });
 
   it("cancels a unary call through its signal, also before it starts", async () => {
-    let aborted = false;
+    const stop = new AbortController();
+    let told = false;
     const { client } = await jobsServer({
       getJob: async (_request, { signal }) => {
-        await once(signal, "abort");
-        aborted = true;
+        stop.abort();
+        await aborted(signal);
+        told = true;
         return {};
       },
     });
-    const stop = new AbortController();
-    const call = client.getJob({}, { signal: stop.signal });
-    setTimeout(() => stop.abort(), 50);
-    await assert.rejects(call, hasCode(status.CANCELLED));
-    await until(() => aborted, "the handler to hear of it");
+    await assert.rejects(client.getJob({}, { signal: stop.signal }), hasCode(status.CANCELLED));
+    await until(() => told, "the handler to hear of it");
     await assert.rejects(client.getJob({}, { signal: AbortSignal.abort() }), hasCode(status.CANCELLED));
   });
 
@@ -141,7 +139,7 @@ describe("the gRPC adapter", () => {
     const { client } = await jobsServer({
       async *watchJob(_request, { signal }) {
         yield {};
-        await once(signal, "abort");
+        await aborted(signal);
       },
     });
     const stop = new AbortController();
@@ -192,7 +190,7 @@ describe("the gRPC adapter", () => {
     let sent = 0;
     const { client } = await workersServer(async function* (_requests, { signal }) {
       yield {};
-      await once(signal, "abort");
+      await aborted(signal);
     });
     const stop = new AbortController();
     const reading = each(client.attach(big(), { signal: stop.signal }), () => sleep(300));
@@ -207,9 +205,9 @@ describe("the gRPC adapter", () => {
 
   it("ends the handler's requests without an error when the client goes", async () => {
     let outcome = "";
-    let aborted = false;
+    let wasTold = false;
     const { client } = await workersServer(async function* (requests, { signal }) {
-      signal.addEventListener("abort", () => (aborted = true));
+      signal.addEventListener("abort", () => (wasTold = true));
       yield {};
       try {
         await each(requests);
@@ -221,7 +219,7 @@ describe("the gRPC adapter", () => {
     const responses = client.attach(silence())[Symbol.asyncIterator]();
     await responses.next();
     await responses.return?.();
-    await until(() => outcome !== "" && aborted, "the end of the requests");
+    await until(() => outcome !== "" && wasTold, "the end of the requests");
     assert.equal(outcome, "ended");
   });
 

@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import * as grpc from "@grpc/grpc-js";
 import { addService, createClient, type ChannelSettings, type Client, type DescService, type Handlers } from "../src/index.js";
 
@@ -40,4 +41,9 @@ export function someHandlers<S extends DescService>(service: S, some: Partial<Ha
     },
   ]);
   return { ...(Object.fromEntries(missing) as Handlers<S>), ...some };
+}
+
+/** Resolves when a call is over, also when it was before somebody asked. */
+export async function aborted(signal: AbortSignal): Promise<void> {
+  if (!signal.aborted) await once(signal, "abort");
 }

@@ -41,7 +41,7 @@ describe("a series of tensors", () => {
       { ref: "b/{n}", offset: 0, length: bBytes },
     ];
     const into = (n: number, item: number) => (arrays[2 * n + item] ??= new Uint8Array(items[item]!.length));
-    return { items, firstN: 5, into, idleMs: 5_000, signal: abort.signal, arrays, abort };
+    return { items, firstN: 5, into, idleMs: 600_000, signal: abort.signal, arrays, abort };
   };
 
   it("comes in order, each as soon as it is published, without being asked for again", async () => {
@@ -104,7 +104,7 @@ describe("a series of tensors", () => {
           await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
         },
       });
-      await assert.rejects(pullSeries(client, { ...options(9, 20), idleMs: 200 }).next(), error);
+      await assert.rejects(pullSeries(client, { ...options(9, 20), idleMs: sent ? 600_000 : 200 }).next(), error);
     }
   });
 

@@ -92,7 +92,7 @@ describe("pulled tensors", () => {
     const { registry, client } = await serveRegistry();
     const bytes = randomBytes(100);
     setTimeout(() => registry.publish("late", bytesTensor(bytes)), 100);
-    assert.deepEqual((await pullTensor(client, "late", { waitMs: 2_000 })).data, bytes);
+    assert.deepEqual((await pullTensor(client, "late", { waitMs: 60_000 })).data, bytes);
     await assert.rejects(pullTensor(client, "never", { waitMs: 50 }), { code: status.NOT_FOUND });
   });
 

@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { SegueError } from "@segue/core";
 import { createLogger, faultPoint, parseFaults, planFaults } from "@segue/runtime";
@@ -30,6 +33,19 @@ describe("faults", () => {
     assert.ok(performance.now() - startedAtMs >= 55);
   });
 
+  it("a hold waits for its file", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "segue-hold-"));
+    const untilFile = join(folder, "go");
+    planFaults([{ point: "worker.joined", action: "hold", untilFile }], logger);
+    let isOver = false;
+    const held = faultPoint("worker.joined")?.then(() => (isOver = true));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.equal(isOver, false);
+    writeFileSync(untilFile, "");
+    await held;
+    rmSync(folder, { recursive: true });
+  });
+
   it("kill ends the process by SIGKILL at once", () => {
     const program = `
       import { createLogger, faultPoint, parseFaults, planFaults } from "@segue/runtime";
@@ -55,6 +71,8 @@ describe("faults", () => {
       "{}",
       '[{"point":"worker.naps","action":"kill"}]',
       '[{"point":"worker.joined","action":"kill","x":1}]',
+      '[{"point":"worker.joined","action":"hold"}]',
+      '[{"point":"worker.joined","action":"kill","untilFile":"x"}]',
     ]) {
       assert.throws(
         () => parseFaults(text),

@@ -6,7 +6,6 @@ import { connect as connectSocket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { setTimeout as sleep } from "node:timers/promises";
 import { Queue, Worker } from "bullmq";
 import type { Redis } from "ioredis";
 import { until } from "../../../test/helpers/patience.js";
@@ -136,8 +135,10 @@ describe("private Redis and what is written to it", () => {
     const writer = new MetricsWriter(redis, logger, { flushMs: 10, maxPending: 100 });
     await passing.close();
     for (let step = 0; step < 1_000; step++) writer.stream("s", 10, { step });
-    await sleep(50);
-    assert.ok(writer.dropped >= 900, `${writer.dropped} dropped`);
+    await until(
+      () => writer.dropped >= 900,
+      () => `900 dropped metrics; there are ${writer.dropped}`,
+    );
     await writer.close();
     assert.equal(writer.dropped, 1_000);
     writer.publish("late", "ignored");

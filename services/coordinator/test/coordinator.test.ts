@@ -7,8 +7,7 @@ import { JobPhase, pullTensor, Tensors } from "@segue/protocol";
 import { connectClient } from "@segue/runtime";
 import { until } from "../../../test/helpers/patience.js";
 import { SPEC, TestCluster } from "./helpers/cluster.js";
-
-const SLOW = { stepMs: 15 };
+import { StepGate } from "./helpers/step-gate.js";
 
 describe("coordinator", () => {
   let cluster: TestCluster;
@@ -59,10 +58,12 @@ describe("coordinator", () => {
   });
 
   it("writes every checkpoint that is due, however slowly the weights come", async () => {
-    await cluster.worker({ modelMs: 40 });
+    const gate = StepGate.after(8);
+    await cluster.worker({ modelMs: 40, onStep: gate.pass });
     const jobId = await cluster.submit(SPEC.replace("everySteps: 6, keepLast: 2", "everySteps: 2, keepLast: 12"));
     await cluster.until(jobId, ({ step }) => step >= 8);
     await cluster.worker({ modelMs: 40 });
+    gate.open();
     assert.equal(await cluster.digest(jobId), undisturbed);
     assert.equal((await cluster.jobs.listCheckpoints({ jobId })).checkpoints.length, 12);
   });
@@ -87,18 +88,26 @@ describe("coordinator", () => {
   });
 
   it("recovers with the same bits when a worker dies in mid-round, and another falls silent", async () => {
-    const [first, second] = await Promise.all([cluster.worker(SLOW), cluster.worker(SLOW), cluster.worker(SLOW)]);
+    const gate = StepGate.after(4);
+    const held = { onStep: gate.pass };
+    const [first, second] = await Promise.all([cluster.worker(held), cluster.worker(held), cluster.worker(held)]);
     const jobId = await cluster.submit(`${SPEC}workers: { min: 1, max: 3 }`);
     await cluster.until(jobId, ({ step }) => step >= 4);
     await first.kill();
+    gate.moveTo(14);
     await cluster.until(jobId, ({ step }) => step >= 10);
     second.mute();
+    await until(
+      async () => !(await cluster.jobs.listWorkers({})).workers.some(({ workerId }) => workerId === second.id),
+      "its end",
+    );
+    gate.open();
     assert.equal(await cluster.digest(jobId), undisturbed);
     assert.equal((await cluster.jobs.getJob({ jobId })).job?.attempt, 1);
   });
 
   it("goes back to the newest checkpoint when all workers die", async () => {
-    const first = await cluster.worker(SLOW);
+    const first = await cluster.worker({ onStep: StepGate.after(8).pass });
     const jobId = await cluster.submit();
     await cluster.until(jobId, ({ step }) => step >= 8);
     await first.kill();
@@ -109,22 +118,29 @@ describe("coordinator", () => {
   });
 
   it("takes a newcomer in at a round boundary and lets a leaver go", async () => {
-    const first = await cluster.worker(SLOW);
+    const gate = StepGate.after(3);
+    const first = await cluster.worker({ onStep: gate.pass });
     const jobId = await cluster.submit();
     await cluster.until(jobId, ({ step }) => step >= 3);
-    await cluster.worker(SLOW);
+    await cluster.worker({ onStep: gate.pass });
+    await cluster.untilAttached(2);
+    gate.moveTo(14);
     await cluster.until(jobId, ({ workers }) => workers === 2);
     first.drain();
+    gate.moveTo(20);
     await cluster.until(jobId, ({ workers, step }) => workers === 1 && step > 6);
+    gate.open();
     await until(() => first.log.includes("released"), "the leaver to be released");
     assert.equal(await cluster.digest(jobId), undisturbed);
   });
 
   it("saves what only a leaver holds", async () => {
-    const first = await cluster.worker(SLOW);
+    const gate = StepGate.after(8);
+    const first = await cluster.worker({ onStep: gate.pass });
     const jobId = await cluster.submit();
     await cluster.until(jobId, ({ step }) => step >= 8);
     first.drain();
+    gate.open();
     const waiting = await cluster.until(jobId, ({ phase }) => phase === JobPhase.WAITING);
     assert.equal(waiting.checkpointStep, waiting.step);
     await cluster.worker();
@@ -132,10 +148,13 @@ describe("coordinator", () => {
   });
 
   it("continues by itself, with the same bits, after it was stopped and started", async () => {
-    await cluster.worker(SLOW);
+    const gate = StepGate.after(8);
+    await cluster.worker({ onStep: gate.pass });
     const jobId = await cluster.submit();
     await cluster.until(jobId, ({ step }) => step >= 8);
-    await cluster.stopCoordinator();
+    const stopped = cluster.stopCoordinator();
+    gate.open();
+    await stopped;
     await cluster.startCoordinator();
     const { job } = await cluster.jobs.getJob({ jobId });
     assert.ok(job && job.step >= 8 && job.checkpointStep === job.step);
@@ -144,10 +163,13 @@ describe("coordinator", () => {
   });
 
   it("passes a damaged newest checkpoint over", async () => {
-    await cluster.worker(SLOW);
+    const gate = StepGate.after(13);
+    await cluster.worker({ onStep: gate.pass });
     const jobId = await cluster.submit();
-    await cluster.until(jobId, ({ step }) => step >= 14);
-    await cluster.stopCoordinator();
+    await cluster.until(jobId, ({ step }) => step >= 13);
+    const stopped = cluster.stopCoordinator();
+    gate.open();
+    await stopped;
     const parent = join(cluster.store, "jobs", jobId, "checkpoints");
     const newest = (await readdir(parent)).sort().at(-1)!;
     await truncate(join(parent, newest, "optimizer.safetensors"), 100);
@@ -157,10 +179,12 @@ describe("coordinator", () => {
   });
 
   it("pauses with a checkpoint and resumes", async () => {
-    const worker = await cluster.worker(SLOW);
+    const gate = StepGate.after(8);
+    const worker = await cluster.worker({ onStep: gate.pass });
     const jobId = await cluster.submit();
     await cluster.until(jobId, ({ step }) => step >= 8);
     await cluster.jobs.pauseJob({ jobId });
+    gate.open();
     const paused = await cluster.until(jobId, ({ phase }) => phase === JobPhase.PAUSED);
     assert.equal(paused.checkpointStep, paused.step);
     await until(() => worker.log.includes("released"), "the worker to be released");
@@ -170,10 +194,12 @@ describe("coordinator", () => {
   });
 
   it("cancels at once and for good", async () => {
-    const worker = await cluster.worker(SLOW);
+    const gate = StepGate.after(8);
+    const worker = await cluster.worker({ onStep: gate.pass });
     const jobId = await cluster.submit();
     await cluster.until(jobId, ({ step }) => step >= 8);
     const { job } = await cluster.jobs.cancelJob({ jobId });
+    gate.open();
     assert.equal(job?.phase, JobPhase.CANCELLED);
     await cluster.jobs.cancelJob({ jobId });
     await assert.rejects(cluster.jobs.resumeJob({ jobId }), /CANCELLED/);

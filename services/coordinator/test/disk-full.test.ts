@@ -6,7 +6,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
-import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { JobPhase, Jobs, type Job } from "@segue/protocol";
@@ -14,10 +13,10 @@ import { connectClient } from "@segue/runtime";
 import { PATIENCE_MS, until } from "../../../test/helpers/patience.js";
 import { SPEC, TestCluster } from "./helpers/cluster.js";
 import { startFakeWorker } from "./helpers/fake-worker.js";
+import { StepGate } from "./helpers/step-gate.js";
 
 const run = promisify(execFile);
-const LONG = SPEC.replace("steps: 24", "steps: 600").replace("everySteps: 6, keepLast: 2", "everySteps: 20, keepLast: 1");
-const QUICK = { stepMs: 2 };
+const LONG = SPEC.replace("steps: 24", "steps: 300").replace("everySteps: 6, keepLast: 2", "everySteps: 20, keepLast: 1");
 
 /** A file system of 4 MiB; undefined where this process may not mount one. */
 async function mountSmallDisk(): Promise<string | undefined> {
@@ -66,10 +65,12 @@ describe("a full disk", () => {
     const undisturbed = await TestCluster.undisturbedDigest(LONG);
 
     const ballast = join(disk!, "ballast");
-    await cluster.worker(QUICK);
+    const gate = new StepGate(30);
+    await cluster.worker({ onStep: gate.pass });
     const jobId = await cluster.submit(LONG);
     await cluster.until(jobId, ({ checkpointStep }) => checkpointStep >= 20);
     await fill(ballast);
+    gate.moveTo(200);
 
     const trouble = await cluster.until(jobId, ({ notDurable }) => notDurable !== "");
     assert.match(trouble.notDurable, /could not be written to .*ENOSPC.*Free some space there \(\d+ bytes are free\)/);
@@ -80,10 +81,11 @@ describe("a full disk", () => {
     await assert.rejects(cluster.submit(), /no room for .*job.json/);
 
     await cluster.jobs.pauseJob({ jobId });
-    const leaseBefore = await readFile(join(cluster.store, "lock"), "utf8");
-    await sleep(2_500);
+    gate.open();
+    const lease = () => readFile(join(cluster.store, "lock"), "utf8");
+    const leaseBefore = await lease();
+    await until(async () => (await lease()) !== leaseBefore, "the lease to be renewed on a full disk too");
     assert.equal((await cluster.jobs.getJob({ jobId })).job?.phase, JobPhase.PAUSING, "the committed step would be lost");
-    assert.notEqual(await readFile(join(cluster.store, "lock"), "utf8"), leaseBefore, "the lease is renewed on a full disk too");
 
     await rm(ballast);
     const paused = await cluster.until(jobId, ({ phase }) => phase === JobPhase.PAUSED);
@@ -100,13 +102,15 @@ describe("a full disk", () => {
 
   it("makes a checkpoint take the place of the one that retention would delete after it", async () => {
     const ballast = join(disk!, "ballast");
-    await cluster.worker(QUICK);
+    const gate = new StepGate(50);
+    await cluster.worker({ onStep: gate.pass });
     const jobId = await cluster.submit(LONG.replace("keepLast: 1", "keepLast: 2"));
     await cluster.until(jobId, ({ checkpointStep }) => checkpointStep >= 40);
     await fill(ballast);
-    await cluster.until(jobId, ({ checkpointStep }) => checkpointStep >= 100);
-    assert.equal((await cluster.jobs.getJob({ jobId })).job?.notDurable, "");
-    await cluster.jobs.cancelJob({ jobId });
+    gate.open();
+    const { notDurable } = await cluster.until(jobId, ({ checkpointStep }) => checkpointStep >= 100);
+    assert.equal(notDurable, "");
+    await cluster.jobs.cancelJob({ jobId }).catch(() => undefined);
     await rm(ballast);
   });
 });
@@ -140,7 +144,8 @@ describe("a coordinator that may not write big files", () => {
     await limit("20000");
 
     const jobs = connectClient(Jobs, address);
-    const worker = await startFakeWorker({ coordinator: address, name: "limited", ...QUICK });
+    const gate = new StepGate(200);
+    const worker = await startFakeWorker({ coordinator: address, name: "limited", onStep: gate.pass });
     try {
       const { job: submitted } = await jobs.submitJob({ source: { case: "yaml", value: LONG } });
       const { jobId } = submitted!;
@@ -153,6 +158,7 @@ describe("a coordinator that may not write big files", () => {
       assert.match(trouble.notDurable, /EFBIG/);
       await jobUntil(({ step }) => step >= trouble.step + 40);
       await limit("unlimited");
+      gate.moveTo(250);
       const well = await jobUntil(({ notDurable, checkpointStep }) => notDurable === "" && checkpointStep > 0);
       assert.ok(well.checkpointStep >= trouble.step);
       const [warning] = warnings.filter(({ event }) => event === "checkpointFailed");

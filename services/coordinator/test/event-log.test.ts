@@ -8,8 +8,8 @@ import { createLogger } from "@segue/runtime";
 import { EventLog } from "../src/run/event-log.js";
 import { TestCluster } from "./helpers/cluster.js";
 import { readEntries } from "./helpers/events.js";
+import { StepGate } from "./helpers/step-gate.js";
 
-const SLOW = { stepMs: 15 };
 const { spec } = validateJobSpec({ model: { layers: 1, dModel: 64 }, data: { passkey: {} }, train: { steps: 100_000 } });
 
 describe("event log", () => {
@@ -127,14 +127,18 @@ describe("event log", () => {
   it("tells the whole story of a disturbed job, over pauses, edits and restarts", async () => {
     const cluster = await TestCluster.start();
     try {
-      const first = await cluster.worker(SLOW);
+      const gate = StepGate.after(8);
+      const first = await cluster.worker({ onStep: gate.pass });
       const jobId = await cluster.submit();
       await cluster.until(jobId, ({ step }) => step >= 8);
       await first.kill();
-      await cluster.worker(SLOW);
-      await cluster.until(jobId, ({ step, phase }) => step >= 10 && phase === JobPhase.RUNNING);
+      await cluster.until(jobId, ({ phase }) => phase === JobPhase.WAITING);
+      gate.moveTo(14);
+      await cluster.worker({ onStep: gate.pass });
+      await cluster.until(jobId, ({ step, workers }) => step >= 10 && workers === 1);
       await assert.rejects(cluster.jobs.editJob({ jobId, settings: { "train.steps": "30" } }), /only a paused job can be edited/);
       await cluster.jobs.pauseJob({ jobId });
+      gate.moveTo(24);
       await cluster.until(jobId, ({ phase }) => phase === JobPhase.PAUSED);
       await assert.rejects(cluster.jobs.editJob({ jobId, settings: { "batch.shards": "2" } }), /batch.shards.*editable: optimizer/);
       await assert.rejects(cluster.jobs.editJob({ jobId, settings: { "train.steps": "8" } }), /train.steps: must exceed the/);
@@ -142,7 +146,9 @@ describe("event log", () => {
       assert.equal(job?.totalSteps, 30);
       await cluster.jobs.resumeJob({ jobId });
       await cluster.until(jobId, ({ step }) => step >= 20);
-      await cluster.stopCoordinator();
+      const stopped = cluster.stopCoordinator();
+      gate.open();
+      await stopped;
       await cluster.startCoordinator();
       await cluster.worker();
       const done = await cluster.until(jobId, ({ phase }) => phase === JobPhase.SUCCEEDED);
@@ -162,7 +168,7 @@ describe("event log", () => {
   it("ends a job whose loss is no number at its last good step, and says what to change", async () => {
     const cluster = await TestCluster.start();
     try {
-      await cluster.worker({ ...SLOW, lossSum: (step) => (step === 9 ? NaN : undefined) });
+      await cluster.worker({ lossSum: (step) => (step === 9 ? NaN : undefined) });
       const jobId = await cluster.submit();
       const job = await cluster.until(jobId, ({ phase }) => phase === JobPhase.FAILED);
       assert.match(job.reason, /^TRAINING_DIVERGED: the loss sum of step 10 is NaN.*Lower optimizer.learningRate \(0.0005\)/);

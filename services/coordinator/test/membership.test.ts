@@ -2,8 +2,7 @@ import assert from "node:assert/strict";
 import { JobPhase, WorkerState } from "@segue/protocol";
 import { SPEC, TestCluster } from "./helpers/cluster.js";
 import { readEvents } from "./helpers/events.js";
-
-const SLOW = { stepMs: 15 };
+import { StepGate } from "./helpers/step-gate.js";
 
 describe("membership", () => {
   let cluster: TestCluster;
@@ -57,14 +56,19 @@ describe("membership", () => {
 
   it("shows a straggler, and moves it off when a spare worker comes", async () => {
     const spec = `${SPEC.replace("steps: 24", "steps: 60")}workers: { min: 2, max: 2 }`;
-    await Promise.all([cluster.worker({ ...SLOW, name: "quick" }), cluster.worker({ ...SLOW, name: "slow", computeMs: 5 })]);
+    const gate = new StepGate(30);
+    const held = { onStep: gate.pass };
+    await Promise.all([cluster.worker({ ...held, name: "quick" }), cluster.worker({ ...held, name: "slow", computeMs: 5 })]);
     const jobId = await cluster.submit(spec);
     const job = await cluster.until(jobId, ({ members }) => members.some(({ straggler }) => straggler));
     assert.equal(job.members.find(({ straggler }) => straggler)?.workerId, (await workerOf("slow"))?.workerId);
     const slow = await workerOf("slow");
     assert.ok(slow?.straggler && slow.shardMs > 2 * ((await workerOf("quick"))?.shardMs ?? 0));
-    await cluster.worker({ ...SLOW, name: "spare" });
+    await cluster.worker({ ...held, name: "spare" });
+    await cluster.untilAttached(3);
+    gate.moveTo(55);
     await cluster.until(jobId, ({ members }) => members.length === 2 && members.every(({ straggler }) => !straggler));
+    gate.open();
     await cluster.digest(jobId);
     const formed = (await readEvents(cluster.store, jobId)).flatMap(({ event }) => {
       return event.type === "generationFormed" ? [event.workerIds.map((id) => id.split("-")[0])] : [];
@@ -90,11 +94,14 @@ describe("membership", () => {
   });
 
   it("drains a worker on request without a repeated round", async () => {
-    const [first] = await Promise.all([cluster.worker({ ...SLOW, name: "first" }), cluster.worker({ ...SLOW, name: "second" })]);
+    const gate = StepGate.after(4);
+    const held = { onStep: gate.pass };
+    const [first] = await Promise.all([cluster.worker({ ...held, name: "first" }), cluster.worker({ ...held, name: "second" })]);
     const jobId = await cluster.submit(`${SPEC}workers: { min: 1, max: 2 }`);
     await cluster.until(jobId, ({ step, workers }) => step >= 4 && workers === 2);
     const { worker } = await cluster.jobs.drainWorker({ workerId: first.id });
     assert.equal(worker?.state, WorkerState.DRAINING);
+    gate.open();
     assert.equal(await cluster.digest(jobId), undisturbed);
     assert.equal((await workerOf("first"))?.state, WorkerState.DRAINED);
     assert.ok(first.log.includes("released"));
@@ -107,7 +114,14 @@ describe("membership", () => {
   it("serves jobs of higher priority first", async () => {
     const spec = (priority: number): string => `${SPEC}priority: ${priority}\nworkers: { min: 1, max: 1 }\n`;
     const running = await cluster.submit(spec(0));
-    await cluster.worker(SLOW);
+    const gate = StepGate.after(2);
+    const trained = new Set<string>();
+    await cluster.worker({
+      onStep: (step, jobId) => {
+        trained.add(jobId);
+        return gate.pass(step);
+      },
+    });
     await cluster.until(running, ({ step }) => step >= 2);
     const low = await cluster.submit(spec(-1));
     const high = await cluster.submit(spec(5));
@@ -115,9 +129,8 @@ describe("membership", () => {
       (await cluster.until(low, ({ reason }) => reason.includes("busy"))).reason,
       /0 of at least 1; 1 busy with other jobs/,
     );
-    await cluster.until(high, ({ phase }) => phase === JobPhase.SUCCEEDED);
-    const { job } = await cluster.jobs.getJob({ jobId: low });
-    assert.ok(job && job.step < 24);
+    gate.open();
     await cluster.until(low, ({ phase }) => phase === JobPhase.SUCCEEDED);
+    assert.deepEqual([...trained], [running, high, low]);
   });
 });

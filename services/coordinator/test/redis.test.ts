@@ -3,7 +3,6 @@ import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import {
   cellJobId,
   connectRedis,
@@ -15,7 +14,9 @@ import {
   type PrivateRedis,
 } from "@segue/runtime";
 import { Queue } from "bullmq";
+import { until } from "../../../test/helpers/patience.js";
 import { SPEC, TestCluster } from "./helpers/cluster.js";
+import { StepGate } from "./helpers/step-gate.js";
 
 const EVALUATED = `${SPEC}evaluations:
   - name: short
@@ -44,7 +45,7 @@ describe("coordinator with Redis", () => {
   });
 
   it("tells Redis what it does, queues evaluations, and keeps the checkpoints they need", async () => {
-    await cluster.worker();
+    const worker = await cluster.worker();
     const jobId = await cluster.submit(EVALUATED);
     const digest = await cluster.digest(jobId);
     const { checkpoints } = await cluster.jobs.listCheckpoints({ jobId });
@@ -85,10 +86,11 @@ describe("coordinator with Redis", () => {
     assert.equal(await cells.getWaitingCount(), 8);
     await cells.close();
 
-    // Metrics leave in a pipeline every 250 ms.
-    await sleep(700);
+    // Metrics leave in a pipeline from time to time.
+    const told = async () => (await redis.hget(redisKeys.job(jobId), "phase")) === "SUCCEEDED";
+    await until(told, "Redis to be told of the end");
+    await until(async () => (await redis.hget(redisKeys.workers, worker.id))?.includes("idle"), "Redis to be told of the release");
     const hash = await redis.hgetall(redisKeys.job(jobId));
-    assert.equal(hash["phase"], "SUCCEEDED");
     assert.equal(hash["step"], "24");
     assert.equal(hash["checkpointDigest"], digest);
     assert.equal(await redis.xlen(redisKeys.train(jobId, 1)), 24);
@@ -104,11 +106,13 @@ describe("coordinator with Redis", () => {
   });
 
   it("keeps a checkpoint that an evaluation asked for later still needs, whatever its name", async () => {
-    const worker = await cluster.worker({ stepMs: 20 });
+    const gate = new StepGate(11);
+    const worker = await cluster.worker({ onStep: gate.pass });
     const jobId = await cluster.submit(SPEC.replace("steps: 24", "steps: 60"));
     await cluster.until(jobId, ({ checkpointStep }) => checkpointStep >= 6);
     const passkey = { lengths: [512], depths: [0.5], samples: 1, digits: 2, seed: 0, template: "paper", carryState: true };
     const { step } = await cluster.jobs.submitEvaluation({ jobId, step: 6, evaluation: { name: "by-hand", passkey } });
+    gate.open();
     await cluster.digest(jobId);
     const { checkpoints } = await cluster.jobs.listCheckpoints({ jobId });
     assert.deepEqual(

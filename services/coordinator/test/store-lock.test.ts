@@ -2,10 +2,12 @@ import assert from "node:assert/strict";
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
 import type { SegueError } from "@segue/core";
 import { lockStore } from "../src/store/store-lock.js";
+import { until } from "../../../test/helpers/patience.js";
 import { SPEC, TestCluster } from "./helpers/cluster.js";
+import { StepGate } from "./helpers/step-gate.js";
 
 /** Size and time of change of every file below a folder. */
 async function contents(folder: string): Promise<Record<string, string>> {
@@ -60,14 +62,25 @@ describe("store lock", () => {
     const theft = new Promise<Error>((resolve) => (lost = resolve));
     const cluster = await TestCluster.start({ onStoreLost: (error) => lost(error) });
     try {
-      await cluster.worker({ stepMs: 15 });
+      const gate = StepGate.after(8);
+      const worker = await cluster.worker({ onStep: gate.pass });
       const jobId = await cluster.submit(SPEC.replace("steps: 24", "steps: 2000"));
       await cluster.until(jobId, ({ step }) => step >= 8);
+      // The job is held: soon nothing is left to be written but the lease, which this replaces.
+      let last = {};
+      const isQuiet = async (): Promise<boolean> => {
+        const { lock: lease, ...now } = await contents(cluster.store);
+        assert.ok(lease);
+        const before = last;
+        last = now;
+        return isDeepStrictEqual(now, before);
+      };
+      await until(isQuiet, "the store to be quiet", 300);
       const lease = { token: "thief", host: "elsewhere", pid: 1, processToken: "p", renewedAtMs: Date.now() };
       await writeFile(join(cluster.store, "lock"), JSON.stringify(lease));
-      // What was being written when the lease was taken.
-      await sleep(200);
       const before = await contents(cluster.store);
+      gate.moveTo(500);
+      await until(() => worker.log.filter((line) => line.startsWith("done")).length > 5, "more rounds");
       assert.equal(((await theft) as SegueError).code, "STORE_LOCKED");
       await cluster.stopCoordinator();
       assert.deepEqual(await contents(cluster.store), before);

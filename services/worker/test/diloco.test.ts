@@ -4,7 +4,8 @@ import type { JobSpec } from "@segue/core";
 import { Tensors, pullTensor } from "@segue/protocol";
 import { connectClient } from "@segue/runtime";
 import type { Worker } from "../src/worker.js";
-import { SLOW_TOKEN } from "./support/tokens.js";
+import { Hold, untilComputing } from "./support/hold.js";
+import { HELD_TOKEN } from "./support/tokens.js";
 import {
   fakeCompute,
   join,
@@ -21,11 +22,14 @@ import {
 describe("diloco", () => {
   let coordinator: ScriptedCoordinator;
   let workers: Worker[] = [];
+  let hold: Hold;
 
   beforeEach(async () => {
+    hold = new Hold();
     coordinator = await new ScriptedCoordinator().start();
   });
   afterEach(async () => {
+    hold.close();
     await Promise.all(workers.map((worker) => worker.close()));
     workers = [];
     await coordinator.close();
@@ -97,9 +101,11 @@ describe("diloco", () => {
     const both = { spec, generation: 1, placed: [[a, [0, 1]] as const, [b, [2, 3, 4, 5]] as const] };
     await join(both);
     const [before] = await runRound(both, 0, 4);
-    sendRound(both, 4, 3, { mark: { step: 5, token: SLOW_TOKEN } });
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    sendRound(both, 4, 3, { mark: { step: 5, token: HELD_TOKEN } });
+    for (const stream of [a, b]) await untilComputing(stream, true);
     for (const stream of [a, b]) stream.send({ case: "withdraw", value: { jobId: JOB, generation: 1 } });
+    for (const stream of [a, b]) await untilComputing(stream, false);
+    hold.release();
     const survivor = { spec, generation: 2, placed: [[a, [0, 1, 2, 3, 4, 5]] as const] };
     // The states of the shards that moved are still at the one that had them.
     const at = { step: 4, weightsDigest: before!.weightsDigest, statesAddress: b.hello.tensorsAddress };

@@ -2,8 +2,10 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { Tensors, pullTensor } from "@segue/protocol";
 import { connectClient } from "@segue/runtime";
+import { PATIENCE_MS } from "../../../test/helpers/patience.js";
 import type { Worker } from "../src/worker.js";
-import { BROKEN_TOKEN, CRASH_TOKEN, SLOW_TOKEN } from "./support/tokens.js";
+import { Hold, untilComputing } from "./support/hold.js";
+import { BROKEN_TOKEN, CRASH_TOKEN, HELD_TOKEN } from "./support/tokens.js";
 import {
   engineCompute,
   fakeCompute,
@@ -21,12 +23,15 @@ import {
 describe("worker", () => {
   let coordinator: ScriptedCoordinator;
   let workers: Worker[] = [];
+  let hold: Hold;
 
   beforeEach(async () => {
+    hold = new Hold();
     coordinator = await new ScriptedCoordinator().start();
   });
 
   afterEach(async () => {
+    hold.close();
     await Promise.all(workers.map((worker) => worker.close()));
     workers = [];
     await coordinator.close();
@@ -99,7 +104,7 @@ describe("worker", () => {
     const client = connectClient(Tensors, streams[0]!.hello.tensorsAddress);
     const nodeOf = (step: number, waitMs: number) => pullTensor(client, `job/${JOB}/gen/1/step/${step}/node/0-1`, { waitMs });
     try {
-      await nodeOf(4, 10_000);
+      await nodeOf(4, 60_000);
       await assert.rejects(nodeOf(5, 200), /no tensor/);
     } finally {
       client.close();
@@ -138,9 +143,11 @@ describe("worker", () => {
     const first = { spec, generation: 1, placed };
     await join(first);
     const [before] = await runRound(first, 0, 2);
-    sendRound(first, 2, 4, { mark: { step: 4, token: SLOW_TOKEN } });
-    await new Promise((resolve) => setTimeout(resolve, 30));
+    sendRound(first, 2, 4, { mark: { step: 4, token: HELD_TOKEN } });
+    await untilComputing(stream, true);
     stream.send({ case: "withdraw", value: { jobId: JOB, generation: 1 } });
+    await untilComputing(stream, false);
+    hold.release();
     const again = { spec, generation: 2, placed };
     await join(again, { step: 2, weightsDigest: before!.weightsDigest });
     const [done] = await runRound(again, 2, 4);
@@ -251,9 +258,10 @@ describe("worker", () => {
     const stream = await attach("solo");
     const generation = { spec: tinySpec(1), generation: 1, placed: [[stream, [0]]] as const };
     await join(generation);
-    sendRound(generation, 0, 3, { mark: { step: 1, token: SLOW_TOKEN } });
-    const drained = workers[0]!.drain("SIGTERM", 10_000);
+    sendRound(generation, 0, 3, { mark: { step: 1, token: HELD_TOKEN } });
+    const drained = workers[0]!.drain("SIGTERM", PATIENCE_MS);
     assert.equal((await stream.next("draining")).reason, "SIGTERM");
+    hold.release();
     await stream.next("roundDone");
     stream.send({ case: "release", value: { jobId: JOB } });
     await drained;

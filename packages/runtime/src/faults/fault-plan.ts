@@ -62,18 +62,28 @@ export interface Fault {
   readonly point: FaultPoint;
   /** Optimizer steps applied when it happens, or the first that is at least that; absent: the first time the point is reached. */
   readonly fromStep?: number | undefined;
-  /** `kill`: SIGKILL to the own process. `delay`: wait. `drop`: the call fails with UNAVAILABLE, as a broken connection would. */
-  readonly action: "kill" | "delay" | "drop";
+  /**
+   * `kill`: SIGKILL to the own process. `delay`: wait. `hold`: wait for a file, so that a test finds a job in the middle, however fast or
+   * slow the machine is. `drop`: the call fails with UNAVAILABLE, as a broken connection would.
+   */
+  readonly action: "kill" | "delay" | "hold" | "drop";
   /** Length of a delay; for `kill`, how long after the point. @default 0 */
   readonly afterMs?: number | undefined;
+  /** Path of the file that ends a `hold` as soon as it is there. */
+  readonly untilFile?: string | undefined;
 }
 
-const faultSchema = z.strictObject({
-  point: z.enum(FAULT_POINTS),
-  fromStep: z.int().min(0).optional(),
-  action: z.enum(["kill", "delay", "drop"]),
-  afterMs: z.int().min(0).max(600_000).optional(),
-});
+const faultSchema = z
+  .strictObject({
+    point: z.enum(FAULT_POINTS),
+    fromStep: z.int().min(0).optional(),
+    action: z.enum(["kill", "delay", "hold", "drop"]),
+    afterMs: z.int().min(0).max(600_000).optional(),
+    untilFile: z.string().min(1).optional(),
+  })
+  .refine(({ action, untilFile }) => (action === "hold") === (untilFile !== undefined), {
+    message: "hold takes untilFile, and nothing else does",
+  });
 
 /** @throws SegueError FAULTS_INVALID when the text (the variable SEGUE_FAULTS) is not a JSON list of {@link Fault}s */
 export function parseFaults(json: string): readonly Fault[] {

@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { SegueError } from "@segue/core";
 import type { Logger } from "../logger.js";
@@ -6,6 +7,8 @@ import { takeFault, type Fault, type FaultPoint } from "./fault-plan.js";
 // A plan belongs to the process, as its death does: points lie deep in code that must not carry it along.
 let plan: readonly Fault[] = [];
 let log: Logger | undefined;
+
+const HOLD_POLL_MS = 20;
 
 /** Sets what this process shall suffer; replaces an earlier plan. An empty one ends all faults. */
 export function planFaults(faults: readonly Fault[], logger: Logger): void {
@@ -28,7 +31,7 @@ export function faultPoint(point: FaultPoint, step?: number): Promise<void> | un
   return suffer(fault);
 }
 
-async function suffer({ point, action, afterMs = 0 }: Fault): Promise<void> {
+async function suffer({ point, action, afterMs = 0, untilFile = "" }: Fault): Promise<void> {
   switch (action) {
     case "kill":
       if (afterMs === 0) process.kill(process.pid, "SIGKILL");
@@ -36,6 +39,9 @@ async function suffer({ point, action, afterMs = 0 }: Fault): Promise<void> {
       return;
     case "delay":
       await sleep(afterMs);
+      return;
+    case "hold":
+      while (!existsSync(untilFile)) await sleep(HOLD_POLL_MS);
       return;
     case "drop":
       throw new SegueError("FAULT_INJECTED", `SEGUE_FAULTS dropped this at ${point}.`, { status: "UNAVAILABLE", retryable: true });

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { startCoordinator, type Coordinator, type CoordinatorOptions } from "@segue/coordinator";
 import { JobPhase, Jobs, type Job } from "@segue/protocol";
 import { connectClient, createLogger } from "@segue/runtime";
-import { PATIENCE_MS } from "../../../../test/helpers/patience.js";
+import { PATIENCE_MS, until } from "../../../../test/helpers/patience.js";
 import { fakeData } from "./fake-data.js";
 import { startFakeWorker, type FakeWorker, type FakeWorkerOptions } from "./fake-worker.js";
 
@@ -94,6 +94,10 @@ export class TestCluster {
     const worker = await startFakeWorker({ coordinator: this.address, name: `w${this.#names++}`, ...options });
     this.#closers.push(() => worker.kill());
     return worker;
+  }
+
+  async untilAttached(count: number): Promise<void> {
+    await until(async () => (await this.jobs.listWorkers({})).workers.length === count, `${count} workers`);
   }
 
   async submit(yaml = SPEC): Promise<string> {

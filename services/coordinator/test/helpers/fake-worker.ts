@@ -30,9 +30,12 @@ export interface FakeWorkerOptions {
   /** Loss sum of every shard at a step, in place of the right one. */
   readonly lossSum?: (step: number) => number | undefined;
   readonly engines?: string[];
-  /** Told before every step. */
-  readonly onStep?: (step: number) => void;
+  /** Told before every step, which waits for it. */
+  readonly onStep?: (step: number, jobId: string) => void | Promise<void>;
 }
+
+/** The longest that a server takes. */
+const MAX_WAIT_MS = 60_000;
 
 interface Replica {
   readonly model: Float32Array;
@@ -73,7 +76,7 @@ export async function startFakeWorker(options: FakeWorkerOptions) {
   const pull = async (address: string, ref: string): Promise<Float32Array> => {
     const peer = connectClient(Tensors, address);
     try {
-      return floatsOf((await pullTensor(peer, ref, { waitMs: 5_000, signal: abort.signal })).data);
+      return floatsOf((await pullTensor(peer, ref, { waitMs: MAX_WAIT_MS, signal: abort.signal })).data);
     } finally {
       peer.close();
     }
@@ -135,7 +138,7 @@ export async function startFakeWorker(options: FakeWorkerOptions) {
     const size = replica.model.length / 3;
     const results = [];
     for (let step = firstStep; step < firstStep + steps; step++) {
-      options.onStep?.(step);
+      await options.onStep?.(step, jobId);
       if (options.stepMs) await sleep(options.stepMs);
       if (!isCurrent(generation)) return;
       const cut = segments.get(step);

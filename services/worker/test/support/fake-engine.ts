@@ -1,7 +1,8 @@
+import { existsSync } from "node:fs";
 import { laneStateFloats, parameterLayout, randomStream, SegueError, type ModelSpec } from "@segue/core";
 import type { AdamWStep, Engine, EngineOptions, LaneStates, SegmentBatch, SegmentRules } from "@segue/engine";
 import { serveCompute } from "../../src/compute/serve.js";
-import { BROKEN_TOKEN, CRASH_TOKEN, SLOW_TOKEN } from "./tokens.js";
+import { BROKEN_TOKEN, CRASH_TOKEN, HELD_TOKEN, HOLD_VARIABLE } from "./tokens.js";
 
 interface FakeStates extends LaneStates {
   readonly values: Float32Array;
@@ -70,7 +71,7 @@ class FakeEngine implements Engine {
     const { tokens, tokens_BT, labels_BT, weights_BT, resets_BT } = batch;
     if (tokens_BT.includes(BROKEN_TOKEN)) throw new SegueError("ENGINE_OUT_OF_MEMORY", "no room for the segment");
     if (tokens_BT.includes(CRASH_TOKEN)) process.exit(9);
-    if (tokens_BT.includes(SLOW_TOKEN)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 40);
+    if (tokens_BT.includes(HELD_TOKEN)) hold();
     const { values } = states;
     let loss = 0;
     gradient.fill(0);
@@ -112,6 +113,11 @@ class FakeEngine implements Engine {
     throw new Error("training never scores");
   }
   close(): void {}
+}
+
+function hold(): void {
+  const file = process.env[HOLD_VARIABLE] ?? "";
+  while (!existsSync(file)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
 }
 
 serveCompute({
