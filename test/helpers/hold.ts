@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { LocalCluster } from "@segue/cli";
 import type { Fault } from "@segue/runtime";
 import type { Scratch } from "./clusters.js";
-import { waitForJob, type JobRow } from "./jobs.js";
+import { waitForJob } from "./jobs.js";
 
 /**
  * Holds a job in the middle, however fast or slow the machine is: `faults: { coordinator: [hold.fault] }` of a cluster. Its workers have
@@ -21,7 +21,7 @@ export class Hold {
   }
 
   /** Waits until the job has come to the step. */
-  reached(cluster: LocalCluster, jobId: string): Promise<JobRow> {
+  reached(cluster: LocalCluster, jobId: string): ReturnType<typeof waitForJob> {
     return waitForJob(cluster, jobId, ({ step }) => step >= this.#step);
   }
 

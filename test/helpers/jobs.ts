@@ -1,8 +1,10 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { LocalCluster } from "@segue/cli";
-import { until } from "./patience.js";
-import { runSegue, segueJson, type Scratch } from "./clusters.js";
+import { JobPhase, Jobs, type Client } from "@segue/protocol";
+import { connectClient, fromServiceError } from "@segue/runtime";
+import { segueJson, type Scratch } from "./clusters.js";
+import { PATIENCE_MS, until } from "./patience.js";
 
 export interface CheckpointRow {
   readonly step: number;
@@ -31,25 +33,43 @@ export function jobOf(cluster: LocalCluster, jobId: string): Promise<JobRow> {
   return segueJson<JobRow>(cluster, "job", jobId);
 }
 
-/** Waits as a person would, with `segue watch`. @throws Error when the job does not succeed */
+/** Waits for the good end. @throws Error when the job does not succeed */
 export async function waitForSuccess(cluster: LocalCluster, jobId: string): Promise<JobRow> {
-  const { status, stdout, stderr } = await runSegue(cluster, "watch", jobId, "--json");
-  if (status !== 0) throw new Error(`segue watch ended with ${status}\n${stdout.slice(-2000)}\n${stderr}`);
+  await waitForJob(cluster, jobId, ({ phase }) => phase === "SUCCEEDED");
   return jobOf(cluster, jobId);
 }
 
-/** Polls the job until it satisfies `done`. @throws Error when it ends before */
-export async function waitForJob(cluster: LocalCluster, jobId: string, done: (job: JobRow) => boolean): Promise<JobRow> {
-  let job = await jobOf(cluster, jobId);
-  const arrived = async (): Promise<boolean> => {
-    job = await jobOf(cluster, jobId);
-    if (done(job)) return true;
-    const { phase, step, reason } = job;
-    if (["SUCCEEDED", "FAILED", "CANCELLED"].includes(phase)) throw new Error(`${jobId} ended ${phase} at step ${step}: ${reason}`);
-    return false;
-  };
-  await until(arrived, () => `${jobId}, which is ${job.phase} at step ${job.step}: ${job.reason}`, 100);
-  return job;
+type WatchedJob = Pick<JobRow, "phase" | "step" | "reason">;
+
+/** The first version of the job that satisfies `done`, also over restarts of the coordinator. @throws Error when it ends before */
+export async function waitForJob(cluster: LocalCluster, jobId: string, done: (job: WatchedJob) => boolean): Promise<WatchedJob> {
+  // Not by `segue job` again and again: starting a process a second is most of the work on a small machine.
+  return withJobs(cluster, (jobs) => {
+    let last: WatchedJob | undefined;
+    const watched = async (): Promise<WatchedJob | undefined> => {
+      try {
+        for await (const { job } of jobs.watchJob({ jobId }, { deadlineMs: PATIENCE_MS })) {
+          if (!job) continue;
+          last = { phase: JobPhase[job.phase], step: job.step, reason: job.reason };
+          if (done(last)) return last;
+        }
+      } catch (error) {
+        if (fromServiceError(error).status !== "UNAVAILABLE") throw error;
+        return undefined;
+      }
+      throw new Error(`${jobId} ended ${last?.phase} at step ${last?.step}: ${last?.reason}`);
+    };
+    return until(watched, () => `${jobId}, which was ${last?.phase} at step ${last?.step}: ${last?.reason}`, 200);
+  });
+}
+
+async function withJobs<T>(cluster: LocalCluster, use: (jobs: Client<typeof Jobs>) => Promise<T>): Promise<T> {
+  const jobs = connectClient(Jobs, cluster.coordinator);
+  try {
+    return await use(jobs);
+  } finally {
+    jobs.close();
+  }
 }
 
 /** Newest first. */
@@ -59,7 +79,8 @@ export function checkpointsOf(cluster: LocalCluster, jobId: string): Promise<Che
 
 /** The digest over weights, optimizer, lane states and cursors at the end of a job. */
 export async function finalDigest(cluster: LocalCluster, jobId: string): Promise<string> {
-  const [newest] = await checkpointsOf(cluster, jobId);
+  const { checkpoints } = await withJobs(cluster, (jobs) => jobs.listCheckpoints({ jobId }));
+  const [newest] = checkpoints;
   if (!newest) throw new Error(`${jobId} has no checkpoint`);
   return `${newest.step} ${newest.digest}`;
 }
