@@ -18,6 +18,8 @@ export interface ScaleOptions {
   readonly warmupSeconds: number;
   /** How long a simulated step takes; 0: the coordinator alone sets the pace. */
   readonly stepMs: number;
+  /** How often a worker must be heard of. @default the coordinator's own */
+  readonly heartbeatMs?: number;
   readonly onProgress?: (line: string) => void;
 }
 
@@ -65,9 +67,10 @@ workers: { min: ${workers}, max: ${workers} }
 
 /** Starts a coordinator with its own Redis and the workers, lets them train for the time given, and stops everything again. */
 export async function runScale(options: ScaleOptions): Promise<ScaleResult> {
-  const { workers, shards, processes, seconds, warmupSeconds, stepMs, onProgress } = options;
+  const { workers, shards, processes, seconds, warmupSeconds, stepMs, heartbeatMs, onProgress } = options;
   const dir = await mkdtemp(join(tmpdir(), "segue-scale-"));
-  const cluster = await startLocalCluster({ dir, workers: 0, evaluators: 0, dashboard: false });
+  const env = heartbeatMs === undefined ? {} : { SEGUE_HEARTBEAT_MS: String(heartbeatMs) };
+  const cluster = await startLocalCluster({ dir, workers: 0, evaluators: 0, dashboard: false, env });
   const jobs = connectClient(Jobs, cluster.coordinator);
   const { pid } = cluster.process("coordinator");
   let fleet: Fleet | undefined;
