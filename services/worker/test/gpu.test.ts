@@ -16,8 +16,7 @@ const gpuCompute = new URL("./support/device-thread.mjs", import.meta.url);
 const WHOLE = "GPU-00000000-0000-0000-0000-000000000001";
 const INSTANCE = "GPU-00000000-0000-0000-0000-000000000002";
 
-describe("the worker's GPU", function () {
-  this.timeout(60_000);
+describe("the worker's GPU", () => {
   let folder: string;
   let library: string;
   let users: () => number;
