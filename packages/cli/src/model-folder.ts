@@ -36,7 +36,8 @@ async function tokenizerOf(dir: string, { model }: ModelFolder): Promise<Tokeniz
   );
 }
 
-function parseTokenizer(json: string): unknown {
+/** @throws SegueError TOKENIZER_INVALID */
+export function parseTokenizer(json: string): unknown {
   try {
     return JSON.parse(json);
   } catch (cause) {

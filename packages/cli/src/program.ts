@@ -15,6 +15,7 @@ import { addReportCommand } from "./commands/report.js";
 import { addStatesCommand } from "./commands/states.js";
 import { addStudyCommand } from "./commands/study.js";
 import { addSubmitCommand } from "./commands/submit.js";
+import { addTokenizeCommand } from "./commands/tokenize.js";
 import { addVerifyCommand } from "./commands/verify.js";
 import { addWatchCommand } from "./commands/watch.js";
 import { addWorkersCommand } from "./commands/workers.js";
@@ -56,6 +57,7 @@ export function createProgram(runtime: CliRuntime): Command {
   addExportCommand(program, runtime);
   addClusterCommand(program, runtime);
   addGenerateCommand(program, runtime);
+  addTokenizeCommand(program, runtime);
   addStatesCommand(program, runtime);
   addReportCommand(program, runtime);
   addCapacityCommand(program, runtime);

@@ -126,7 +126,8 @@ export {
   type HuggingFaceTokenizerOptions,
   type Tokenizer,
 } from "./tokenizer/tokenizer.js";
-export { textPieces } from "./tokenizer/text-pieces.js";
+export { documentTokens } from "./tokenizer/document-tokens.js";
+export type { TokenStream } from "./tokenizer/token-stream.js";
 export { TextStream } from "./tokenizer/text-stream.js";
 export { stepsOfDocuments, type DocumentsEndOptions } from "./data/documents-end.js";
 export { shuffledDocument } from "./data/document-order.js";

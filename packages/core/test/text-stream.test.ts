@@ -1,33 +1,5 @@
 import assert from "node:assert/strict";
-import { byteTokenizer, textPieces, TextStream } from "@segue/core";
-
-async function* chunks(text: string, size: number): AsyncGenerator<string> {
-  await Promise.resolve();
-  for (let at = 0; at < text.length; at += size) yield text.slice(at, at + size);
-}
-
-async function pieces(text: string, size: number, most: number): Promise<string[]> {
-  const found: string[] = [];
-  for await (const piece of textPieces(chunks(text, size), most)) found.push(piece);
-  return found;
-}
-
-describe("textPieces", () => {
-  it("cuts before a space between words, the same wherever the text comes in parts", async () => {
-    const text = "one two  three\n four five ".repeat(9);
-    const found = await pieces(text, 7, 20);
-    assert.equal(found.join(""), text);
-    assert.ok(found.every((piece) => piece.length <= 20));
-    assert.ok(found.slice(1).every((piece) => /^ \S/.test(piece)));
-    for (const size of [1, 13, 1000]) assert.deepEqual(await pieces(text, size, 20), found);
-  });
-
-  it("cuts a text without spaces between characters", async () => {
-    const found = await pieces("\u{1F600}".repeat(20), 5, 7);
-    assert.equal(found.join(""), "\u{1F600}".repeat(20));
-    assert.ok(found.every((piece) => piece.length % 2 === 0));
-  });
-});
+import { byteTokenizer, TextStream } from "@segue/core";
 
 describe("TextStream", () => {
   const said = (text: string): string[] => {

@@ -47,7 +47,8 @@ describe("huggingFaceTokenizer", () => {
 
   it("refuses what is no tokenizer and an end token that does not exist", () => {
     assert.throws(() => huggingFaceTokenizer([]), { code: "TOKENIZER_INVALID" });
-    assert.throws(() => huggingFaceTokenizer({ model: { type: "Nonsense" } }), { code: "TOKENIZER_INVALID" });
+    assert.throws(() => huggingFaceTokenizer({ model: {} }), { code: "TOKENIZER_INVALID" });
+    assert.throws(() => huggingFaceTokenizer({ model: { type: "Nonsense" } }), { code: "TOKENIZER_UNSUPPORTED" });
     assert.throws(() => huggingFaceTokenizer({ ...TINY_TOKENIZER_JSON, added_tokens: [] }), /names no end token/);
     assert.throws(() => huggingFaceTokenizer(TINY_TOKENIZER_JSON, { eosId: 7 }), /not below its vocabulary, 7/);
   });

@@ -9,7 +9,6 @@ import fc from "fast-check";
 import { createDataSource } from "../src/documents/data-source.js";
 import type { Fingerprint } from "../src/documents/fingerprint.js";
 import { openDocuments } from "../src/documents/open-documents.js";
-import { textPieces } from "../src/documents/text-pieces.js";
 import { SegmentFeed } from "../src/feed/segment-feed.js";
 import type { CutStep, StepCutter } from "../src/feed/step-cutter.js";
 
@@ -243,48 +242,6 @@ describe("documents of files", () => {
     const small = { ...withTokenizer("tokenizer.json"), model: { ...withTokenizer("tokenizer.json").model, vocab: 3 } };
     assert.match(await problemsOf(small), /model.vocab: must be at least the tokenizer's 4/);
     assert.equal((await createDataSource(folders()).prepare(withTokenizer("tokenizer.json"))).spec.model.vocab, 16);
-  });
-});
-
-describe("textPieces", () => {
-  it("depends on the text, not on how it arrives, and ends pieces before white space", async () => {
-    const word = fc.constantFrom("a", "word", " ", "\n", "  ", "longer-word", "\u00e9", "\ud83d\ude00");
-    await fc.assert(
-      fc.asyncProperty(
-        fc.array(word, { minLength: 3000, maxLength: 9000 }),
-        fc.integer({ min: 1, max: 20_000 }),
-        async (words, size) => {
-          const text = words.join("");
-          const piecesOf = async (chunkSize: number): Promise<string[]> => {
-            const chunks = (async function* () {
-              for (let at = 0; at < text.length; at += chunkSize) yield text.slice(at, at + chunkSize);
-            })();
-            const pieces: string[] = [];
-            for await (const piece of textPieces(chunks)) pieces.push(piece);
-            return pieces;
-          };
-          const pieces = await piecesOf(size);
-          assert.deepEqual(pieces, await piecesOf(text.length));
-          assert.equal(pieces.join(""), text);
-          pieces.slice(0, -1).forEach((piece, index) => {
-            assert.ok(piece.length >= 8192);
-            assert.match(piece, /\S$/u);
-            assert.match(pieces[index + 1]!, /^\s/);
-          });
-        },
-      ),
-      { numRuns: 20 },
-    );
-  });
-
-  it("cuts a text without white space, between characters", async () => {
-    const chunks = (async function* () {
-      for (let i = 0; i < 30; i++) yield `${i === 0 ? "x" : ""}${"\ud83d\ude00".repeat(50_000)}`;
-    })();
-    const pieces: string[] = [];
-    for await (const piece of textPieces(chunks)) pieces.push(piece);
-    assert.ok(pieces.every((piece) => !/\p{Surrogate}/u.test(piece) && piece.length <= 1 << 20));
-    assert.equal(pieces.join("").length, 3_000_001);
   });
 });
 

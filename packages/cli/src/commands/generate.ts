@@ -1,11 +1,11 @@
-import { createReadStream } from "node:fs";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { InvalidArgumentError, Option, type Command } from "commander";
-import { SegueError, textPieces, TextStream, type Tokenizer } from "@segue/core";
+import { SegueError, TextStream } from "@segue/core";
 import { continueText, prefillStream, type EngineName } from "@segue/engine";
 import { addJsonOption } from "../connection.js";
 import { openModelFolder } from "../model-folder.js";
 import { wholeNumber } from "../numbers.js";
+import { promptTokens } from "../prompt-tokens.js";
 import { Output, type CliRuntime } from "../runtime.js";
 import { formatCount } from "../show/format.js";
 
@@ -81,24 +81,6 @@ async function generate(dir: string, options: GenerateOptions, runtime: CliRunti
     );
   } finally {
     engine.close();
-  }
-}
-
-async function* promptTokens(
-  { prompt, promptFile }: GenerateOptions,
-  tokenizer: Tokenizer,
-  signal: AbortSignal,
-): AsyncGenerator<number[], void, undefined> {
-  const text = promptFile === undefined ? [prompt ?? ""] : promptFile === "-" ? process.stdin : createReadStream(promptFile);
-  if (!Array.isArray(text)) text.setEncoding("utf8");
-  try {
-    for await (const piece of textPieces(text as AsyncIterable<string>)) {
-      signal.throwIfAborted();
-      yield tokenizer.encode(piece);
-    }
-  } catch (cause) {
-    if (!(cause instanceof Error) || !("syscall" in cause)) throw cause;
-    throw new SegueError("FILE_UNREADABLE", `Cannot read the prompt ${promptFile ?? ""}: ${cause.message}`, { cause });
   }
 }
 

@@ -40,8 +40,8 @@ export function* passkeyDocument(
   const depth = spec.minDepth + (spec.maxDepth - spec.minDepth) * random.uniform();
 
   const start = tokenizer.encode(prefix + noise);
-  const noiseTokens = tokenizer.encode(separator + noise);
-  const needleTokens = tokenizer.encode(separator + needle(key));
+  const noiseTokens = tokenizer.encode(separator + noise, true);
+  const needleTokens = tokenizer.encode(separator + needle(key), true);
   const ask = askingBlock(tokenizer, key, spec.answerWeight);
   const needleAt = Math.min(depth * spec.documentTokens, spec.documentTokens - needleTokens.length - ask.tokens.length);
 
@@ -76,9 +76,9 @@ export function minimumPasskeyDocumentTokens(tokenizer: Tokenizer, digits: numbe
 
 /** Question and answer; the answer's digits carry the answer's weight. */
 function askingBlock(tokenizer: Tokenizer, key: string, answerWeight: number): DocumentChunk & { weights: number[] } {
-  const before = tokenizer.encode(separator + question);
-  const answer = tokenizer.encode(` ${key}`);
-  const after = tokenizer.encode(".");
+  const before = tokenizer.encode(separator + question, true);
+  const answer = tokenizer.encode(` ${key}`, true);
+  const after = tokenizer.encode(".", true);
   const isDigit = (token: number): boolean => /[0-9]/.test(tokenizer.decode([token]));
   return {
     tokens: [...before, ...answer, ...after],

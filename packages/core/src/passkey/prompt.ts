@@ -5,8 +5,10 @@ import type { Tokenizer } from "../tokenizer/tokenizer.js";
 import { drawKey, PASSKEY_TEMPLATES } from "./text.js";
 import { countTokens, readTokens, type TokenRun } from "./token-runs.js";
 
+type Encoder = Pick<Tokenizer, "encode">;
+
 export interface PasskeyPromptOptions {
-  readonly tokenizer: Tokenizer;
+  readonly tokenizer: Encoder;
   /** Nominal length; the prompt is at most this long, shorter by less than one noise block. */
   readonly contextTokens: number;
   /** Where the needle lies, as a share of the blocks, in [0, 1]. */
@@ -58,14 +60,14 @@ export function passkeyPrompt(options: PasskeyPromptOptions): PasskeyPrompt {
   ];
   const piecewise = partsCleanly(tokenizer, [...before, ...after]);
   const runs = piecewise
-    ? [...before, ...after].map((piece) => encodePiece(tokenizer, piece))
+    ? [...before, ...after].map((piece, index) => encodePiece(tokenizer, piece, index))
     : [wholeText(tokenizer, [...before, ...after])];
   return {
     tokens: countTokens(runs),
     sharedTokens: piecewise ? countTokens(runs.slice(0, before.length)) : 0,
     read: (from, count) => readTokens(runs, from, count),
     answer,
-    answerTokens: Math.max(5, tokenizer.encode(` ${answer}`).length),
+    answerTokens: Math.max(5, tokenizer.encode(` ${answer}`, true).length),
   };
 }
 
@@ -74,25 +76,25 @@ interface Piece {
   readonly times: number;
 }
 
-function encodePiece(tokenizer: Tokenizer, { text, times }: Piece): TokenRun {
-  return { tokens: tokenizer.encode(text), times };
+function encodePiece(tokenizer: Encoder, { text, times }: Piece, index: number): TokenRun {
+  return { tokens: tokenizer.encode(text, index > 0), times };
 }
 
-function wholeText(tokenizer: Tokenizer, pieces: readonly Piece[]): TokenRun {
-  return encodePiece(tokenizer, { text: pieces.map(({ text, times }) => text.repeat(times)).join(""), times: 1 });
+function wholeText(tokenizer: Encoder, pieces: readonly Piece[]): TokenRun {
+  return encodePiece(tokenizer, { text: pieces.map(({ text, times }) => text.repeat(times)).join(""), times: 1 }, 0);
 }
 
 /** Whether the tokens of the pieces, one after the other, are those of their text; every junction of two pieces is tried once. */
-function partsCleanly(tokenizer: Tokenizer, pieces: readonly Piece[]): boolean {
+function partsCleanly(tokenizer: Encoder, pieces: readonly Piece[]): boolean {
   const junctions = pieces.map(({ text, times }) => ({ text, times: Math.min(2, times) }));
   const whole = wholeText(tokenizer, junctions).tokens;
-  const parts = junctions.map((piece) => encodePiece(tokenizer, piece));
+  const parts = junctions.map((piece, index) => encodePiece(tokenizer, piece, index));
   return whole.length === countTokens(parts) && readTokens(parts, 0, whole.length).every((token, at) => token === whole[at]);
 }
 
 /** The shortest context for which a prompt can be built. */
 export function minimumPasskeyPromptTokens(
-  tokenizer: Tokenizer,
+  tokenizer: Encoder,
   template: PasskeyEvaluationSpec["template"],
   digits: number,
 ): number {
@@ -102,14 +104,14 @@ export function minimumPasskeyPromptTokens(
 
 /** Tokens of what is always there, and of one block: the noise, unless a long key makes the needle longer. */
 function measure(
-  tokenizer: Tokenizer,
+  tokenizer: Encoder,
   template: PasskeyEvaluationSpec["template"],
   digits: number,
 ): { fixed: number; block: number } {
   const { prefix, noise, needle, question, separator } = PASSKEY_TEMPLATES[template];
-  const count = (text: string): number => tokenizer.encode(text).length;
+  const count = (text: string): number => tokenizer.encode(text, true).length;
   return {
-    fixed: count(prefix) + count(question),
+    fixed: tokenizer.encode(prefix).length + count(question),
     block: Math.max(count(separator + noise), count(separator + needle("8".repeat(digits)))),
   };
 }

@@ -1,8 +1,7 @@
 import { open } from "node:fs/promises";
-import { SegueError, skipTokens, type DocumentChunk, type DocumentSource, type Tokenizer } from "@segue/core";
+import { documentTokens, SegueError, skipTokens, type DocumentChunk, type DocumentSource, type Tokenizer } from "@segue/core";
 import { isStretch, STRETCH_BYTES, stretchesOf } from "./content-hash.js";
 import type { FileIndex } from "./index-file.js";
-import { textPieces } from "./text-pieces.js";
 
 /** A document in its file. */
 interface Place {
@@ -77,13 +76,7 @@ async function* byteChunks(place: Place, fromByte: number): AsyncGenerator<Docum
 }
 
 async function* tokenChunks(place: Place, tokenizer: Tokenizer): AsyncGenerator<DocumentChunk> {
-  for await (const piece of textPieces(decoded(readFrom(place, 0)))) yield { tokens: tokenizer.encode(piece) };
-}
-
-async function* decoded(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<string> {
-  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-  for await (const chunk of chunks) yield decoder.decode(chunk, { stream: true });
-  yield decoder.decode();
+  for await (const tokens of documentTokens(readFrom(place, 0), tokenizer)) yield { tokens };
 }
 
 /** The bytes of a document from one of them on, every stretch checked before it is given out. */
