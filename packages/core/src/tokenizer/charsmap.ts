@@ -1,8 +1,6 @@
 import type { Neighbours, Normalizer } from "./normalizer.js";
 import { invalid } from "./unsupported.js";
 
-/** Characters before U+0300 join no grapheme, but for a line feed after a carriage return. */
-const SIMPLE_END = 0x300;
 /** What joins the character behind it to a grapheme; a map that changes one of these is not cut. */
 const PREPENDED = ["\u0600", "\u0601", "\u0602", "\u0603", "\u0604", "\u0605", "\u06dd", "\u070f", "\u08e2", "\u{110bd}"];
 const encoder = new TextEncoder();
@@ -47,9 +45,7 @@ export function charsmap(base64: unknown): Normalizer {
       return out;
     },
     neighbours({ left, right }): Neighbours | undefined {
-      const simple = (character: string): boolean =>
-        character.charCodeAt(0) < SIMPLE_END || /^[\u3001-\u3029\u4e00-\u9fff]$/.test(character);
-      if (!cuttable || ![...left, ...right].every(simple) || left.includes("\r")) return undefined;
+      if (!cuttable || ![...left, ...right].every((character) => isSimple(character.codePointAt(0)!))) return undefined;
       const [before, behind] = [left.map(after), right.map(after)];
       if ([...before, ...behind].some((characters) => characters.length === 0)) return undefined;
       return { left: before.map((characters) => characters.at(-1)!), right: behind.map((characters) => characters[0]!) };
@@ -58,7 +54,16 @@ export function charsmap(base64: unknown): Normalizer {
   };
 }
 
-const isSimple = (code: number): boolean => code < SIMPLE_END && code !== 0x0d;
+/** Whether a character is a grapheme by itself, but for marks behind it and what is prepended to all: Latin, Chinese, Japanese. */
+const isSimple = (code: number): boolean => (code < 0x300 ? code !== 0x0d : simpleRange(code));
+
+const simpleRange = (code: number): boolean =>
+  (code >= 0x2010 && code <= 0x2017) ||
+  (code >= 0x3001 && code <= 0x3029) ||
+  (code >= 0x3041 && code <= 0x3094) ||
+  (code >= 0x30a1 && code <= 0x30fa) ||
+  (code >= 0x3400 && code <= 0x4dbf) ||
+  (code >= 0x4e00 && code <= 0x9fff);
 
 /** Where characters that are graphemes by themselves end: the one before another character may be its base. */
 function simpleEnd(text: string, from: number): number {
