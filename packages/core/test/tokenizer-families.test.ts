@@ -42,7 +42,7 @@ describe("tokenizers of the families of public models", () => {
     const whole = Object.values(texts).join("");
     const excerpt = fc
       .tuple(fc.nat({ max: whole.length }), fc.integer({ min: 1, max: 40 }))
-      .map(([from, length]) => whole.slice(from, from + length).toWellFormed());
+      .map(([from, length]) => whole.slice(from, from + length).replace(/\p{Surrogate}/gu, ""));
     const odd = fc.constantFrom(
       " ",
       "\n",

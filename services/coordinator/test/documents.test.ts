@@ -5,7 +5,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { SegueError, validateJobSpec, type DocumentSource, type JobSpec, type JobSpecInput } from "@segue/core";
-import fc from "fast-check";
 import { createDataSource } from "../src/documents/data-source.js";
 import type { Fingerprint } from "../src/documents/fingerprint.js";
 import { openDocuments } from "../src/documents/open-documents.js";

@@ -80,7 +80,7 @@ function optionalText(part: JsonObject, key: string): string {
 function unknownId(part: JsonObject, vocab: ReadonlyMap<string, number>): number | undefined {
   const token = part["unk_token"];
   if (token === null || token === undefined) return undefined;
-  const id = vocab.get(String(token));
+  const id = typeof token === "string" ? vocab.get(token) : undefined;
   if (id === undefined) throw invalid(`its unk_token ${JSON.stringify(token)} is not in its vocabulary`);
   return id;
 }

@@ -65,7 +65,7 @@ function mergeLong(ids: number[], table: PairTable): number {
     symbols[at] = table.merged(slot);
     symbols[right] = -1;
     next[at] = next[right]!;
-    if (next[at]! < length) previous[next[at]!] = at;
+    if (next[at] < length) previous[next[at]] = at;
     offer(previous[at]!);
     offer(at);
   }
