@@ -321,6 +321,18 @@ describe("createDataSource", () => {
     await assert.rejects(open("passkey", "0".repeat(64)), { code: "DATA_CHANGED" });
   });
 
+  it("refuses to go on with places in documents that an earlier version read to other tokens", async () => {
+    await put("tokenizer.json", JSON.stringify(WORD_TOKENIZER));
+    await put("a.txt", "a".padEnd(2001, " a"));
+    const spec = specFor(["a.txt"], { tokenizer: { kind: "huggingface", file: "tokenizer.json" } });
+    const [first] = await cut(spec);
+    const cursor = first!.cursor as { fingerprint: Fingerprint };
+    const { reading, ...earlier } = cursor.fingerprint;
+    assert.equal(reading, 2);
+    await assert.rejects(cut(spec, { ...cursor, fingerprint: earlier }), { code: "DATA_CHANGED", message: /earlier version/ });
+    assert.ok((await cut(spec, cursor)).length > 0);
+  });
+
   it("cuts nothing more after a document could not be read", async () => {
     const cutter: StepCutter = {
       eosId: 0,

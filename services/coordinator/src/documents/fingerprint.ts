@@ -17,6 +17,8 @@ export interface Fingerprint {
   readonly sha256: string;
   /** SHA-256 of the tokenizer.json; absent for bytes. */
   readonly tokenizer?: string;
+  /** How documents are read with a tokenizer.json: 2 gives the ids of the whole; absent: as earlier versions did, cut at some white space. */
+  readonly reading?: 2;
 }
 
 /** Version 1, of earlier checkpoints, is a string: names, numbers of documents and bytes only. */
@@ -36,7 +38,7 @@ export function fingerprintOf(files: readonly IndexedFile[], tokenizerJson: Uint
     documents: files.reduce((sum, { index }) => sum + index.ranges.length / 2, 0),
     bytes: files.reduce((sum, { index }) => sum + textBytes(index), 0),
     sha256: digest.digest("hex"),
-    ...(tokenizerJson && { tokenizer: sha256Of(tokenizerJson) }),
+    ...(tokenizerJson && { tokenizer: sha256Of(tokenizerJson), reading: 2 }),
   };
 }
 
@@ -60,6 +62,11 @@ export function documentsDiffer(stored: StoredFingerprint, found: Fingerprint, f
 export function isSameTokenizer(stored: StoredFingerprint, found: Fingerprint, checkpointTokenizer: string | undefined): boolean {
   const known = typeof stored === "string" ? checkpointTokenizer : (stored.tokenizer ?? "");
   return known === undefined || known === (found.tokenizer ?? "");
+}
+
+/** Whether places in the documents mean the same tokens; those of synthetic documents always did. */
+export function isSameReading(stored: StoredFingerprint, found: Fingerprint): boolean {
+  return found.files === 0 || (typeof stored === "string" ? undefined : stored.reading) === found.reading;
 }
 
 function earlierFingerprint(files: readonly IndexedFile[]): string {

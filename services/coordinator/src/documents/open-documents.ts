@@ -17,6 +17,7 @@ import { findFiles, type FoundFile, type FoundFiles } from "./find-files.js";
 import {
   documentsDiffer,
   fingerprintOf,
+  isSameReading,
   isSameTokenizer,
   type Fingerprint,
   type IndexedFile,
@@ -104,6 +105,11 @@ async function openFiles(
     if (difference !== undefined) throw dataChanged(`The documents are not those that the job was trained on: ${difference}.`);
     if (!isSameTokenizer(stored, fingerprint, tokenizerSha256)) {
       throw dataChanged(`The tokenizer ${spec.tokenizer.file ?? ""} is not the one that the job was trained with.`);
+    }
+    if (!isSameReading(stored, fingerprint)) {
+      throw dataChanged(
+        "The job began with an earlier version of Segue, which read its tokenizer to other tokens where it cut documents; begin it anew.",
+      );
     }
   }
   return { files, fingerprint };
