@@ -43,7 +43,7 @@ describe("a cluster of real processes", () => {
       parameters.length,
       parameterLayout(validateJobSpec(((await jobOf(cluster, jobId)) as unknown as { spec: unknown }).spec).spec.model).size,
     );
-    assert.ok(parameters.every(Number.isFinite));
+    assert.ok(parameters.pages.every((page) => page.every(Number.isFinite)));
     // What was exported is what the coordinator keeps on disk.
     const kept = join(cluster.storeDir, "jobs", jobId, "checkpoints", "step-00000060");
     const sha256 = (path: string): string => createHash("sha256").update(readFileSync(path)).digest("hex");

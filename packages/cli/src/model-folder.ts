@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { byteTokenizer, huggingFaceTokenizer, SegueError, type Tokenizer } from "@segue/core";
-import { createEngine, readModelFolder, type Engine, type EngineName, type ModelFolder } from "@segue/engine";
+import { byteTokenizer, huggingFaceTokenizer, SegueError, type ModelSpec, type Tokenizer } from "@segue/core";
+import { createEngine, loadParameters, readModelConfig, type Engine, type EngineName } from "@segue/engine";
 import { formatCount } from "./show/format.js";
 
 /** Embeddings of models on bytes have 256 rows and padding. */
@@ -9,20 +9,25 @@ const MAX_BYTES_VOCAB = 256 + 1024;
 
 /**
  * The model of a checkpoint or public model folder, in float32 on an engine; the caller closes it.
- * @throws SegueError TOKENIZER_MISSING, TOKENIZER_INVALID, ENGINE_UNAVAILABLE, and those of readModelFolder
+ * @throws SegueError TOKENIZER_MISSING, TOKENIZER_INVALID, ENGINE_UNAVAILABLE, and those of loadParameters
  */
 export async function openModelFolder(
   dir: string,
   { engine: choice, threads }: { readonly engine: EngineName | "auto"; readonly threads: number },
 ): Promise<{ engine: Engine; tokenizer: Tokenizer }> {
-  const folder = await readModelFolder(dir);
-  const tokenizer = await tokenizerOf(dir, folder);
-  const engine = await createEngine(choice, { model: folder.model, precision: "f32", threads });
-  engine.writeParameters(folder.parameters);
-  return { engine, tokenizer };
+  const model = await readModelConfig(dir);
+  const tokenizer = await tokenizerOf(dir, model);
+  const engine = await createEngine(choice, { model, precision: "f32", threads });
+  try {
+    await loadParameters(engine, dir);
+    return { engine, tokenizer };
+  } catch (error) {
+    engine.close();
+    throw error;
+  }
 }
 
-async function tokenizerOf(dir: string, { model }: ModelFolder): Promise<Tokenizer> {
+async function tokenizerOf(dir: string, model: ModelSpec): Promise<Tokenizer> {
   const json = await readFile(join(dir, "tokenizer.json"), "utf8").catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return undefined;
     throw error;

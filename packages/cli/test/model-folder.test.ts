@@ -8,6 +8,7 @@ import {
   headStatistics,
   laneStateFloats,
   positionPrompt,
+  onePage,
   randomStream,
   validateJobSpec,
   tensorToFloat32,
@@ -30,7 +31,7 @@ describe("segue on a model folder", () => {
   let engine: EngineName;
   before(async () => {
     dir = await mkdtemp(join(tmpdir(), "segue-generate-"));
-    await writeModelFolder(dir, { model, parameters }, 0);
+    await writeModelFolder(dir, { model, parameters: onePage(parameters) }, 0);
     engine = (await availableEngines()).find(({ reason }) => reason === undefined)!.name;
   });
   after(() => rm(dir, { recursive: true, force: true }));
@@ -81,7 +82,7 @@ describe("segue on a model folder", () => {
   it("asks for the tokenizer of a model that does not read bytes", async () => {
     const other = await mkdtemp(join(tmpdir(), "segue-generate-"));
     const large = { ...model, vocab: 4096 };
-    await writeModelFolder(other, { model: large, parameters: initialParameters(large, 1) }, 0);
+    await writeModelFolder(other, { model: large, parameters: onePage(initialParameters(large, 1)) }, 0);
     const { stderr } = await segue(["generate", other]);
     assert.match(stderr, /^error TOKENIZER_MISSING: .* put the model's tokenizer\.json there/);
     await writeFile(join(other, "tokenizer.json"), "{");

@@ -15,6 +15,7 @@ export type { CureInput } from "./cures/cure-settings.js";
 export { rankCures, type RankedCure } from "./cures/cure-grid.js";
 export { cureSchema } from "./cures/cure-schema.js";
 export { parseCure } from "./cures/parse-cure.js";
+export { onePage, PAGE_FLOATS, pagedFloats, setFloats, stretches, type PagedFloats, type Stretch } from "./paged-floats.js";
 export { randomStream, type Random } from "./random.js";
 export {
   DEFAULT_EFFECTIVE_REMEMBRANCE,
@@ -50,7 +51,7 @@ export { EDITABLE_SETTINGS, editJobSpec, type EditedSpec } from "./spec/edit.js"
 export { jobSpecToYaml, parseJobSpec, plainYaml } from "./spec/yaml.js";
 export { addsWhole } from "./reduction/adds-whole.js";
 export { maximalNodes, splitPoint, type ReductionNode } from "./reduction/tree.js";
-export { configFromHuggingFace, configToHuggingFace, flattenParameters } from "./checkpoint/hugging-face.js";
+export { configFromHuggingFace, configToHuggingFace, flattenParameters, placedParameters } from "./checkpoint/hugging-face.js";
 export {
   decodeSafetensors,
   encodeSafetensors,

@@ -1,43 +1,71 @@
-import { mkdir, open, readFile, writeFile } from "node:fs/promises";
+import { mkdir, open, readFile, writeFile, type FileHandle } from "node:fs/promises";
 import { basename, join } from "node:path";
 import {
   configFromHuggingFace,
   configToHuggingFace,
   decodeSafetensors,
-  flattenParameters,
+  pagedFloats,
   parameterLayout,
+  placedParameters,
+  readSafetensorsHeader,
   safetensorsHeader,
+  safetensorsHeaderLength,
   SegueError,
+  setFloats,
+  tensorToFloat32,
   type ModelSpec,
+  type PagedFloats,
+  type SafetensorsRange,
   type SafetensorsTensor,
 } from "@segue/core";
+import type { Engine } from "./engine.js";
 
 export interface ModelFolder {
   readonly model: ModelSpec;
   /** Flat, in the order of the layout. */
-  readonly parameters: Float32Array;
+  readonly parameters: PagedFloats;
 }
 
-/** Reads and writes are cut into pieces: one call of Node's moves at most 2 GiB. */
-const PIECE_BYTES = 1 << 30;
+/** A tensor in a file of a folder. */
+interface StoredTensor extends SafetensorsRange {
+  readonly path: string;
+  /** Where the file's data begin. */
+  readonly dataStart: number;
+}
+
+/** Read and converted at a time: bounds memory, whatever the size of a tensor. A multiple of every element's size. */
+const PIECE_BYTES = 2 ** 25;
 
 /**
  * Reads `config.json` and the tensors of a Mamba-2 folder in Hugging Face's layout or that of state-spaces/mamba. The tensors are in
  * `model.safetensors`, or in the files that `model.safetensors.index.json` names.
  * @throws SegueError MODEL_UNSUPPORTED, SAFETENSORS_INVALID or CHECKPOINT_MISMATCH; the system's error for a file that is not there
  */
-export async function readModelFolder(folder: string): Promise<ModelFolder> {
-  const model = configFromHuggingFace(parseConfig(await readFile(join(folder, "config.json"), "utf8")));
-  const tensors = new Map<string, SafetensorsTensor>();
-  for (const file of await tensorFiles(folder)) {
-    for (const [name, tensor] of await readSafetensorsFile(join(folder, file))) tensors.set(name, tensor);
-  }
-  return { model, parameters: flattenParameters(model, tensors) };
+export async function readModelFolder(folder: string, pageFloats?: number): Promise<ModelFolder> {
+  const model = await readModelConfig(folder);
+  const parameters = pagedFloats(parameterLayout(model).size, pageFloats);
+  await readParameters(folder, model, (values, offset) => setFloats(parameters, values, offset));
+  return { model, parameters };
+}
+
+/** The sizes in a folder's `config.json`. @throws SegueError MODEL_UNSUPPORTED; the system's error for a file that is not there */
+export async function readModelConfig(folder: string): Promise<ModelSpec> {
+  return configFromHuggingFace(parseConfig(await readFile(join(folder, "config.json"), "utf8")));
+}
+
+/** Gives an engine the parameters of a folder, without a copy of them all. Throws as {@link readModelFolder}. */
+export async function loadParameters(engine: Engine, folder: string): Promise<void> {
+  await readParameters(folder, engine.model, (values, offset) => engine.writeParameters(values, offset));
 }
 
 /** @throws SegueError SAFETENSORS_INVALID; the system's error for a file that is not there */
 export async function readSafetensorsFile(path: string): Promise<Map<string, SafetensorsTensor>> {
-  return decodeSafetensors(await readBytes(path));
+  const file = await open(path);
+  try {
+    return decodeSafetensors(await readBytes(file, path, 0, (await file.stat()).size));
+  } finally {
+    await file.close();
+  }
 }
 
 /** Writes the folder that `Mamba2ForCausalLM.from_pretrained` reads; makes it if need be, overwrites what it holds. */
@@ -49,9 +77,54 @@ export async function writeModelFolder(folder: string, { model, parameters }: Mo
   try {
     // The flat vector holds the tensors in the header's order, so its bytes are the file's data.
     await file.writeFile(safetensorsHeader(entries, { format: "pt" }));
-    const bytes = new Uint8Array(parameters.buffer, parameters.byteOffset, parameters.byteLength);
-    for (let start = 0; start < bytes.length; start += PIECE_BYTES)
-      await file.writeFile(bytes.subarray(start, start + PIECE_BYTES));
+    for (const page of parameters.pages) await file.writeFile(new Uint8Array(page.buffer, page.byteOffset, page.byteLength));
+  } finally {
+    await file.close();
+  }
+}
+
+/** Floats of the flat vector from number `offset` on. */
+type WriteFloats = (values: Float32Array, offset: number) => void;
+
+async function readParameters(folder: string, model: ModelSpec, write: WriteFloats): Promise<void> {
+  const tensors = new Map<string, StoredTensor>();
+  for (const file of await tensorFiles(folder)) {
+    for (const tensor of await storedTensors(join(folder, file))) tensors.set(tensor.name, tensor);
+  }
+  for (const { tensor, offset } of placedParameters(model, tensors)) await readTensor(tensor, offset, write);
+}
+
+async function readTensor(
+  { path, dataStart, begin, end, ...entry }: StoredTensor,
+  offset: number,
+  write: WriteFloats,
+): Promise<void> {
+  const file = await open(path);
+  try {
+    let written = offset;
+    for (let at = begin; at < end; at += PIECE_BYTES) {
+      const data = await readBytes(file, path, dataStart + at, Math.min(PIECE_BYTES, end - at));
+      const values = tensorToFloat32({ ...entry, data });
+      write(values, written);
+      written += values.length;
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+async function storedTensors(path: string): Promise<StoredTensor[]> {
+  const file = await open(path);
+  try {
+    const { size } = await file.stat();
+    const headerBytes = safetensorsHeaderLength(await readBytes(file, path, 0, Math.min(8, size)));
+    const dataStart = 8 + headerBytes;
+    if (size < dataStart) {
+      const claim = `${path}: the header claims ${headerBytes} bytes, the file has ${size - 8}`;
+      throw new SegueError("SAFETENSORS_INVALID", claim, { status: "DATA_LOSS" });
+    }
+    const ranges = readSafetensorsHeader(await readBytes(file, path, 8, headerBytes), size - dataStart);
+    return ranges.map((range) => ({ ...range, path, dataStart }));
   } finally {
     await file.close();
   }
@@ -86,19 +159,12 @@ function parseConfig(text: string): unknown {
   }
 }
 
-async function readBytes(path: string): Promise<Uint8Array> {
-  const file = await open(path);
-  try {
-    const { size } = await file.stat();
-    const bytes = new Uint8Array(size);
-    let read = 0;
-    while (read < size) {
-      const { bytesRead } = await file.read(bytes, read, Math.min(PIECE_BYTES, size - read), read);
-      if (bytesRead === 0) throw new SegueError("SAFETENSORS_INVALID", `${path} shrank while it was read`, { status: "DATA_LOSS" });
-      read += bytesRead;
-    }
-    return bytes;
-  } finally {
-    await file.close();
+async function readBytes(file: FileHandle, path: string, start: number, length: number): Promise<Uint8Array> {
+  const bytes = new Uint8Array(length);
+  for (let read = 0; read < length;) {
+    const { bytesRead } = await file.read(bytes, read, Math.min(PIECE_BYTES, length - read), start + read);
+    if (bytesRead === 0) throw new SegueError("SAFETENSORS_INVALID", `${path} shrank while it was read`, { status: "DATA_LOSS" });
+    read += bytesRead;
   }
+  return bytes;
 }

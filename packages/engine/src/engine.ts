@@ -93,10 +93,11 @@ export interface Engine {
 
   /** Flat parameters in the order of `layout`: as many as `into` holds, from number `offset` on (default 0). */
   readParameters(into: Float32Array, offset?: number): void;
-  writeParameters(from: Float32Array): void;
-  /** AdamW's first and second moments, flat as the parameters. */
-  readMoments(first: Float32Array, second: Float32Array): void;
-  writeMoments(first: Float32Array, second: Float32Array): void;
+  /** All of them, or with an `offset` as many as `from` holds. */
+  writeParameters(from: Float32Array, offset?: number): void;
+  /** AdamW's first and second moments, flat as the parameters and in parts as they. */
+  readMoments(first: Float32Array, second: Float32Array, offset?: number): void;
+  writeMoments(first: Float32Array, second: Float32Array, offset?: number): void;
 
   /** Zero states. */
   createStates(lanes: number): LaneStates;

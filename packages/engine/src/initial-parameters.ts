@@ -1,4 +1,14 @@
-import { modelWidths, parameterLayout, randomStream, type ModelSpec, type ParameterEntry, type Random } from "@segue/core";
+import {
+  modelWidths,
+  onePage,
+  parameterLayout,
+  randomStream,
+  stretches,
+  type ModelSpec,
+  type PagedFloats,
+  type ParameterEntry,
+  type Random,
+} from "@segue/core";
 
 /** Steps dt of a new model are drawn log-uniformly from this range, but never below the floor (paper.md 7.4). */
 const DT_MIN = 1e-3;
@@ -6,16 +16,22 @@ const DT_MAX = 0.1;
 const DT_FLOOR = 1e-4;
 
 /**
- * The flat parameters of a new model, as the official code draws them (paper.md 7.4). Each tensor has a random stream of its own,
- * named after it, so the result depends on seed and model only, not on engine, order or platform.
+ * Fills `into`, [P], with the parameters of a new model, as the official code draws them (paper.md 7.4). Each tensor has a random stream of
+ * its own, named after it, so the result depends on seed and model only, not on engine, pages, order or platform.
  */
-export function initialParameters(model: ModelSpec, seed: number): Float32Array {
-  const layout = parameterLayout(model);
-  const flat = new Float32Array(layout.size);
-  for (const entry of layout.entries) {
+export function drawParameters(model: ModelSpec, seed: number, into: PagedFloats): void {
+  for (const entry of parameterLayout(model).entries) {
     const draw = initialiser(model, entry, randomStream(seed, "parameters", entry.name));
-    for (let i = entry.offset; i < entry.offset + entry.size; i++) flat[i] = draw();
+    for (const { floats } of stretches(into, entry.offset, entry.offset + entry.size)) {
+      for (let i = 0; i < floats.length; i++) floats[i] = draw();
+    }
   }
+}
+
+/** {@link drawParameters} of a model that fits into one array. */
+export function initialParameters(model: ModelSpec, seed: number): Float32Array {
+  const flat = new Float32Array(parameterLayout(model).size);
+  drawParameters(model, seed, onePage(flat));
   return flat;
 }
 

@@ -8,6 +8,20 @@ export function expectLength(what: string, actual: number, expected: number): vo
 }
 
 /**
+ * All `size` floats of a vector, or with an `offset` a part of them.
+ * @returns the part's first float
+ * @throws SegueError ENGINE_INPUT_INVALID
+ */
+export function expectPart(what: string, actual: number, offset: number | undefined, size: number): number {
+  if (offset === undefined) {
+    expectLength(what, actual, size);
+    return 0;
+  }
+  if (Number.isInteger(offset) && offset >= 0 && offset + actual <= size) return offset;
+  throw new SegueError("ENGINE_INPUT_INVALID", `${what}: ${actual} from number ${offset} on are not among the ${size} there are`);
+}
+
+/**
  * Ids outside the vocabulary would read past the tables of a kernel.
  * @throws SegueError ENGINE_INPUT_INVALID
  */

@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { encodeSafetensors, parameterLayout, type ModelSpec, type SafetensorsTensor } from "@segue/core";
+import { encodeSafetensors, onePage, parameterLayout, type ModelSpec, type SafetensorsTensor } from "@segue/core";
 import { readModelFolder, writeModelFolder } from "../src/checkpoint-folder.js";
 import { GOLDEN_CASES, readGolden } from "./native-support.js";
 
@@ -24,7 +24,7 @@ describe("model folders", () => {
     for (const name of GOLDEN_CASES) {
       const golden = readGolden(name);
       const read = await readModelFolder(fileURLToPath(new URL(`golden/${name}`, import.meta.url)));
-      assert.deepEqual(read.parameters, golden.parameters);
+      assert.deepEqual(read.parameters, onePage(golden.parameters));
       assert.equal(read.model.groups, golden.model.groups);
       assert.equal(read.model.tieEmbeddings, golden.model.tieEmbeddings);
       const copy = join(folder, "exports", name);
@@ -48,16 +48,16 @@ describe("model folders", () => {
     const file = encodeSafetensors([...tensors, { ...tensors[0]!, name: "lm_head.weight" }]);
     await writeFile(join(folder, "model.safetensors"), file);
     const read = await readModelFolder(folder);
-    assert.deepEqual(read, { model: { ...model, padVocabMultiple: 16 }, parameters: golden.parameters });
+    assert.deepEqual(read, { model: { ...model, padVocabMultiple: 16 }, parameters: onePage(golden.parameters) });
     // What is exported is Hugging Face's layout, whose vocabulary is the padded one.
     const copy = join(folder, "copy");
     await writeModelFolder(copy, read, 0);
-    assert.deepEqual(await readModelFolder(copy), { model, parameters: golden.parameters });
+    assert.deepEqual(await readModelFolder(copy), { model, parameters: onePage(golden.parameters) });
   });
 
   it("reads a model in several files by their index, and no file outside the folder", async () => {
     const { model, parameters } = readGolden("untied");
-    await writeModelFolder(folder, { model, parameters }, 0);
+    await writeModelFolder(folder, { model, parameters: onePage(parameters) }, 0);
     await rm(join(folder, "model.safetensors"));
     const writeIndex = (index: unknown): Promise<void> =>
       writeFile(join(folder, "model.safetensors.index.json"), JSON.stringify(index));
@@ -66,7 +66,12 @@ describe("model folders", () => {
     await writeFile(join(folder, files[0]!), encodeSafetensors(tensors.slice(0, 5)));
     await writeFile(join(folder, files[1]!), encodeSafetensors(tensors.slice(5)));
     await writeIndex({ weight_map: Object.fromEntries(tensors.map(({ name }, i) => [name, files[i < 5 ? 0 : 1]])) });
-    assert.deepEqual(await readModelFolder(folder), { model, parameters });
+    assert.deepEqual(await readModelFolder(folder), { model, parameters: onePage(parameters) });
+    const inPages = await readModelFolder(folder, 61);
+    assert.equal(inPages.parameters.pages.length, Math.ceil(parameters.length / 61));
+    assert.deepEqual(Float32Array.from(inPages.parameters.pages.flatMap((page) => [...page])), parameters);
+    await writeModelFolder(join(folder, "copy"), inPages, 0);
+    assert.deepEqual(await readModelFolder(join(folder, "copy")), { model, parameters: onePage(parameters) });
     await writeIndex({ weight_map: { "backbone.norm_f.weight": files[1] } });
     await assert.rejects(readModelFolder(folder), { code: "CHECKPOINT_MISMATCH" });
     for (const weights of [undefined, {}, { a: 1 }, { a: "../model.safetensors" }]) {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { parameterLayout, type ModelSpec } from "@segue/core";
-import { initialParameters } from "../src/initial-parameters.js";
+import { pagedFloats, parameterLayout, stretches, type ModelSpec } from "@segue/core";
+import { drawParameters, initialParameters } from "../src/initial-parameters.js";
 
 const MODEL: ModelSpec = {
   layers: 4,
@@ -66,5 +66,13 @@ describe("initialParameters", () => {
     const hash = createHash("sha256").update(new Uint8Array(flat.buffer)).digest("hex");
     assert.equal(hash, "352244e9069fb02562c02f71561732d01195c39d7fef9a5d013f8a5f9fd3f0ba");
     assert.notDeepEqual(initialParameters(MODEL, 8), flat);
+  });
+
+  it("is the same however it is cut into pages", () => {
+    for (const pageFloats of [1009, flat.length - 1]) {
+      const paged = pagedFloats(flat.length, pageFloats);
+      drawParameters(MODEL, 7, paged);
+      for (const { offset, floats } of stretches(paged)) assert.deepEqual(floats, flat.subarray(offset, offset + floats.length));
+    }
   });
 });

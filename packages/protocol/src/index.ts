@@ -186,10 +186,13 @@ export { addService, type AddServiceOptions, type CallContext, type Handler, typ
 export { createClient, type CallOptions, type Client, type ClientMethod } from "./client.js";
 export { DEFAULT_CHANNEL_SETTINGS, type ChannelSettings } from "./channel-settings.js";
 export {
+  bytesAt,
   CHUNK_BYTES,
   type FileRange,
   type FileRangesTensor,
   type FileTensor,
+  type MemoryTensor,
+  type PagedTensor,
   type Tensor,
   type TensorDtype,
 } from "./tensors/tensor.js";

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { credentials, status } from "@grpc/grpc-js";
 import {
   createClient,
+  pullSeries,
   pullTensor,
   TensorRegistry,
   Tensors,
@@ -59,6 +60,33 @@ describe("pulled tensors", () => {
     assert.deepEqual(into, bytes.slice(1001, 1001 + into.byteLength));
     await assert.rejects(pullTensor(client, "t", { into: new Uint8Array(5) }), { reason: "TENSOR_SIZE_MISMATCH" });
     await assert.rejects(pullTensor(client, "t", { offset: bytes.byteLength + 1 }), { code: status.OUT_OF_RANGE });
+  });
+
+  it("arrive the same from pages, whole, in ranges across their borders and in series", async () => {
+    const { registry, client } = await serveRegistry();
+    const bytes = randomBytes(3 * MIB + 40);
+    const borders = [0, 4, MIB + 12, MIB + 12, 2 * MIB, bytes.byteLength];
+    const pages = borders.slice(1).map((end, i) => bytes.slice(borders[i], end));
+    registry.publish("t/1", { dtype: "f32", shape: [bytes.byteLength / 4], pages });
+    assert.deepEqual((await pullTensor(client, "t/1")).data, bytes);
+    for (const [offset, length] of [
+      [0, 5],
+      [3, MIB + 30],
+      [MIB + 11, 1],
+      [MIB + 12, MIB],
+      [2 * MIB - 1, MIB + 41],
+    ] as const) {
+      assert.deepEqual((await pullTensor(client, "t/1", { offset, length })).data, bytes.slice(offset, offset + length));
+    }
+    const into = new Uint8Array(2 * MIB);
+    const items = [{ ref: "t/{n}", offset: 2, length: into.byteLength }];
+    const ended = new AbortController();
+    const series = pullSeries(client, { items, firstN: 1, into: () => into, idleMs: 10_000, signal: ended.signal });
+    await series.next();
+    ended.abort();
+    assert.deepEqual(into, bytes.slice(2, 2 + into.byteLength));
+    const short = { dtype: "f32" as const, shape: [3], pages: [new Uint8Array(8), new Uint8Array(3)] };
+    assert.throws(() => registry.publish("short", short), { reason: "TENSOR_SIZE_MISMATCH" });
   });
 
   it("can be pulled thousands of times over one connection", async () => {

@@ -5,7 +5,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createTokenizer, SegueError, tbpttAt, validateJobSpec } from "@segue/core";
-import { createEngine, readModelFolder } from "@segue/engine";
+import { createEngine, loadParameters, readModelConfig } from "@segue/engine";
 import type { ModelReply, ModelRequest } from "./model-messages.js";
 import { Subjects } from "./subjects.js";
 import type { Cell } from "./tasks/task.js";
@@ -19,7 +19,7 @@ async function subjectsOf({ folder, engine: choice, threads }: ModelRequest): Pr
   if (loaded?.folder === folder) return loaded.subjects;
   loaded?.subjects.close();
   loaded = undefined;
-  const { model, parameters } = await readModelFolder(folder);
+  const model = await readModelConfig(folder);
   const manifest = JSON.parse(await readFile(join(folder, "manifest.json"), "utf8")) as { spec: unknown; step: number };
   const { spec } = validateJobSpec(manifest.spec);
   const tokenizerJson =
@@ -28,7 +28,12 @@ async function subjectsOf({ folder, engine: choice, threads }: ModelRequest): Pr
       : undefined;
   // Evaluations are in float32 (paper.md section 4.4), whatever the training computes in.
   const engine = await createEngine(choice, { model, precision: "f32", threads });
-  engine.writeParameters(parameters);
+  try {
+    await loadParameters(engine, folder);
+  } catch (error) {
+    engine.close();
+    throw error;
+  }
   const { segmentTokens } = tbpttAt(spec.tbptt, Math.max(0, manifest.step - 1));
   const subjects = new Subjects(engine, createTokenizer(spec.tokenizer, tokenizerJson), segmentTokens);
   loaded = { folder, subjects };

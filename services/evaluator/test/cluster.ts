@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { validateJobSpec, type CureSpec } from "@segue/core";
+import { onePage, validateJobSpec, type CureSpec } from "@segue/core";
 import { initialParameters, writeModelFolder } from "@segue/engine";
 import { TensorRegistry, Tensors, tensorsHandlers, type Client } from "@segue/protocol";
 import {
@@ -78,7 +78,7 @@ export class TestCluster {
     changes: { digest?: string; damage?: boolean } = {},
   ): Promise<string> {
     const folder = await mkdtemp(join(this.dir, "checkpoint-"));
-    await writeModelFolder(folder, { model: spec.model, parameters: initialParameters(spec.model, seed) }, 0);
+    await writeModelFolder(folder, { model: spec.model, parameters: onePage(initialParameters(spec.model, seed)) }, 0);
     const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
     const files: Record<string, { bytes: number; sha256: string }> = {};
     const digest = changes.digest ?? sha256(Buffer.from(`${jobId} ${step} ${seed}`));

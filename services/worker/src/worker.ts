@@ -45,6 +45,8 @@ export interface WorkerOptions {
   readonly logger: Logger;
   /** Memory that jobs must fit into. @default that of the machine or container */
   readonly memoryBytes?: number | undefined;
+  /** Of a page of weights and moments; only tests want it small. */
+  readonly pageFloats?: number | undefined;
   /** Module of the compute thread. @default the one with Segue's engines */
   readonly computeModule?: URL | undefined;
 }
@@ -183,7 +185,8 @@ export class Worker {
   #replica(jobId: string): JobReplica {
     let replica = this.#replicas.get(jobId);
     if (!replica) {
-      const { engine, threads, gpu, ncclLibrary, logger, security, computeModule = defaultComputeModule } = this.#options;
+      const { engine, threads, gpu, ncclLibrary, pageFloats, logger, security, computeModule = defaultComputeModule } =
+        this.#options;
       replica = new JobReplica(jobId, {
         computeModule,
         registry: this.#registry,
@@ -195,6 +198,7 @@ export class Worker {
         gpu,
         memoryBytes: this.#memoryBytes,
         ncclLibrary,
+        pageFloats,
         logger,
         report: (message) => this.#attachment?.send(message),
       });

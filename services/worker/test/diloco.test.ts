@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import type { JobSpec } from "@segue/core";
+import { PAGE_FLOATS, type JobSpec } from "@segue/core";
 import { Tensors, pullTensor } from "@segue/protocol";
 import { connectClient } from "@segue/runtime";
 import type { Worker } from "../src/worker.js";
@@ -38,8 +38,8 @@ describe("diloco", () => {
   const specWith = (sync: object = {}, wire = "f32"): JobSpec =>
     tinySpec(6, {}, { sync: { mode: "diloco", replicas: 3, innerSteps: 2, wire, ...sync } });
 
-  async function attach(name: string): Promise<Attached> {
-    workers.push(await startWorker(coordinator.address, name, fakeCompute));
+  async function attach(name: string, pageFloats?: number): Promise<Attached> {
+    workers.push(await startWorker(coordinator.address, name, fakeCompute, "auto", pageFloats));
     return coordinator.attached(name);
   }
 
@@ -57,7 +57,11 @@ describe("diloco", () => {
 
   /** Seven steps, the last block short, on fresh workers that hold these shards. */
   async function train(spec: JobSpec, ...shardsOfWorkers: number[][]) {
-    const streams = await Promise.all(shardsOfWorkers.map((_, index) => attach(`w${workers.length}-${index}`)));
+    return trainInPages(undefined, spec, ...shardsOfWorkers);
+  }
+
+  async function trainInPages(pageFloats: number | undefined, spec: JobSpec, ...shardsOfWorkers: number[][]) {
+    const streams = await Promise.all(shardsOfWorkers.map((_, index) => attach(`w${workers.length}-${index}`, pageFloats)));
     const generation = { spec, generation: 1, placed: streams.map((stream, index) => [stream, shardsOfWorkers[index]!] as const) };
     await join(generation);
     await runRound(generation, 0, 4);
@@ -76,6 +80,7 @@ describe("diloco", () => {
     assert.match(alone.digest, /^4 [0-9a-f]{64}$/);
     assert.deepEqual(await train(specWith(), [0, 1, 2, 3], [4, 5]), alone);
     assert.deepEqual(await train(specWith(), [0, 1], [2, 3], [4, 5]), alone);
+    assert.deepEqual(await trainInPages(PAGE_FLOATS, specWith(), [0, 1, 2, 3, 4, 5]), alone);
   });
 
   it("depends on the grouping, the inner steps and the outer step", async () => {

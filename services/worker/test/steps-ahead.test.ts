@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { laneStateFloats, type ModelSpec } from "@segue/core";
 import { ComputeThread } from "../src/compute/compute-thread.js";
-import { sharedFloats } from "../src/compute/shared.js";
+import { sharedFloats, sharedPages } from "../src/compute/shared.js";
 
 const MODEL: ModelSpec = {
   ...{ layers: 1, dModel: 16, dState: 8, headDim: 8, expand: 2, dConv: 4, groups: 1, chunk: 16, vocab: 32, padVocabMultiple: 1 },
@@ -16,7 +16,7 @@ describe("steps on a device of its own", () => {
     try {
       const options = { model: MODEL, precision: "f32", threads: 1 } as const;
       const { parameters } = await compute.call("open", { engine: "cuda", options, lanesPerShard: 1 });
-      const model = sharedFloats(3 * parameters);
+      const model = [0, 1, 2].map(() => sharedPages(parameters));
       await compute.call("load", { model, states: [{ shard: 0, states: sharedFloats(laneStateFloats(MODEL)) }] });
       const batches = [{ shard: 0, tokens: new Int32Array(16), labels: new Int32Array(16) }];
       const common = { epoch: 0, node: { lo: 0, hi: 1 }, batches, rules: RULES, into: sharedFloats(parameters) };
@@ -29,7 +29,7 @@ describe("steps on a device of its own", () => {
         );
       };
       const saved = (): Promise<unknown> =>
-        compute.call("saveWeights", { epoch: 0, model }).then(() => answers.push(`saved after ${model[0]} steps`));
+        compute.call("saveWeights", { epoch: 0, model }).then(() => answers.push(`saved after ${model[0]?.pages[0]?.[0]} steps`));
       // While the probe takes its time, everything else comes.
       const probed = compute.call("probe", { threads: 1, gpu: 0 });
       await Promise.all([probed, step(1), step(2), step(3), saved(), step(4), step(5), step(6)]);

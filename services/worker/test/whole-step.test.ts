@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { laneStateFloats, randomStream, type ModelSpec } from "@segue/core";
-import { createEngine, initialParameters, type Engine } from "@segue/engine";
+import { laneStateFloats, pagedFloats, randomStream, type ModelSpec } from "@segue/core";
+import { createEngine, drawParameters, type Engine } from "@segue/engine";
 import { ComputeHost } from "../src/compute/host.js";
 import { Unfinished } from "../src/compute/unfinished.js";
 
@@ -20,7 +20,7 @@ async function twoSteps(prefersWholeSteps: boolean): Promise<Float32Array> {
     return Object.defineProperty(engine, "prefersWholeSteps", { value: prefersWholeSteps });
   };
   const host = new ComputeHost(
-    { availableEngines: async () => [], createEngine: createCpu, initialParameters },
+    { availableEngines: async () => [], createEngine: createCpu, drawParameters },
     new Int32Array(new SharedArrayBuffer(4)),
   );
   const { parameters } = await host.open({
@@ -28,7 +28,7 @@ async function twoSteps(prefersWholeSteps: boolean): Promise<Float32Array> {
     options: { model: MODEL, precision: "f32", threads: 1 },
     lanesPerShard: LANES,
   });
-  const model = new Float32Array(3 * parameters);
+  const model = [0, 1, 2].map(() => pagedFloats(parameters, 101));
   host.initialise({ seed: 5, model });
   const states = Array.from({ length: SHARDS }, (_, shard) => ({
     shard,

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
+import { PAGE_FLOATS } from "@segue/core";
 import { Tensors, pullTensor } from "@segue/protocol";
 import { connectClient } from "@segue/runtime";
 import { PATIENCE_MS } from "../../../test/helpers/patience.js";
@@ -37,8 +38,8 @@ describe("worker", () => {
     await coordinator.close();
   });
 
-  async function attach(name: string, computeModule = fakeCompute): Promise<Attached> {
-    workers.push(await startWorker(coordinator.address, name, computeModule));
+  async function attach(name: string, computeModule = fakeCompute, pageFloats?: number): Promise<Attached> {
+    workers.push(await startWorker(coordinator.address, name, computeModule, "auto", pageFloats));
     return coordinator.attached(name);
   }
 
@@ -63,8 +64,13 @@ describe("worker", () => {
   }
 
   /** Six steps in two rounds on freshly attached workers that hold these shards. */
-  async function train(shardsOfWorkers: readonly (readonly number[])[], tbptt: object = {}, computeModule = fakeCompute) {
-    const streams = await Promise.all(shardsOfWorkers.map((shards) => attach(`w${shards.join("-")}`, computeModule)));
+  async function train(
+    shardsOfWorkers: readonly (readonly number[])[],
+    tbptt: object = {},
+    computeModule = fakeCompute,
+    pageFloats?: number,
+  ) {
+    const streams = await Promise.all(shardsOfWorkers.map((shards) => attach(`w${shards.join("-")}`, computeModule, pageFloats)));
     const placed = streams.map((stream, index) => [stream, shardsOfWorkers[index]!] as const);
     const generation = { spec: tinySpec(shardsOfWorkers.flat().length, tbptt), generation: 1, placed };
     await join(generation);
@@ -86,6 +92,12 @@ describe("worker", () => {
     assert.deepEqual(await train([[0, 1], [2]]), alone);
     assert.deepEqual(await train([[0], [1, 2]]), alone);
     assert.ok(alone.losses.every(([, loss]) => Number.isFinite(loss) && loss > 0));
+  });
+
+  it("gives the same bits however weights and moments are cut into pages", async () => {
+    const inOnePage = await train([[0, 1, 2]], {}, fakeCompute, PAGE_FLOATS);
+    for (const pageFloats of [1, 1000]) assert.deepEqual(await train([[0, 1], [2]], {}, fakeCompute, pageFloats), inOnePage);
+    assert.deepEqual(await train([[0, 1, 2]], {}, engineCompute, PAGE_FLOATS), await train([[0], [1, 2]], {}, engineCompute));
   });
 
   it("goes through the segments of a step by the spec's rules, the same on one worker and on two", async () => {

@@ -2,7 +2,7 @@ import { SegueError, type Violation } from "../errors.js";
 import { modelWidths, parameterLayout } from "../model/sizes.js";
 import { DEFAULT_SPEC } from "../spec/defaults.js";
 import type { ModelSpec } from "../spec/job-spec.js";
-import { tensorToFloat32, type SafetensorsTensor } from "./safetensors.js";
+import { tensorToFloat32, type SafetensorsEntry, type SafetensorsTensor } from "./safetensors.js";
 
 /** `pad_vocab_size_multiple` of state-spaces' MambaConfig where a config does not say. */
 const STATE_SPACES_PAD = 8;
@@ -113,31 +113,41 @@ function fromStateSpaces(json: Record<string, unknown>): ModelSpec {
 }
 
 /**
- * The flat parameter vector from the tensors of a checkpoint. state-spaces' name of the embedding is accepted, a tied head's copy ignored.
+ * The tensors of a checkpoint in the order of the flat parameter vector, and where each belongs. state-spaces' name of the embedding is
+ * accepted, a tied head's copy ignored.
  * @throws SegueError CHECKPOINT_MISMATCH naming every tensor that is missing, superfluous or of another shape
  */
-export function flattenParameters(model: ModelSpec, tensors: ReadonlyMap<string, SafetensorsTensor>): Float32Array {
+export function placedParameters<Tensor extends SafetensorsEntry>(
+  model: ModelSpec,
+  tensors: ReadonlyMap<string, Tensor>,
+): { readonly tensor: Tensor; readonly offset: number }[] {
   const byName = new Map(
     [...tensors].map(([name, tensor]) => [name.replace(/^backbone\.embedding\./, "backbone.embeddings."), tensor]),
   );
-  const layout = parameterLayout(model);
   const problems: Violation[] = [];
-  const flat = new Float32Array(layout.size);
-  for (const { name, shape, offset } of layout.entries) {
+  const placed: { tensor: Tensor; offset: number }[] = [];
+  for (const { name, shape, offset } of parameterLayout(model).entries) {
     const tensor = byName.get(name);
     byName.delete(name);
     if (!tensor) problems.push({ field: name, description: "is missing" });
     else if (tensor.shape.join() !== shape.join()) {
       problems.push({ field: name, description: `has shape [${tensor.shape.join(", ")}], the config needs [${shape.join(", ")}]` });
-    } else flat.set(tensorToFloat32(tensor), offset);
+    } else placed.push({ tensor, offset });
   }
   if (model.tieEmbeddings) byName.delete("lm_head.weight");
   for (const name of byName.keys()) problems.push({ field: name, description: "is no parameter of this model" });
-  if (problems.length === 0) return flat;
+  if (problems.length === 0) return placed;
   const lines = problems.slice(0, 20).map(({ field, description }) => `  ${field} ${description}`);
   throw new SegueError("CHECKPOINT_MISMATCH", `The tensors do not fit the model's config:\n${lines.join("\n")}`, {
     violations: problems,
   });
+}
+
+/** The flat parameter vector of a model that fits into one array; see {@link placedParameters}. */
+export function flattenParameters(model: ModelSpec, tensors: ReadonlyMap<string, SafetensorsTensor>): Float32Array {
+  const flat = new Float32Array(parameterLayout(model).size);
+  for (const { tensor, offset } of placedParameters(model, tensors)) flat.set(tensorToFloat32(tensor), offset);
+  return flat;
 }
 
 function configReader(json: Record<string, unknown>) {

@@ -12,7 +12,7 @@ import type {
   TrainingPart,
   TrainingResult,
 } from "../engine.js";
-import { expectLength } from "../input-checks.js";
+import { expectPart } from "../input-checks.js";
 import { DeviceModel } from "./device-model.js";
 import { ForwardPasses } from "./inference.js";
 import { StateStore } from "./lane-states.js";
@@ -54,20 +54,22 @@ export class DeviceEngine<F, I> implements Engine {
 
   readParameters(into: Float32Array, offset = 0): void {
     const { device, parameters } = this.#model;
+    expectPart("parameters", into.length, offset, this.layout.size);
     device.download(device.slice(parameters, offset, into.length), into);
   }
 
-  writeParameters(from: Float32Array): void {
-    expectLength("parameters", from.length, this.layout.size);
-    this.#model.device.upload(from, this.#model.parameters);
+  writeParameters(from: Float32Array, offset?: number): void {
+    const { device, parameters } = this.#model;
+    const begin = expectPart("parameters", from.length, offset, this.layout.size);
+    device.upload(from, device.slice(parameters, begin, from.length));
   }
 
-  readMoments(first: Float32Array, second: Float32Array): void {
-    this.#training.readMoments(first, second);
+  readMoments(first: Float32Array, second: Float32Array, offset?: number): void {
+    this.#training.readMoments(first, second, offset);
   }
 
-  writeMoments(first: Float32Array, second: Float32Array): void {
-    this.#training.writeMoments(first, second);
+  writeMoments(first: Float32Array, second: Float32Array, offset?: number): void {
+    this.#training.writeMoments(first, second, offset);
   }
 
   createStates(lanes: number): LaneStates {

@@ -1,7 +1,7 @@
 import { SegueError, splitPoint, type ReductionNode } from "@segue/core";
 import type { Device } from "../devices/device.js";
 import type { AdamWStep, LaneStates, SegmentBatch, SegmentRules, TrainingPart, TrainingResult } from "../engine.js";
-import { expectLength, expectSegment } from "../input-checks.js";
+import { expectLength, expectPart, expectSegment } from "../input-checks.js";
 import { cutIntoSegments } from "../segments.js";
 import { mostEconomies } from "./buffers.js";
 import type { DeviceModel } from "./device-model.js";
@@ -39,16 +39,18 @@ export class Training<F, I> {
     this.#gradients = this.#newGradients();
   }
 
-  readMoments(first: Float32Array, second: Float32Array): void {
-    this.#device.download(this.#firstMoment, first);
-    this.#device.download(this.#secondMoment, second);
+  readMoments(first: Float32Array, second: Float32Array, offset?: number): void {
+    this.#device.download(this.#partOf(this.#firstMoment, "first moment", first, offset), first);
+    this.#device.download(this.#partOf(this.#secondMoment, "second moment", second, offset), second);
   }
 
-  writeMoments(first: Float32Array, second: Float32Array): void {
-    expectLength("first moment", first.length, this.#model.layout.size);
-    expectLength("second moment", second.length, this.#model.layout.size);
-    this.#device.upload(first, this.#firstMoment);
-    this.#device.upload(second, this.#secondMoment);
+  writeMoments(first: Float32Array, second: Float32Array, offset?: number): void {
+    this.#device.upload(first, this.#partOf(this.#firstMoment, "first moment", first, offset));
+    this.#device.upload(second, this.#partOf(this.#secondMoment, "second moment", second, offset));
+  }
+
+  #partOf(vector: F, what: string, { length }: Float32Array, offset: number | undefined): F {
+    return this.#device.slice(vector, expectPart(what, length, offset, this.#model.layout.size), length);
   }
 
   forwardBackward(batch: SegmentBatch, states: LaneStates, gradient: Float32Array, rules?: SegmentRules): number {

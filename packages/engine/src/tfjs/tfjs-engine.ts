@@ -11,7 +11,7 @@ import type {
   SegmentBatch,
   SegmentRules,
 } from "../engine.js";
-import { expectLane, expectLength, expectPlain, expectSegment } from "../input-checks.js";
+import { expectLane, expectLength, expectPart, expectPlain, expectSegment } from "../input-checks.js";
 import { cutIntoSegments } from "../segments.js";
 import { applyAdamW } from "../optimizer/adamw.js";
 import { mamba2 } from "./mamba2.js";
@@ -60,25 +60,25 @@ class TfjsEngine implements Engine {
   }
 
   readParameters(into: Float32Array, offset = 0): void {
+    expectPart("parameters", into.length, offset, this.layout.size);
     into.set(this.#parameters.subarray(offset, offset + into.length));
   }
 
-  writeParameters(from: Float32Array): void {
-    expectLength("parameters", from.length, this.layout.size);
-    this.#parameters.set(from);
+  writeParameters(from: Float32Array, offset?: number): void {
+    this.#parameters.set(from, expectPart("parameters", from.length, offset, this.layout.size));
     this.#dropTensors();
   }
 
-  readMoments(first: Float32Array, second: Float32Array): void {
-    first.set(this.#firstMoment);
-    second.set(this.#secondMoment);
+  readMoments(first: Float32Array, second: Float32Array, offset?: number): void {
+    const begin = expectPart("moments", first.length, offset, this.layout.size);
+    expectLength("second moment", second.length, first.length);
+    first.set(this.#firstMoment.subarray(begin, begin + first.length));
+    second.set(this.#secondMoment.subarray(begin, begin + second.length));
   }
 
-  writeMoments(first: Float32Array, second: Float32Array): void {
-    expectLength("first moment", first.length, this.layout.size);
-    expectLength("second moment", second.length, this.layout.size);
-    this.#firstMoment.set(first);
-    this.#secondMoment.set(second);
+  writeMoments(first: Float32Array, second: Float32Array, offset?: number): void {
+    this.#firstMoment.set(first, expectPart("first moment", first.length, offset, this.layout.size));
+    this.#secondMoment.set(second, expectPart("second moment", second.length, offset, this.layout.size));
   }
 
   createStates(lanes: number): LaneStates {

@@ -1,6 +1,6 @@
 import { access } from "node:fs/promises";
 import { join } from "node:path";
-import { randomStream, SegueError, type ModelSpec } from "@segue/core";
+import { randomStream, SegueError, type ModelSpec, type PagedFloats } from "@segue/core";
 import { readModelFolder, readSafetensorsFile } from "../checkpoint-folder.js";
 import type { SegmentBatch } from "../engine.js";
 import { goldenCase, type GoldenValues } from "./golden.js";
@@ -9,7 +9,7 @@ import { goldenCase, type GoldenValues } from "./golden.js";
 export interface VerifyCase {
   readonly model: ModelSpec;
   /** Flat, in the order of the layout. */
-  readonly parameters: Float32Array;
+  readonly parameters: PagedFloats;
   readonly batch: SegmentBatch;
   readonly golden?: GoldenValues | undefined;
 }

@@ -1,5 +1,5 @@
 import { setImmediate } from "node:timers/promises";
-import { laneStateFloats, ssmStateFloats, type ParameterLayout } from "@segue/core";
+import { laneStateFloats, ssmStateFloats, stretches, type ParameterLayout } from "@segue/core";
 import type { Engine, EngineDescription } from "../engine.js";
 import type { GoldenValues } from "./golden.js";
 import { relativeError } from "./relative-error.js";
@@ -51,7 +51,7 @@ export async function verifyEngine(
     signal?.throwIfAborted();
   };
   const runBoth = async (of: Engine): Promise<Record<"whole" | "cut", CaseResults>> => {
-    of.writeParameters(parameters);
+    for (const { floats, offset } of stretches(parameters)) of.writeParameters(floats, offset);
     const whole = await runCase(of, batch, batch.tokens, pause);
     return { whole, cut: await runCase(of, batch, segmentTokens, pause) };
   };

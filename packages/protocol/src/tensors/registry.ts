@@ -1,14 +1,14 @@
 import { status } from "@grpc/grpc-js";
 import { onAbort } from "../abort.js";
 import { RpcError } from "../rpc-error.js";
-import { tensorBytes, type Tensor } from "./tensor.js";
+import { memoryBytes, tensorBytes, type MemoryTensor } from "./tensor.js";
 
 /** Longest wait for a tensor that is not there yet; callers that want to wait longer ask again. */
 export const MAX_WAIT_MS = 60_000;
 
 /** The tensors a process offers to its peers, by reference. Entries are immutable: a reference always means the same bytes. */
 export class TensorRegistry {
-  readonly #tensors = new Map<string, Tensor>();
+  readonly #tensors = new Map<string, MemoryTensor>();
   readonly #waiters = new Map<string, Set<() => void>>();
   #closed = false;
 
@@ -16,11 +16,12 @@ export class TensorRegistry {
    * Offers a tensor; its data is kept, not copied, and must not change any more.
    * @throws RpcError INVALID_ARGUMENT if data does not fit dtype and shape, ALREADY_EXISTS for a reference in use
    */
-  publish(ref: string, tensor: Tensor): void {
+  publish(ref: string, tensor: MemoryTensor): void {
     if (this.#closed) throw new RpcError(status.UNAVAILABLE, "REGISTRY_CLOSED", `cannot publish ${ref}: the registry is closed`);
     const bytes = tensorBytes(tensor.dtype, tensor.shape);
-    if (bytes !== tensor.data.byteLength) {
-      const has = `${tensor.data.byteLength} bytes, its ${tensor.dtype} shape [${tensor.shape.join(", ")}] needs ${bytes}`;
+    const present = memoryBytes(tensor);
+    if (bytes !== present) {
+      const has = `${present} bytes, its ${tensor.dtype} shape [${tensor.shape.join(", ")}] needs ${bytes}`;
       throw new RpcError(status.INVALID_ARGUMENT, "TENSOR_SIZE_MISMATCH", `${ref} has ${has}`);
     }
     if (this.#tensors.has(ref)) throw new RpcError(status.ALREADY_EXISTS, "TENSOR_EXISTS", `${ref} is published already`);
@@ -36,7 +37,7 @@ export class TensorRegistry {
     return this.#tensors.has(ref);
   }
 
-  get(ref: string): Tensor | undefined {
+  get(ref: string): MemoryTensor | undefined {
     return this.#tensors.get(ref);
   }
 
@@ -55,7 +56,7 @@ export class TensorRegistry {
   }
 
   /** The tensor as soon as it is published; undefined after waitMs, on abort, or when the registry closes. */
-  waitFor(ref: string, waitMs: number, signal?: AbortSignal): Promise<Tensor | undefined> {
+  waitFor(ref: string, waitMs: number, signal?: AbortSignal): Promise<MemoryTensor | undefined> {
     const present = this.#tensors.get(ref);
     if (present || waitMs <= 0 || this.#closed || signal?.aborted) return Promise.resolve(present);
     return new Promise((resolve) => {

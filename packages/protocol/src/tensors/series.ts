@@ -17,7 +17,7 @@ import { isServiceError, RpcError } from "../rpc-error.js";
 import type { CallContext } from "../server.js";
 import { MAX_RESUMES, resumePauseMs } from "./pull.js";
 import { MAX_WAIT_MS, type TensorRegistry } from "./registry.js";
-import { CHUNK_BYTES, type Tensor } from "./tensor.js";
+import { bytesAt, CHUNK_BYTES, memoryBytes, type MemoryTensor } from "./tensor.js";
 import { Watchdog } from "./watchdog.js";
 
 /** One of the tensors of a series. */
@@ -149,7 +149,7 @@ export async function* serveSeries(
 }
 
 /** undefined when the call ended first. */
-async function published(registry: TensorRegistry, ref: string, signal: AbortSignal): Promise<Tensor | undefined> {
+async function published(registry: TensorRegistry, ref: string, signal: AbortSignal): Promise<MemoryTensor | undefined> {
   for (;;) {
     const tensor = await registry.waitFor(ref, MAX_WAIT_MS, signal);
     if (tensor || signal.aborted) return tensor;
@@ -157,18 +157,21 @@ async function published(registry: TensorRegistry, ref: string, signal: AbortSig
   }
 }
 
-function* chunks(ref: string, tensor: Tensor, wanted: SeriesPull, n: number, pull: number): Generator<Response, void, undefined> {
+function* chunks(
+  ref: string,
+  tensor: MemoryTensor,
+  wanted: SeriesPull,
+  n: number,
+  pull: number,
+): Generator<Response, void, undefined> {
   const [offset, length] = [Number(wanted.offset), Number(wanted.length)];
-  if (length < 1 || offset + length > tensor.data.byteLength) {
+  const total = memoryBytes(tensor);
+  if (length < 1 || offset + length > total) {
     const asked = `bytes ${offset} to ${offset + length}`;
-    throw new RpcError(
-      status.OUT_OF_RANGE,
-      "TENSOR_OUT_OF_RANGE",
-      `${ref} has ${tensor.data.byteLength} bytes; asked for ${asked}`,
-    );
+    throw new RpcError(status.OUT_OF_RANGE, "TENSOR_OUT_OF_RANGE", `${ref} has ${total} bytes; asked for ${asked}`);
   }
   for (let at = 0; at < length; at += CHUNK_BYTES) {
-    const data = tensor.data.subarray(offset + at, offset + Math.min(length, at + CHUNK_BYTES));
+    const data = bytesAt(tensor, offset + at, Math.min(length - at, CHUNK_BYTES));
     const place = fields(PullSeriesResponseSchema, { n, pull, offset: BigInt(at), crc32: crc32(data) });
     yield messageInPieces(PullSeriesResponseSchema, [...place, ...bytesField(PullSeriesResponseSchema.field.data.number, data)]);
   }

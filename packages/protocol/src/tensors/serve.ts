@@ -10,7 +10,16 @@ import { RpcError } from "../rpc-error.js";
 import type { CallContext, Handlers } from "../server.js";
 import { MAX_WAIT_MS, type TensorRegistry } from "./registry.js";
 import { serveSeries } from "./series.js";
-import { CHUNK_BYTES, tensorBytes, type FileRange, type FileRangesTensor, type FileTensor, type Tensor } from "./tensor.js";
+import {
+  bytesAt,
+  CHUNK_BYTES,
+  memoryBytes,
+  tensorBytes,
+  type FileRange,
+  type FileRangesTensor,
+  type FileTensor,
+  type MemoryTensor,
+} from "./tensor.js";
 
 type Response = MessageInitShape<typeof PullResponseSchema>;
 
@@ -21,7 +30,7 @@ interface ByteSource {
   close(): Promise<void>;
 }
 
-type ServedTensor = Tensor | FileTensor | FileRangesTensor;
+type ServedTensor = MemoryTensor | FileTensor | FileRangesTensor;
 
 interface ByteRange {
   readonly digestOffset: number;
@@ -97,13 +106,13 @@ function requestedRange(request: PullRequest, totalBytes: number): ByteRange {
 
 function openSource(tensor: ServedTensor): Promise<ByteSource> {
   if ("path" in tensor) return openFile(tensor);
-  return "ranges" in tensor ? openRanges(tensor) : Promise.resolve(bytesInMemory(tensor.data));
+  return "ranges" in tensor ? openRanges(tensor) : Promise.resolve(bytesInMemory(tensor));
 }
 
-function bytesInMemory(data: Uint8Array): ByteSource {
+function bytesInMemory(tensor: MemoryTensor): ByteSource {
   return {
-    totalBytes: data.byteLength,
-    read: async (offset, length) => data.subarray(offset, offset + length),
+    totalBytes: memoryBytes(tensor),
+    read: async (offset, length) => bytesAt(tensor, offset, length),
     close: async () => undefined,
   };
 }

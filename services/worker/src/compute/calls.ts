@@ -1,4 +1,4 @@
-import type { InitialStateRule, ReductionNode } from "@segue/core";
+import type { InitialStateRule, PagedFloats, ReductionNode } from "@segue/core";
 import type { AdamWStep, EngineDescription, EngineOptions, GpuDescription, SegmentRules } from "@segue/engine";
 import type { Collection } from "./collect.js";
 import type { JoinParts } from "./join-parts.js";
@@ -15,6 +15,9 @@ export interface EngineOffer {
 }
 
 export type EngineChoice = "auto" | "cuda" | "cpu" | "tfjs";
+
+/** Weights, first and second moments, and under diloco the outer momentum; f32 [P] each, in pages of shared memory. */
+export type ModelVectors = readonly PagedFloats[];
 
 /** Lane states of one shard, f32 [lanesPerShard, laneStateFloats], in shared memory. */
 export interface ShardStates {
@@ -45,15 +48,15 @@ export interface ComputeCalls {
     request: { readonly engine: EngineChoice; readonly options: EngineOptions; readonly lanesPerShard: number };
     response: { readonly description: EngineDescription; readonly parameters: number };
   };
-  /** Fills `model`, f32 [3, P] or, with an outer momentum, [4, P], with the seed's initial weights and zero moments. */
-  initialise: { request: { readonly seed: number; readonly model: Float32Array }; response: null };
+  /** Fills `model` with the seed's initial weights and zeros. */
+  initialise: { request: { readonly seed: number; readonly model: ModelVectors }; response: null };
   /** Takes over weights, moments, outer momentum if there is one, and the states of exactly these shards. */
-  load: { request: { readonly model: Float32Array; readonly states: readonly ShardStates[] }; response: null };
+  load: { request: { readonly model: ModelVectors; readonly states: readonly ShardStates[] }; response: null };
   /** Writes the weights into `model`. */
-  saveWeights: { request: { readonly epoch: number; readonly model: Float32Array }; response: null };
-  /** Writes moments, outer momentum if there is one, and states into `model` and `states`. */
+  saveWeights: { request: { readonly epoch: number; readonly model: ModelVectors }; response: null };
+  /** Writes the other vectors and the states into `model` and `states`. */
   saveRest: {
-    request: { readonly epoch: number; readonly model: Float32Array; readonly states: readonly ShardStates[] };
+    request: { readonly epoch: number; readonly model: ModelVectors; readonly states: readonly ShardStates[] };
     response: null;
   };
   /** Forward and backward over the shards of one tree node; `into`, f32 [P], becomes the node's gradient sum. */

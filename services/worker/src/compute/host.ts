@@ -1,6 +1,14 @@
-import { SegueError, type ReductionNode } from "@segue/core";
+import { SegueError, stretches, type PagedFloats, type ReductionNode } from "@segue/core";
 import type { Engine, EngineOptions, LaneStates, TrainingPart } from "@segue/engine";
-import { VOID, type CallName, type ComputeCalls, type EngineChoice, type EngineOffer, type ShardBatch } from "./calls.js";
+import {
+  VOID,
+  type CallName,
+  type ComputeCalls,
+  type EngineChoice,
+  type EngineOffer,
+  type ModelVectors,
+  type ShardBatch,
+} from "./calls.js";
 import type { JoinParts } from "./join-parts.js";
 import { Communicator } from "../nccl/communicator.js";
 import { loadNccl, versionText } from "../nccl/nccl-library.js";
@@ -16,7 +24,8 @@ import { Unfinished } from "./unfinished.js";
 export interface EngineFactory {
   availableEngines(threads: number, gpu: number): Promise<readonly EngineOffer[]>;
   createEngine(choice: EngineChoice, options: EngineOptions): Promise<Engine>;
-  initialParameters(model: EngineOptions["model"], seed: number): Float32Array;
+  /** Fills `into`, [P]. */
+  drawParameters(model: EngineOptions["model"], seed: number, into: PagedFloats): void;
 }
 
 type Answer<Name extends CallName> = ComputeCalls[Name]["response"];
@@ -73,8 +82,9 @@ export class ComputeHost implements Handlers {
   }
 
   initialise({ seed, model }: ComputeCalls["initialise"]["request"]): null {
-    model.fill(0);
-    model.set(this.#factory.initialParameters(this.#open.model, seed));
+    const [weights, ...others] = model;
+    this.#factory.drawParameters(this.#open.model, seed, required(weights, "weights to fill"));
+    for (const { floats } of others.flatMap((vector) => [...stretches(vector)])) floats.fill(0);
     return null;
   }
 
@@ -83,14 +93,10 @@ export class ComputeHost implements Handlers {
     // Its generation is over.
     this.#communicator?.close();
     this.#communicator = undefined;
-    const { weights, first, second, outerMomentum } = modelParts(model, engine.layout.size);
-    engine.writeParameters(weights);
-    engine.writeMoments(first, second);
-    this.#outer = undefined;
-    if (outerMomentum) {
-      this.#outer = new OuterStep(engine);
-      this.#outer.momentum.set(outerMomentum);
-    }
+    const { weights, moments, outerMomentum } = modelParts(model);
+    for (const { floats, offset } of stretches(weights)) engine.writeParameters(floats, offset);
+    for (const { first, second, offset } of moments) engine.writeMoments(first, second, offset);
+    this.#outer = outerMomentum && new OuterStep(engine, outerMomentum);
     for (const laneStates of this.#statesOfShard.values()) engine.freeStates(laneStates);
     this.#statesOfShard.clear();
     for (const { shard, states: values } of states) {
@@ -104,16 +110,16 @@ export class ComputeHost implements Handlers {
   saveWeights({ epoch, model }: ComputeCalls["saveWeights"]["request"]): null {
     this.#refuseVoid(epoch);
     const engine = this.#open;
-    engine.readParameters(modelParts(model, engine.layout.size).weights);
+    for (const { floats, offset } of stretches(modelParts(model).weights)) engine.readParameters(floats, offset);
     return null;
   }
 
   saveRest({ epoch, model, states }: ComputeCalls["saveRest"]["request"]): null {
     this.#refuseVoid(epoch);
     const engine = this.#open;
-    const { first, second, outerMomentum } = modelParts(model, engine.layout.size);
-    engine.readMoments(first, second);
-    outerMomentum?.set(required(this.#outer, "outer step").momentum);
+    const { moments, outerMomentum } = modelParts(model);
+    for (const { first, second, offset } of moments) engine.readMoments(first, second, offset);
+    if (outerMomentum) required(this.#outer, "outer step").readMomentum(outerMomentum);
     for (const { shard, states: into } of states) engine.readStates(this.#laneStates(shard), into);
     return null;
   }
@@ -276,17 +282,18 @@ function segmentBatch(batch: ShardBatch, lanes: number): Parameters<Engine["forw
 }
 
 interface ModelParts {
-  readonly weights: Float32Array;
-  readonly first: Float32Array;
-  readonly second: Float32Array;
-  readonly outerMomentum?: Float32Array;
+  readonly weights: PagedFloats;
+  /** The same stretches of both. */
+  readonly moments: readonly { readonly first: Float32Array; readonly second: Float32Array; readonly offset: number }[];
+  readonly outerMomentum: PagedFloats | undefined;
 }
 
-/** Views of f32 [3, P] or, with an outer momentum, [4, P]. */
-function modelParts(model: Float32Array, size: number): ModelParts {
-  const vector = (index: number): Float32Array => model.subarray(index * size, (index + 1) * size);
-  const parts = { weights: vector(0), first: vector(1), second: vector(2) };
-  return model.length > 3 * size ? { ...parts, outerMomentum: vector(3) } : parts;
+function modelParts([weights, first, second, outerMomentum]: ModelVectors): ModelParts {
+  const seconds = [...stretches(required(second, "second moments"))];
+  const moments = Array.from(stretches(required(first, "first moments")), ({ floats, offset }, page) => {
+    return { first: floats, second: required(seconds[page], "second moments").floats, offset };
+  });
+  return { weights: required(weights, "weights"), moments, outerMomentum };
 }
 
 function required<T>(value: T | undefined, what: string): T {

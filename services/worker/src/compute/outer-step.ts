@@ -1,3 +1,4 @@
+import { setFloats, stretches, type PagedFloats } from "@segue/core";
 import type { Engine } from "@segue/engine";
 
 /** What an outer step is made from; P parameters. */
@@ -7,6 +8,15 @@ export interface OuterSettings {
   readonly momentum: number;
 }
 
+/** A page of what an outer step keeps: u, and theta_0 with the moments beside it. */
+interface OuterPage {
+  readonly offset: number;
+  readonly momentum: Float32Array;
+  readonly weights: Float32Array;
+  readonly first: Float32Array;
+  readonly second: Float32Array;
+}
+
 /**
  * DiLoCo's outer step (arXiv 2311.08105, algorithm 1): replicas start from the same weights theta_0 and train apart; with D the mean of
  * theta_0 - theta_r over the replicas r, Nesterov SGD makes u = mu u + D, theta = theta_0 - lr (D + mu u). AdamW's moments become the mean
@@ -14,59 +24,65 @@ export interface OuterSettings {
  */
 export class OuterStep {
   readonly #engine: Engine;
-  readonly #size: number;
-  /** u, f32 [P]. */
-  readonly momentum: Float32Array;
-  /** theta_0 and the moments beside it, f32 [3, P]. */
-  readonly #base: Float32Array;
+  readonly #pages: readonly OuterPage[];
 
-  constructor(engine: Engine) {
+  /** @param momentum u, f32 [P]; copied */
+  constructor(engine: Engine, momentum: PagedFloats) {
     this.#engine = engine;
-    this.#size = engine.layout.size;
-    this.momentum = new Float32Array(this.#size);
-    this.#base = new Float32Array(3 * this.#size);
+    this.#pages = Array.from(stretches(momentum), ({ offset, floats }) => {
+      const zeros = (): Float32Array => new Float32Array(floats.length);
+      return { offset, momentum: floats.slice(), weights: zeros(), first: zeros(), second: zeros() };
+    });
+  }
+
+  readMomentum(into: PagedFloats): void {
+    for (const { offset, momentum } of this.#pages) setFloats(into, momentum, offset);
   }
 
   /** Before a replica's inner steps: the first one's start is kept, every other one starts there too. */
   begin(isFirst: boolean): void {
-    const { weights, first, second } = this.#parts(this.#base);
-    if (isFirst) {
-      this.#engine.readParameters(weights);
-      this.#engine.readMoments(first, second);
-    } else {
-      this.#engine.writeParameters(weights);
-      this.#engine.writeMoments(first, second);
+    for (const { offset, weights, first, second } of this.#pages) {
+      if (isFirst) {
+        this.#engine.readParameters(weights, offset);
+        this.#engine.readMoments(first, second, offset);
+      } else {
+        this.#engine.writeParameters(weights, offset);
+        this.#engine.writeMoments(first, second, offset);
+      }
     }
   }
 
   /** After a replica's inner steps: `into`, f32 [3, P], becomes theta_0 - theta_r and the moments. */
   end(into: Float32Array): void {
-    const { weights, first, second } = this.#parts(into);
-    this.#engine.readParameters(weights);
-    this.#engine.readMoments(first, second);
-    for (let i = 0; i < this.#size; i++) weights[i] = (this.#base[i] as number) - (weights[i] as number);
+    for (const { offset, weights: base } of this.#pages) {
+      const { weights, first, second } = this.#parts(into, offset, base.length);
+      this.#engine.readParameters(weights, offset);
+      this.#engine.readMoments(first, second, offset);
+      for (let i = 0; i < base.length; i++) weights[i] = (base[i] as number) - (weights[i] as number);
+    }
   }
 
   /** Applies the outer step to the sum over all replicas of what {@link end} gave, f32 [3, P], which is overwritten. */
   apply(sum: Float32Array, { replicas, learningRate, momentum }: OuterSettings): void {
     for (let i = 0; i < sum.length; i++) sum[i] = (sum[i] as number) / replicas;
-    const { weights: mean, first, second } = this.#parts(sum);
-    const u = this.momentum;
-    for (let i = 0; i < this.#size; i++) {
-      const change = mean[i] as number;
-      u[i] = momentum * (u[i] as number) + change;
-      mean[i] = (this.#base[i] as number) - learningRate * (change + momentum * (u[i] as number));
+    for (const { offset, weights: base, momentum: u } of this.#pages) {
+      const { weights: mean, first, second } = this.#parts(sum, offset, base.length);
+      for (let i = 0; i < base.length; i++) {
+        const change = mean[i] as number;
+        u[i] = momentum * (u[i] as number) + change;
+        mean[i] = (base[i] as number) - learningRate * (change + momentum * (u[i] as number));
+      }
+      this.#engine.writeParameters(mean, offset);
+      this.#engine.writeMoments(first, second, offset);
     }
-    this.#engine.writeParameters(mean);
-    this.#engine.writeMoments(first, second);
   }
 
-  #parts(vectors: Float32Array): { weights: Float32Array; first: Float32Array; second: Float32Array } {
-    const size = this.#size;
-    return {
-      weights: vectors.subarray(0, size),
-      first: vectors.subarray(size, 2 * size),
-      second: vectors.subarray(2 * size, 3 * size),
+  /** The same part of each of the three vectors. */
+  #parts(vectors: Float32Array, offset: number, length: number): Pick<OuterPage, "weights" | "first" | "second"> {
+    const part = (vector: number): Float32Array => {
+      const begin = vector * this.#engine.layout.size + offset;
+      return vectors.subarray(begin, begin + length);
     };
+    return { weights: part(0), first: part(1), second: part(2) };
   }
 }

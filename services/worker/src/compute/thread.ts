@@ -1,4 +1,4 @@
-import { availableEngines, createEngine, initialParameters } from "@segue/engine";
+import { availableEngines, createEngine, drawParameters } from "@segue/engine";
 import { serveCompute } from "./serve.js";
 
-serveCompute({ availableEngines, createEngine, initialParameters });
+serveCompute({ availableEngines, createEngine, drawParameters });

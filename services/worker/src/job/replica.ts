@@ -17,7 +17,7 @@ import { PeerFailure } from "./peer-failure.js";
 import { refs } from "./refs.js";
 import { ReplicaSteps } from "./replica-steps.js";
 import { stepSegments, type StepSegments } from "./segments.js";
-import { shardStates, Snapshots } from "./snapshots.js";
+import { shardStates, Snapshots, weightsOf } from "./snapshots.js";
 import { StepRunner, type RoundRunner, type StepOutcome } from "./steps.js";
 import { syncToStep } from "./sync.js";
 
@@ -38,6 +38,8 @@ export interface ReplicaHost {
   readonly memoryBytes: number;
   /** Path of NCCL's library, if the loader does not find it. */
   readonly ncclLibrary?: string | undefined;
+  /** Of a page of weights and moments; only tests want it small. */
+  readonly pageFloats?: number | undefined;
   readonly logger: Logger;
   readonly report: (message: AttachMessage) => void;
 }
@@ -189,7 +191,7 @@ export class JobReplica {
     const { compute, snapshots, parameters, detail } = engine;
     const peers = this.#peers;
     peers.retain([...membership.peers.map(({ address }) => address), join.weightsAddress, join.statesAddress]);
-    await syncToStep({ join, seed: spec.seed, parameters, membership, compute, snapshots, peers, signal: abort.signal });
+    await syncToStep({ join, seed: spec.seed, membership, compute, snapshots, peers, signal: abort.signal });
     const { signal } = abort;
     const { epoch, segments } = attempt;
     const isDiloco = spec.sync.mode === "diloco";
@@ -246,7 +248,7 @@ export class JobReplica {
       return sinceEnd();
     };
     // The weights are hashed while the rest is copied.
-    const [copiedMs, digest] = await Promise.all([saveRest(), digestOf(model.subarray(0, engine.parameters), signal)]);
+    const [copiedMs, digest] = await Promise.all([saveRest(), digestOf(weightsOf(model), signal)]);
     const hashedMs = sinceEnd();
     snapshots.add({ step: lastStep, model, states, digest });
     await faultPoint("worker.snapshotPublished", lastStep);
@@ -307,6 +309,7 @@ export class JobReplica {
         vectors: modelVectors(spec),
         lanesPerShard: spec.batch.lanesPerShard,
         laneStateFloats: laneStateFloats(spec.model),
+        pageFloats: this.#host.pageFloats,
       };
       // Snapshots outlive a crash of the engine.
       const snapshots = this.#engine?.snapshots ?? new Snapshots(registry, pulls, { jobId: this.#jobId, ...sizes });

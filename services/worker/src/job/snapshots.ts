@@ -1,14 +1,14 @@
 import type { TensorRegistry } from "@segue/protocol";
-import { bytesOf, sharedFloats } from "../compute/shared.js";
-import type { ShardStates } from "../compute/calls.js";
+import type { PagedFloats } from "@segue/core";
+import { bytesOf, sharedFloats, sharedPages } from "../compute/shared.js";
+import type { ModelVectors, ShardStates } from "../compute/calls.js";
 import type { PullCounter } from "../tensors/pull-counter.js";
 import { refs } from "./refs.js";
 
 /** Weights, optimizer and lane states at one step, in shared memory. */
 export interface Snapshot {
   readonly step: number;
-  /** Weights, first and second moments, under diloco the outer momentum; f32 [vectors, P]. */
-  readonly model: Float32Array;
+  readonly model: ModelVectors;
   /** Lane states of the shards that are or were placed here at this step. */
   readonly states: ReadonlyMap<number, Float32Array>;
   /** SHA-256 of the weights, hex. */
@@ -21,11 +21,16 @@ export interface SnapshotSizes {
   readonly vectors: number;
   readonly lanesPerShard: number;
   readonly laneStateFloats: number;
+  /** Of a page of a vector; smaller in tests. @default PAGE_FLOATS */
+  readonly pageFloats?: number | undefined;
 }
+
+/** A vector of the model or the states of a shard. */
+type Buffer = PagedFloats | Float32Array;
 
 interface Retired {
   readonly ref: string;
-  readonly buffer: Float32Array;
+  readonly buffer: Buffer;
 }
 
 /**
@@ -49,12 +54,15 @@ export class Snapshots {
     return this.#snapshots.get(step);
   }
 
-  modelBuffer(): Float32Array {
-    return this.#buffer(this.#sizes.vectors * this.#sizes.parameters);
+  modelBuffer(): ModelVectors {
+    const { vectors, parameters, pageFloats } = this.#sizes;
+    const isVector = (buffer: Buffer): buffer is PagedFloats => "pages" in buffer;
+    return Array.from({ length: vectors }, () => this.#retiredBuffer(isVector) ?? sharedPages(parameters, pageFloats));
   }
 
   statesBuffer(): Float32Array {
-    return this.#buffer(this.#sizes.lanesPerShard * this.#sizes.laneStateFloats);
+    const isStates = (buffer: Buffer): buffer is Float32Array => !("pages" in buffer);
+    return this.#retiredBuffer(isStates) ?? sharedFloats(this.#sizes.lanesPerShard * this.#sizes.laneStateFloats);
   }
 
   /** Keeps and publishes a snapshot; from here on its arrays must not change. Replaces one of the same step. */
@@ -64,7 +72,11 @@ export class Snapshots {
     const replaced = this.#snapshots.get(step);
     if (replaced) this.#drop(replaced, snapshot);
     this.#snapshots.set(step, snapshot);
-    this.#registry.publish(refs.model(jobId, step), { dtype: "f32", shape: [vectors, parameters], data: bytesOf(model) });
+    this.#registry.publish(refs.model(jobId, step), {
+      dtype: "f32",
+      shape: [vectors, parameters],
+      pages: model.flatMap(({ pages }) => pages.map(bytesOf)),
+    });
     for (const [shard, values] of states) {
       const shape = [lanesPerShard, laneStateFloats];
       this.#registry.publish(refs.states(jobId, step, shard), { dtype: "f32", shape, data: bytesOf(values) });
@@ -79,9 +91,9 @@ export class Snapshots {
   #drop(snapshot: Snapshot, successor?: Snapshot): void {
     const { jobId } = this.#sizes;
     const { step } = snapshot;
-    const kept = new Set([successor?.model, ...(successor?.states.values() ?? [])]);
+    const kept = new Set<Buffer>([...(successor?.model ?? []), ...(successor?.states.values() ?? [])]);
     const dropped: Retired[] = [
-      { ref: refs.model(jobId, step), buffer: snapshot.model },
+      ...snapshot.model.map((buffer) => ({ ref: refs.model(jobId, step), buffer })),
       ...Array.from(snapshot.states, ([shard, buffer]) => ({ ref: refs.states(jobId, step, shard), buffer })),
     ];
     this.#retired.push(...dropped.filter(({ buffer }) => !kept.has(buffer)));
@@ -89,11 +101,16 @@ export class Snapshots {
     this.#snapshots.delete(step);
   }
 
-  #buffer(floats: number): Float32Array {
-    const free = this.#retired.findIndex(({ ref, buffer }) => buffer.length === floats && !this.#pulls.underWay(ref));
-    if (free < 0) return sharedFloats(floats);
-    return this.#retired.splice(free, 1)[0]?.buffer ?? sharedFloats(floats);
+  /** One that nobody pulls any more. */
+  #retiredBuffer<Kind extends Buffer>(isKind: (buffer: Buffer) => buffer is Kind): Kind | undefined {
+    const free = this.#retired.findIndex(({ ref, buffer }) => isKind(buffer) && !this.#pulls.underWay(ref));
+    const [taken] = free < 0 ? [] : this.#retired.splice(free, 1);
+    return taken && isKind(taken.buffer) ? taken.buffer : undefined;
   }
+}
+
+export function weightsOf([weights]: ModelVectors): PagedFloats {
+  return weights ?? { length: 0, pages: [] };
 }
 
 /** Lane states as the compute thread takes them. */

@@ -1,13 +1,14 @@
 import { SegueError } from "@segue/core";
 import type { Join } from "@segue/protocol";
 import { faultPoint } from "@segue/runtime";
+import type { ModelVectors } from "../compute/calls.js";
 import type { ComputeThread } from "../compute/compute-thread.js";
 import type { Peers } from "../tensors/peers.js";
 import { digestOf } from "./digest.js";
 import type { Membership } from "./membership.js";
 import { blaming } from "./peer-failure.js";
 import { refs } from "./refs.js";
-import { shardStates, type Snapshot, type Snapshots } from "./snapshots.js";
+import { shardStates, weightsOf, type Snapshot, type Snapshots } from "./snapshots.js";
 
 /** Snapshots are there before anybody is told of them. */
 const PATIENCE_MS = 10_000;
@@ -15,7 +16,6 @@ const PATIENCE_MS = 10_000;
 export interface SyncOptions {
   readonly join: Join;
   readonly seed: number;
-  readonly parameters: number;
   readonly membership: Membership;
   readonly compute: ComputeThread;
   readonly snapshots: Snapshots;
@@ -44,7 +44,7 @@ export async function syncToStep(options: SyncOptions): Promise<void> {
       states.set(shard, values);
     }),
   );
-  const digest = own?.digest ?? (await digestOf(model.subarray(0, options.parameters), signal));
+  const digest = own?.digest ?? (await digestOf(weightsOf(model), signal));
   signal.throwIfAborted();
   if (weightsDigest !== "" && digest !== weightsDigest) {
     const message = `the weights of step ${step} have digest ${digest}, not ${weightsDigest}`;
@@ -59,13 +59,22 @@ export async function syncToStep(options: SyncOptions): Promise<void> {
   await faultPoint("worker.joined", step);
 }
 
-async function fetchModel(options: SyncOptions): Promise<Float32Array> {
+async function fetchModel(options: SyncOptions): Promise<ModelVectors> {
   const { join, seed, compute, snapshots } = options;
   const model = snapshots.modelBuffer();
-  if (join.weightsAddress !== "") await pull(options, join.weightsAddress, refs.model(join.jobId, join.step), model);
+  if (join.weightsAddress !== "") await pullModel(options, model);
   else if (join.step === 0) await compute.call("initialise", { seed, model });
   else throw missing(`weights of step ${join.step}`);
   return model;
+}
+
+async function pullModel(options: SyncOptions, model: ModelVectors): Promise<void> {
+  const { weightsAddress, jobId, step } = options.join;
+  let begin = 0;
+  for (const page of model.flatMap(({ pages }) => pages)) {
+    await pull(options, weightsAddress, refs.model(jobId, step), page, begin);
+    begin += page.length;
+  }
 }
 
 async function fetchStates(options: SyncOptions, shard: number): Promise<Float32Array> {
@@ -77,11 +86,11 @@ async function fetchStates(options: SyncOptions, shard: number): Promise<Float32
   return states;
 }
 
-function pull(options: SyncOptions, address: string, ref: string, into: Float32Array): Promise<void> {
+function pull(options: SyncOptions, address: string, ref: string, into: Float32Array, begin = 0): Promise<void> {
   const { membership, peers, signal } = options;
   // The coordinator is nobody's peer: its failures carry no worker id.
   const holder = membership.peers.find((peer) => peer.address === address) ?? { workerId: "" };
-  return blaming(holder, peers.pull({ address, ref, into, patienceMs: PATIENCE_MS, signal }));
+  return blaming(holder, peers.pull({ address, ref, into, begin, patienceMs: PATIENCE_MS, signal }));
 }
 
 function missing(what: string): SegueError {

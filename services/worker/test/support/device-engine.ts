@@ -47,5 +47,5 @@ serveCompute({
     return [{ name: "cuda", detail: "fake", gpu: { name: "Fake GPU", uuid, memoryBytes: 140 * 2 ** 30, ordinal, visible: 2 } }];
   },
   createEngine: async (_choice, options) => new DeviceEngine(options) as unknown as Engine,
-  initialParameters: (model) => new Float32Array(parameterLayout(model).size),
+  drawParameters: () => undefined,
 });

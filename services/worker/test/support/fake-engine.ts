@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { laneStateFloats, parameterLayout, randomStream, SegueError, type ModelSpec } from "@segue/core";
+import { laneStateFloats, parameterLayout, randomStream, SegueError, stretches, type ModelSpec } from "@segue/core";
 import type { AdamWStep, Engine, EngineOptions, LaneStates, SegmentBatch, SegmentRules } from "@segue/engine";
 import { serveCompute } from "../../src/compute/serve.js";
 import { BROKEN_TOKEN, CRASH_TOKEN, HELD_TOKEN, HOLD_VARIABLE } from "./tokens.js";
@@ -28,19 +28,19 @@ class FakeEngine implements Engine {
     this.#second = new Float32Array(this.layout.size);
   }
 
-  readParameters(into: Float32Array): void {
-    into.set(this.#weights);
+  readParameters(into: Float32Array, offset = 0): void {
+    into.set(this.#weights.subarray(offset, offset + into.length));
   }
-  writeParameters(from: Float32Array): void {
-    this.#weights.set(from);
+  writeParameters(from: Float32Array, offset = 0): void {
+    this.#weights.set(from, offset);
   }
-  readMoments(first: Float32Array, second: Float32Array): void {
-    first.set(this.#first);
-    second.set(this.#second);
+  readMoments(first: Float32Array, second: Float32Array, offset = 0): void {
+    first.set(this.#first.subarray(offset, offset + first.length));
+    second.set(this.#second.subarray(offset, offset + second.length));
   }
-  writeMoments(first: Float32Array, second: Float32Array): void {
-    this.#first.set(first);
-    this.#second.set(second);
+  writeMoments(first: Float32Array, second: Float32Array, offset = 0): void {
+    this.#first.set(first, offset);
+    this.#second.set(second, offset);
   }
 
   createStates(lanes: number): FakeStates {
@@ -123,8 +123,8 @@ function hold(): void {
 serveCompute({
   availableEngines: async () => [{ name: "tfjs", detail: "fake" }],
   createEngine: async (_choice, options) => new FakeEngine(options),
-  initialParameters: (model, seed) => {
+  drawParameters: (_model, seed, into) => {
     const random = randomStream(seed, "fake");
-    return Float32Array.from({ length: parameterLayout(model).size }, () => random.normal() * 0.1);
+    for (const { floats } of stretches(into)) for (let i = 0; i < floats.length; i++) floats[i] = random.normal() * 0.1;
   },
 });

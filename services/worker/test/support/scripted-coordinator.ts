@@ -20,6 +20,8 @@ export const fakeCompute = new URL("./fake-thread.mjs", import.meta.url);
 export const engineCompute = new URL("./engine-thread.mjs", import.meta.url);
 export const logger = createLogger("test", "silent");
 export const JOB = "job-1";
+/** Borders of pages lie inside tensors and lengths are odd, wherever a test does not say otherwise. */
+export const TINY_PAGE_FLOATS = 37;
 
 /** One worker's stream as the coordinator sees it. */
 export class Attached {
@@ -131,6 +133,7 @@ export function startWorker(
   name: string,
   computeModule = fakeCompute,
   engine: WorkerOptions["engine"] = "auto",
+  pageFloats = TINY_PAGE_FLOATS,
 ): Promise<Worker> {
   return Worker.start({
     name,
@@ -140,6 +143,7 @@ export function startWorker(
     security: {},
     engine,
     threads: 1,
+    pageFloats,
     logger,
     computeModule,
   });
