@@ -225,4 +225,16 @@ describe("coordinator", () => {
     assert.match(job.reason, /good-.*device of good/);
     assert.match(job.reason, /bad-.*device of bad/);
   });
+
+  it("ends a job with its members' error when generation after generation fails the same way", async () => {
+    const failsToJoin = { code: "ENGINE_FAILED", message: "offset is out of bounds" };
+    const worker = await cluster.worker("broken", { failsToJoin });
+    const jobId = await cluster.submit(SPEC);
+    const job = await cluster.until(jobId, ({ phase }) => phase === JobPhase.FAILED);
+    assert.match(job.reason, /ENGINE_FAILED.*3 failures.*offset is out of bounds/);
+    assert.deepEqual(
+      worker.log.filter((line) => line.startsWith("failed")),
+      ["failed 1", "failed 2", "failed 3"],
+    );
+  });
 });

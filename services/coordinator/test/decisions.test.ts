@@ -1,6 +1,14 @@
 import assert from "node:assert/strict";
 import { validateJobSpec } from "@segue/core";
 import { planEvaluations } from "../src/evaluations/plan.js";
+import {
+  extendedRun,
+  MAX_FAILURES,
+  MAX_SAME_FAILURES,
+  mostFailures,
+  type FailureRun,
+  type MemberFailure,
+} from "../src/run/failures.js";
 import { roundSteps, roundWorkMs, smoothedStepMs } from "../src/run/round-steps.js";
 import { isStraggler, updatedPaces, type WorkerPace } from "../src/run/stragglers.js";
 import { allocate, type Demand } from "../src/workers/allocate.js";
@@ -29,6 +37,34 @@ describe("allocation of workers", () => {
     assert.deepEqual(allocate(mixed, [demand("best")]), [{ jobId: "best", workerIds: ["b"] }]);
     assert.deepEqual(allocate(mixed, [demand("grows", { has: 1, engineInUse: "cpu" })]), [{ jobId: "grows", workerIds: ["a"] }]);
     assert.deepEqual(allocate(mixed, [demand("asks", { engine: "cpu", max: 3 })]), [{ jobId: "asks", workerIds: ["a", "b", "c"] }]);
+  });
+});
+
+describe("failures in a row", () => {
+  const own = (message: string, code = "ENGINE_FAILED") => ({ code, message, isOwn: true });
+  /** What a job may take after these failures, none of which was followed by a commit. */
+  const after = (...failures: MemberFailure[]): number => {
+    return mostFailures(failures.reduce<FailureRun | undefined>((run, failure, i) => extendedRun(run, failure, i), undefined));
+  };
+
+  it("end a job at the third of one kind", () => {
+    assert.equal(after(), MAX_FAILURES);
+    assert.equal(after(own("offset is out of bounds"), own("offset is out of bounds")), MAX_FAILURES);
+    assert.equal(after(...Array<MemberFailure>(3).fill(own("offset is out of bounds"))), MAX_SAME_FAILURES);
+    assert.ok(MAX_SAME_FAILURES < MAX_FAILURES);
+  });
+
+  it("count anew when another comes between, or a commit", () => {
+    assert.equal(after(own("a"), own("a"), own("b"), own("a"), own("a")), MAX_FAILURES);
+    assert.equal(after(own("a"), own("a", "MEMORY_INSUFFICIENT"), own("a")), MAX_FAILURES);
+    const twice = extendedRun(extendedRun(undefined, own("a"), 0), own("a"), 1);
+    assert.equal(twice.times, 2);
+    assert.equal(extendedRun(twice, own("a"), 0).times, 1);
+  });
+
+  it("are forgiven longer where the network or a peer is the reason", () => {
+    const lost = { code: "PEER_UNREACHABLE", message: "pulling x from y", isOwn: false };
+    assert.equal(after(lost, lost, lost, lost), MAX_FAILURES);
   });
 });
 

@@ -17,7 +17,7 @@ import type { AttachedWorker } from "../workers/attached-worker.js";
 import type { WorkerMessage } from "../workers/worker-pool.js";
 import { CommittedCut } from "./committed-cut.js";
 import { Dispatcher } from "./dispatcher.js";
-import { jobFailure, MAX_FAILURES } from "./failures.js";
+import { extendedRun, jobFailure, mostFailures, type FailureRun, type MemberFailure } from "./failures.js";
 import { LiveLedger } from "./live-ledger.js";
 import { Membership } from "./membership.js";
 import { Rounds } from "./rounds.js";
@@ -49,6 +49,7 @@ export class JobRunner {
   #abandon = false;
   #fatal: Error | undefined;
   #lastFailure: SegueError | undefined;
+  #failureRun: FailureRun | undefined;
   #done: Promise<void> | undefined;
 
   constructor(jobId: string, deps: RunnerDependencies) {
@@ -79,7 +80,9 @@ export class JobRunner {
       parts: this.#parts,
       cut: this.#cut,
       mayStart: () => this.#decide().type === "startRound",
-      onFailed: (generation, workerId, error) => this.#failed(generation, workerId, error),
+      onFailed: (generation, workerId, error) => {
+        this.#failed(generation, workerId, error, { code: error.code, message: error.message, isOwn: false });
+      },
       onFatal: (error) => {
         if (isDataTrouble(error)) void this.#pauseForData(error);
         else this.#fatal = error;
@@ -151,7 +154,9 @@ export class JobRunner {
       }
       case "failure": {
         const { code, message: text, peerWorkerId } = message.value;
-        this.#failed(generation, workerId, new SegueError(code, `${workerId}: ${text}`, { status: "ABORTED" }), peerWorkerId);
+        const error = new SegueError(code, `${workerId}: ${text}`, { status: "ABORTED" });
+        const isOwn = peerWorkerId === "" && code !== "PEER_UNREACHABLE";
+        this.#failed(generation, workerId, error, { code, message: text, isOwn }, peerWorkerId);
         break;
       }
     }
@@ -259,7 +264,7 @@ export class JobRunner {
     const intent: Intent = this.#stop === undefined ? "run" : this.#abandon ? "abandon" : "settle";
     const available = this.#membership.available.map(({ workerId }) => workerId);
     const { min: minWorkers, max: maxWorkers } = this.#parts.spec.workers;
-    return decide(this.#ledger, { intent, available, minWorkers, maxWorkers, maxFailures: MAX_FAILURES });
+    return decide(this.#ledger, { intent, available, minWorkers, maxWorkers, maxFailures: mostFailures(this.#failureRun) });
   }
 
   /** The loop looks at the ledger again, and members of a generation that became void hear of it. */
@@ -274,10 +279,14 @@ export class JobRunner {
     if (!isOneOfMany) this.#bell.ring();
   }
 
-  #failed(generation: number, workerId: string, error: SegueError, peerWorkerId = ""): void {
+  #failed(generation: number, workerId: string, error: SegueError, failure: MemberFailure, peerWorkerId = ""): void {
     this.#logger.warn({ event: "memberFailed", workerId, generation, code: error.code, peerWorkerId }, error.message);
     this.#lastFailure = error;
+    const before = this.#ledger;
+    // Of several members that fail in one generation the first counts.
+    const run = extendedRun(this.#failureRun, failure, before.failures);
     this.#parts.ledger.apply({ type: "memberFailed", generation, workerId });
+    if (this.#ledger !== before) this.#failureRun = run;
   }
 
   async #reportWaiting(): Promise<void> {
@@ -291,6 +300,7 @@ export class JobRunner {
       spec: this.#parts.spec,
       ledger: this.#ledger,
       lastFailure: this.#lastFailure,
+      run: this.#failureRun,
       deviceOf: (workerId) => this.#parts.workers.get(workerId)?.hello.device,
     });
     if (this.#ledger.phase !== "none") this.#parts.ledger.apply({ type: "dissolved" });

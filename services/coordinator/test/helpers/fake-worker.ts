@@ -32,6 +32,8 @@ export interface FakeWorkerOptions {
   readonly engines?: string[];
   /** Told before every step, which waits for it. */
   readonly onStep?: (step: number, jobId: string) => void | Promise<void>;
+  /** Fails whenever it is to join, with this. */
+  readonly failsToJoin?: { readonly code: string; readonly message: string };
 }
 
 /** The longest that a server takes. */
@@ -106,6 +108,11 @@ export async function startFakeWorker(options: FakeWorkerOptions) {
   async function join(message: Join): Promise<void> {
     job = message;
     segments.clear();
+    if (options.failsToJoin) {
+      const { jobId, generation } = message;
+      log.push(`failed ${generation}`);
+      return send({ case: "failure", value: { jobId, generation, ...options.failsToJoin, peerWorkerId: "" } });
+    }
     const spec = specOf(message);
     const size = parameterLayout(spec.model).size;
     const own = snapshots.get(message.step);
