@@ -228,7 +228,7 @@ describe("coordinator", () => {
 
   it("ends a job with its members' error when generation after generation fails the same way", async () => {
     const failsToJoin = { code: "ENGINE_FAILED", message: "offset is out of bounds" };
-    const worker = await cluster.worker("broken", { failsToJoin });
+    const worker = await cluster.worker({ name: "broken", failsToJoin });
     const jobId = await cluster.submit(SPEC);
     const job = await cluster.until(jobId, ({ phase }) => phase === JobPhase.FAILED);
     assert.match(job.reason, /ENGINE_FAILED.*3 failures.*offset is out of bounds/);
