@@ -70,7 +70,7 @@ describe("worker", () => {
     computeModule = fakeCompute,
     pageFloats?: number,
   ) {
-    const streams = await Promise.all(shardsOfWorkers.map((shards) => attach(`w${shards.join("-")}`, computeModule, pageFloats)));
+    const streams = await Promise.all(shardsOfWorkers.map((shards) => attach(`w${workers.length}-${shards.join("-")}`, computeModule, pageFloats)));
     const placed = streams.map((stream, index) => [stream, shardsOfWorkers[index]!] as const);
     const generation = { spec: tinySpec(shardsOfWorkers.flat().length, tbptt), generation: 1, placed };
     await join(generation);
