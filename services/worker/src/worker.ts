@@ -185,8 +185,16 @@ export class Worker {
   #replica(jobId: string): JobReplica {
     let replica = this.#replicas.get(jobId);
     if (!replica) {
-      const { engine, threads, gpu, ncclLibrary, pageFloats, logger, security, computeModule = defaultComputeModule } =
-        this.#options;
+      const {
+        engine,
+        threads,
+        gpu,
+        ncclLibrary,
+        pageFloats,
+        logger,
+        security,
+        computeModule = defaultComputeModule,
+      } = this.#options;
       replica = new JobReplica(jobId, {
         computeModule,
         registry: this.#registry,
