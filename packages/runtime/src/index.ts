@@ -1,3 +1,4 @@
+export { BlockDigest } from "./block-digest.js";
 export { addressSetting, commonSettings, readSettings, settings, wholeNumberSetting } from "./settings.js";
 export { createLogger, type Logger } from "./logger.js";
 export { fromServiceError, toServiceError } from "./service-error.js";

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { cp, mkdir, mkdtemp, open, readdir, readFile, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -111,6 +112,19 @@ describe("damaged checkpoints", () => {
     assert.equal(store.damaged.size, 0);
   });
 
+  it("are told from whole ones among those of the first kind, too", async () => {
+    await toFirstKind(newest());
+    const store = new CheckpointStore(jobFolder, logger);
+    assert.equal((await store.loadNewest(spec))?.manifest.format, 1);
+    const manifest = await readManifest(newest());
+    for (const field of ["digest", "weightsDigest"] as const) {
+      const wrong = { ...manifest, [field]: "0".repeat(64) };
+      await writeFile(join(newest(), "manifest.json"), JSON.stringify(wrong));
+      assert.equal((await store.loadNewest(spec))?.cursor.step, 12);
+      assert.deepEqual([...store.damaged.keys()], [18]);
+    }
+  });
+
   for (const [kind, { damage, message }] of Object.entries(damages)) {
     it(`${kind}: the checkpoint before it is loaded, and the damage is told`, async () => {
       await damage(newest());
@@ -144,6 +158,25 @@ describe("damaged checkpoints", () => {
     assert.equal(store.damaged.size, 0);
   });
 
+  it("of the first kind: a job goes on from one and ends in the same bits", async () => {
+    const cluster = await TestCluster.start();
+    try {
+      const undisturbed = await mostRecentDigest(cluster, await train(cluster));
+      const worker = await cluster.worker({ stepMs: 15 });
+      const jobId = await cluster.submit();
+      await cluster.until(jobId, ({ step }) => step >= 14);
+      await cluster.stopCoordinator();
+      await worker.kill();
+      const parent = join(cluster.store, "jobs", jobId, "checkpoints");
+      for (const name of await readdir(parent)) await toFirstKind(join(parent, name));
+      await cluster.startCoordinator();
+      await cluster.worker();
+      assert.equal(await cluster.digest(jobId), undisturbed);
+    } finally {
+      await cluster.close();
+    }
+  });
+
   it("through a restart of the coordinator: the job says what was passed over, and ends in the same bits", async () => {
     const cluster = await TestCluster.start();
     try {
@@ -171,6 +204,20 @@ describe("damaged checkpoints", () => {
     }
   });
 });
+
+/** Makes of a checkpoint what earlier versions wrote: digests are over the bytes. */
+async function toFirstKind(folder: string): Promise<void> {
+  const manifest = await readManifest(folder);
+  const hash = createHash("sha256");
+  let weightsDigest = "";
+  for (const name of ["model", "optimizer", "lanes"]) {
+    const file = await readFile(join(folder, `${name}.safetensors`));
+    hash.update(file.subarray(8 + Number(file.readBigUInt64LE(0))));
+    if (name === "model") weightsDigest = hash.copy().digest("hex");
+  }
+  const digest = hash.update(await readFile(join(folder, "cursor.json"))).digest("hex");
+  await writeFile(join(folder, "manifest.json"), JSON.stringify({ ...manifest, format: 1, weightsDigest, digest }));
+}
 
 async function train(cluster: TestCluster): Promise<string> {
   const worker = await cluster.worker();

@@ -15,7 +15,7 @@ describe("hashing of checkpoints", () => {
       const [whole, data] = [createHash("sha256"), createHash("sha256")];
       const delays = monitorEventLoopDelay({ resolution: 1 });
       delays.enable();
-      await hashFile(join(folder, "big"), whole, { hash: data, start: 1_000 });
+      await hashFile(join(folder, "big"), whole, { start: 1_000, take: async (bytes) => void data.update(bytes) });
       delays.disable();
       assert.equal(whole.digest("hex"), createHash("sha256").update(bytes).digest("hex"));
       assert.equal(data.digest("hex"), createHash("sha256").update(bytes.subarray(1_000)).digest("hex"));

@@ -70,7 +70,9 @@ describe("worker", () => {
     computeModule = fakeCompute,
     pageFloats?: number,
   ) {
-    const streams = await Promise.all(shardsOfWorkers.map((shards) => attach(`w${workers.length}-${shards.join("-")}`, computeModule, pageFloats)));
+    const streams = await Promise.all(
+      shardsOfWorkers.map((shards) => attach(`w${workers.length}-${shards.join("-")}`, computeModule, pageFloats)),
+    );
     const placed = streams.map((stream, index) => [stream, shardsOfWorkers[index]!] as const);
     const generation = { spec: tinySpec(shardsOfWorkers.flat().length, tbptt), generation: 1, placed };
     await join(generation);
@@ -204,6 +206,28 @@ describe("worker", () => {
     await runRound(undisturbed, 0, 2);
     await runRound(undisturbed, 2, 4);
     assert.equal(grown, await digestAt(undisturbed, 6));
+  });
+
+  it("takes weights by the digest that a checkpoint of the first kind has of them", async () => {
+    const veteran = await attach("veteran");
+    const spec = tinySpec(1);
+    const alone = { spec, generation: 1, placed: [[veteran, [0]]] as const };
+    await join(alone);
+    const [done] = await runRound(alone, 0, 2);
+    const address = veteran.hello.tensorsAddress;
+    const model = await pull(address, `job/${JOB}/snapshot/2/model`);
+    const weightsDigest = createHash("sha256")
+      .update(model.subarray(0, model.byteLength / 3))
+      .digest("hex");
+    assert.notEqual(weightsDigest, done!.weightsDigest);
+    const newcomer = await attach("newcomer");
+    const generation = { spec, generation: 2, placed: [[newcomer, [0]]] as const };
+    await join(generation, { step: 2, weightsAddress: address, statesAddress: address, weightsDigest });
+    // Once more, from its own snapshot: the address is that of nobody.
+    await join(
+      { ...generation, generation: 3 },
+      { step: 2, weightsAddress: "127.0.0.1:1", statesAddress: "127.0.0.1:1", weightsDigest },
+    );
   });
 
   it("refuses weights that do not have the digest they should have", async () => {

@@ -28,9 +28,9 @@ export class HashedFile {
     return new HashedFile(await open(path, "wx"));
   }
 
-  /** Appends; `also` are hashes that want these bytes too. */
-  async write(bytes: Uint8Array, also: readonly Hash[] = []): Promise<void> {
-    await updateHashes([this.#hash, ...also], bytes);
+  /** Appends. */
+  async write(bytes: Uint8Array): Promise<void> {
+    await updateHashes([this.#hash], bytes);
     for (let at = 0; at < bytes.byteLength;) at += (await this.#handle.write(bytes, at)).bytesWritten;
     this.#bytes += bytes.byteLength;
   }
@@ -48,8 +48,14 @@ export class HashedFile {
   }
 }
 
-/** Reads a file from start to end, feeding `whole` everything and `data` all bytes from `dataStart` on. @returns its length in bytes */
-export async function hashFile(path: string, whole: Hash, data?: { readonly hash: Hash; readonly start: number }): Promise<number> {
+/** Takes the bytes of a file from `start` on, piece by piece. */
+export interface DataSink {
+  readonly start: number;
+  readonly take: (bytes: Uint8Array) => Promise<void>;
+}
+
+/** Reads a file from start to end, feeding `whole` everything and `data` what it wants. @returns its length in bytes */
+export async function hashFile(path: string, whole: Hash, data?: DataSink): Promise<number> {
   const handle = await open(path);
   try {
     const buffer = new Uint8Array(4 * 2 ** 20);
@@ -58,7 +64,7 @@ export async function hashFile(path: string, whole: Hash, data?: { readonly hash
       if (bytesRead === 0) return at;
       const bytes = buffer.subarray(0, bytesRead);
       await updateHashes([whole], bytes);
-      if (data && at + bytesRead > data.start) await updateHashes([data.hash], bytes.subarray(Math.max(0, data.start - at)));
+      if (data && at + bytesRead > data.start) await data.take(bytes.subarray(Math.max(0, data.start - at)));
       at += bytesRead;
     }
   } finally {

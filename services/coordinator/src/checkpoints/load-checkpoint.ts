@@ -1,9 +1,10 @@
-import { createHash, type Hash } from "node:crypto";
+import { createHash } from "node:crypto";
 import { open, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { SegueError, type JobSpec } from "@segue/core";
 import type { FileRangesTensor } from "@segue/protocol";
-import { hashFile } from "./hashed-file.js";
+import { checkpointDigest, type CheckpointDigest } from "./checkpoint-digest.js";
+import { hashFile, type DataSink } from "./hashed-file.js";
 import { checkpointLayout, type CheckpointLayout } from "./layout.js";
 import { FILES, readManifest, type CheckpointCursor, type Manifest } from "./manifest.js";
 
@@ -22,15 +23,17 @@ export interface LoadedCheckpoint {
 export async function loadCheckpoint(folder: string, spec: JobSpec): Promise<LoadedCheckpoint> {
   const manifest = await readManifest(folder);
   const layout = checkpointLayout(spec);
-  const digested = digestedFiles(layout);
-  const digest = createHash("sha256");
-  for (const [name, dataStart] of digested) {
-    await verifyFile(folder, manifest, name, { hash: digest, start: dataStart });
-    if (name === FILES.model && digest.copy().digest("hex") !== manifest.weightsDigest) throw damaged(folder, "its weights");
+  const digest = checkpointDigest(manifest.format, layout.vectorBytes);
+  const digested = digestedFiles(layout, digest);
+  for (const { name, data, dataBytes } of digested) {
+    // The digest wants whole vectors.
+    if (dataBytes !== undefined && manifest.files[name]?.bytes !== data.start + dataBytes) throw damaged(folder, name);
+    await verifyFile(folder, manifest, name, data);
+    if (name === FILES.model && (await digest.soFar()) !== manifest.weightsDigest) throw damaged(folder, "its weights");
   }
-  const others = [FILES.config, ...Object.keys(manifest.files)].filter((name) => !digested.some(([known]) => known === name));
+  const others = [FILES.config, ...Object.keys(manifest.files)].filter((name) => !digested.some((known) => known.name === name));
   for (const name of new Set(others)) await verifyFile(folder, manifest, name);
-  if (digest.digest("hex") !== manifest.digest) throw damaged(folder, "its digest");
+  if ((await digest.soFar()) !== manifest.digest) throw damaged(folder, "its digest");
   return {
     folder,
     manifest,
@@ -41,15 +44,9 @@ export async function loadCheckpoint(folder: string, spec: JobSpec): Promise<Loa
 
 /**
  * Compares a file with the manifest's record of it.
- * @param data a hash that wants the file's bytes from `start` on
  * @throws SegueError CHECKPOINT_DAMAGED; errors of the file system
  */
-export async function verifyFile(
-  folder: string,
-  manifest: Manifest,
-  name: string,
-  data?: { readonly hash: Hash; readonly start: number },
-): Promise<void> {
+export async function verifyFile(folder: string, manifest: Manifest, name: string, data?: DataSink): Promise<void> {
   const expected = manifest.files[name];
   const whole = createHash("sha256");
   const bytes = await hashFile(join(folder, name), whole, data).catch((cause: NodeJS.ErrnoException) => {
@@ -71,13 +68,21 @@ export function modelSnapshot(folder: string, spec: JobSpec): FileRangesTensor {
   };
 }
 
-/** The files that make up the digest, in order, with the offset where their data starts. */
-function digestedFiles(layout: CheckpointLayout): [name: string, dataStart: number][] {
+interface DigestedFile {
+  readonly name: string;
+  readonly data: DataSink;
+  /** Absent: any number. */
+  readonly dataBytes?: number;
+}
+
+/** The files that make up the digest, in order. */
+function digestedFiles(layout: CheckpointLayout, { vectors: take, rest }: CheckpointDigest): DigestedFile[] {
+  const { modelHeader, optimizerHeader, lanesHeader, vectorBytes, vectors, laneBytes } = layout;
   return [
-    [FILES.model, layout.modelHeader.byteLength],
-    [FILES.optimizer, layout.optimizerHeader.byteLength],
-    [FILES.lanes, layout.lanesHeader.byteLength],
-    [FILES.cursor, 0],
+    { name: FILES.model, data: { start: modelHeader.byteLength, take }, dataBytes: vectorBytes },
+    { name: FILES.optimizer, data: { start: optimizerHeader.byteLength, take }, dataBytes: (vectors - 1) * vectorBytes },
+    { name: FILES.lanes, data: { start: lanesHeader.byteLength, take: rest }, dataBytes: laneBytes },
+    { name: FILES.cursor, data: { start: 0, take: rest } },
   ];
 }
 

@@ -27,10 +27,11 @@ export interface CheckpointCursor {
 
 /** `manifest.json`, the last file written: a checkpoint without it does not exist. */
 export interface Manifest {
-  readonly format: 1;
+  /** 2: digests are over hashes of blocks; 1: over the bytes, in checkpoints of earlier versions. */
+  readonly format: 1 | 2;
   readonly jobId: string;
   readonly step: number;
-  /** SHA-256 over flat weights, first moments, second moments, lane states, cursor.json; hex. */
+  /** Over flat weights, first moments, second moments, outer momentum, lane states, cursor.json; hex. */
   readonly digest: string;
   readonly weightsDigest: string;
   readonly createdAtMs: number;
@@ -49,7 +50,7 @@ export interface StoredCheckpoint {
 const FILE_NAMES = Object.values(FILES);
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 const manifestSchema = z.object({
-  format: z.literal(1),
+  format: z.union([z.literal(1), z.literal(2)]),
   jobId: z.string().regex(/^[a-z0-9-]+$/),
   step: z.int().min(0),
   digest: sha256,

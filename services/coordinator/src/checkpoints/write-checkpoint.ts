@@ -1,9 +1,10 @@
-import { createHash, randomUUID, type Hash } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { configToHuggingFace, SegueError, type JobSpec } from "@segue/core";
 import { faultPoint } from "@segue/runtime";
 import { syncFolder } from "../store/atomic-file.js";
+import { checkpointDigest } from "./checkpoint-digest.js";
 import { HashedFile } from "./hashed-file.js";
 import { checkpointLayout } from "./layout.js";
 import { canonicalJson, checkpointFolderName, FILES, MANIFEST, type CheckpointCursor, type Manifest } from "./manifest.js";
@@ -17,11 +18,14 @@ export interface CheckpointInput {
   readonly cursor: CheckpointCursor;
   /** Lane states of all shards in order, each f32 [lanesPerShard, laneStateFloats]. */
   readonly states: readonly Uint8Array[];
-  /** SHA-256 of the weights, as the members reported it. */
+  /** Of the weights, as the members reported it. */
   readonly weightsDigest: string;
   /** Bytes of the snapshot f32 [vectors, P]. */
   readonly readModel: (offset: number, length: number) => Promise<Uint8Array>;
 }
+
+/** Of the manifests written, and so the kind of their digests. */
+const FORMAT = 2;
 
 /** Bytes of the snapshot in memory at a time, twice: one slice is written while the next is pulled. */
 const SLICE_BYTES = 8 * 2 ** 20;
@@ -53,7 +57,7 @@ export async function writeCheckpoint(parent: string, input: CheckpointInput): P
 async function writeFiles(folder: string, input: CheckpointInput): Promise<Manifest> {
   const { spec, cursor, readModel } = input;
   const { vectorBytes, vectors, modelHeader, optimizerHeader, lanesHeader } = checkpointLayout(spec);
-  const digest = createHash("sha256");
+  const digest = checkpointDigest(FORMAT, vectorBytes);
   const files: Record<string, { bytes: number; sha256: string }> = {};
   const write = async (name: string, fill: (file: HashedFile) => Promise<void>): Promise<void> => {
     const file = await HashedFile.create(join(folder, name));
@@ -66,7 +70,7 @@ async function writeFiles(folder: string, input: CheckpointInput): Promise<Manif
     files[name] = await file.finish();
   };
   const stream = async (file: HashedFile, begin: number, end: number): Promise<void> => {
-    for await (const slice of slices(readModel, begin, end)) await file.write(slice, [digest]);
+    for await (const slice of slices(readModel, begin, end)) await Promise.all([file.write(slice), digest.vectors(slice)]);
   };
 
   await write(FILES.config, (file) => file.write(jsonBytes(configToHuggingFace(spec.model, input.eosId), 2)));
@@ -77,22 +81,24 @@ async function writeFiles(folder: string, input: CheckpointInput): Promise<Manif
     await stream(file, 0, vectorBytes);
   });
   // The weights come first in the digest, so its state here is their digest.
-  checkWeights(digest, input);
+  checkWeights(await digest.soFar(), input);
   await write(FILES.optimizer, async (file) => {
     await file.write(optimizerHeader);
     await stream(file, vectorBytes, vectors * vectorBytes);
   });
   await write(FILES.lanes, async (file) => {
     await file.write(lanesHeader);
-    for (const states of input.states) await file.write(states, [digest]);
+    for (const states of input.states) await Promise.all([file.write(states), digest.rest(states)]);
   });
-  await write(FILES.cursor, (file) => file.write(new TextEncoder().encode(canonicalJson(cursor)), [digest]));
+  const cursorJson = new TextEncoder().encode(canonicalJson(cursor));
+  await write(FILES.cursor, (file) => file.write(cursorJson));
+  await digest.rest(cursorJson);
 
   const manifest: Manifest = {
-    format: 1,
+    format: FORMAT,
     jobId: input.jobId,
     step: cursor.step,
-    digest: digest.digest("hex"),
+    digest: await digest.soFar(),
     weightsDigest: input.weightsDigest,
     createdAtMs: Date.now(),
     sizeBytes: Object.values(files).reduce((sum, { bytes }) => sum + bytes, 0),
@@ -106,8 +112,7 @@ async function writeFiles(folder: string, input: CheckpointInput): Promise<Manif
   return manifest;
 }
 
-function checkWeights(soFar: Hash, { weightsDigest, cursor }: CheckpointInput): void {
-  const pulled = soFar.copy().digest("hex");
+function checkWeights(pulled: string, { weightsDigest, cursor }: CheckpointInput): void {
   if (pulled === weightsDigest) return;
   const message = `The weights pulled for step ${cursor.step} have digest ${pulled}, the members reported ${weightsDigest}.`;
   throw new SegueError("CHECKPOINT_WEIGHTS_MISMATCH", message, { status: "DATA_LOSS" });

@@ -1,24 +1,44 @@
 import { createHash } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
 import type { PagedFloats } from "@segue/core";
+import { BlockDigest } from "@segue/runtime";
 import { bytesOf } from "../compute/shared.js";
 
 /** About a millisecond's work. */
 const SLICE_BYTES = 2 ** 21;
 
 /**
- * SHA-256 of the floats of a vector as they lie in memory, hex. Works in slices between which this thread does other things, so that neither heartbeats
- * nor the compute thread wait for it.
+ * Digest of the weights, of the second kind (docs/design/cluster-protocol.md), hex; hashed on other threads, so that neither heartbeats nor
+ * the compute thread wait for it.
  * @throws what the signal was aborted with
  */
-export async function digestOf({ pages }: PagedFloats, signal: AbortSignal): Promise<string> {
-  const hash = createHash("sha256");
-  for (const bytes of pages.map(bytesOf)) {
-    for (let at = 0; at < bytes.byteLength; at += SLICE_BYTES) {
-      await setImmediate();
-      signal.throwIfAborted();
-      hash.update(bytes.subarray(at, at + SLICE_BYTES));
-    }
+export async function digestOf(weights: PagedFloats, signal: AbortSignal): Promise<string> {
+  const digest = new BlockDigest(weights.length * Float32Array.BYTES_PER_ELEMENT);
+  for (const slice of slicesOf(weights)) {
+    signal.throwIfAborted();
+    await digest.update(slice);
   }
-  return hash.digest("hex");
+  return digest.soFar();
+}
+
+/**
+ * The digest of the weights by which `wanted` knows them if it does: checkpoints of the first kind have the SHA-256 of the bytes.
+ * @param wanted empty: none is known
+ */
+export async function digestLike(wanted: string, weights: PagedFloats, signal: AbortSignal): Promise<string> {
+  const digest = await digestOf(weights, signal);
+  if (wanted === "" || wanted === digest) return digest;
+  const hash = createHash("sha256");
+  for (const slice of slicesOf(weights)) {
+    await setImmediate();
+    signal.throwIfAborted();
+    hash.update(slice);
+  }
+  return hash.digest("hex") === wanted ? wanted : digest;
+}
+
+function* slicesOf({ pages }: PagedFloats): Generator<Uint8Array, void, undefined> {
+  for (const bytes of pages.map(bytesOf)) {
+    for (let at = 0; at < bytes.byteLength; at += SLICE_BYTES) yield bytes.subarray(at, at + SLICE_BYTES);
+  }
 }

@@ -11,7 +11,7 @@ export interface Snapshot {
   readonly model: ModelVectors;
   /** Lane states of the shards that are or were placed here at this step. */
   readonly states: ReadonlyMap<number, Float32Array>;
-  /** SHA-256 of the weights, hex. */
+  /** Of the weights, hex, as whoever asked for the step knows them. */
   readonly digest: string;
 }
 

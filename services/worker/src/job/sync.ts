@@ -4,7 +4,7 @@ import { faultPoint } from "@segue/runtime";
 import type { ModelVectors } from "../compute/calls.js";
 import type { ComputeThread } from "../compute/compute-thread.js";
 import type { Peers } from "../tensors/peers.js";
-import { digestOf } from "./digest.js";
+import { digestLike } from "./digest.js";
 import type { Membership } from "./membership.js";
 import { blaming } from "./peer-failure.js";
 import { refs } from "./refs.js";
@@ -44,7 +44,7 @@ export async function syncToStep(options: SyncOptions): Promise<void> {
       states.set(shard, values);
     }),
   );
-  const digest = own?.digest ?? (await digestOf(weightsOf(model), signal));
+  const digest = own?.digest ?? (await digestLike(weightsDigest, weightsOf(model), signal));
   signal.throwIfAborted();
   if (weightsDigest !== "" && digest !== weightsDigest) {
     const message = `the weights of step ${step} have digest ${digest}, not ${weightsDigest}`;

@@ -648,7 +648,7 @@ export type Checkpoint = Message<"segue.v1.Checkpoint"> & {
   step: number;
 
   /**
-   * SHA-256 over weights, optimizer, lane states and cursors, hex.
+   * Over weights, optimizer, lane states and cursors, hex.
    *
    * @generated from field: string digest = 2;
    */

@@ -436,7 +436,7 @@ export type Join = Message<"segue.v1.Join"> & {
   statesAddress: string;
 
   /**
-   * SHA-256 of the weights at `step`, hex; empty at step 0.
+   * Digest of the weights at `step`, hex (docs/design/cluster-protocol.md); empty at step 0.
    *
    * @generated from field: string weights_digest = 8;
    */
@@ -701,7 +701,7 @@ export type RoundDone = Message<"segue.v1.RoundDone"> & {
   results: StepResult[];
 
   /**
-   * SHA-256 of the weights after the round, hex: equal on every member.
+   * Digest of the weights after the round, hex: equal on every member.
    *
    * @generated from field: string weights_digest = 6;
    */
