@@ -9,6 +9,7 @@ import {
   type FailureRun,
   type MemberFailure,
 } from "../src/run/failures.js";
+import { membersBySource } from "../src/run/sources.js";
 import { roundSteps, roundWorkMs, smoothedStepMs } from "../src/run/round-steps.js";
 import { isStraggler, updatedPaces, type WorkerPace } from "../src/run/stragglers.js";
 import { allocate, type Demand } from "../src/workers/allocate.js";
@@ -37,6 +38,29 @@ describe("allocation of workers", () => {
     assert.deepEqual(allocate(mixed, [demand("best")]), [{ jobId: "best", workerIds: ["b"] }]);
     assert.deepEqual(allocate(mixed, [demand("grows", { has: 1, engineInUse: "cpu" })]), [{ jobId: "grows", workerIds: ["a"] }]);
     assert.deepEqual(allocate(mixed, [demand("asks", { engine: "cpu", max: 3 })]), [{ jobId: "asks", workerIds: ["a", "b", "c"] }]);
+  });
+});
+
+describe("where members pull the committed step from", () => {
+  const members = (...ids: string[]) => ids.map((workerId, index) => ({ workerId, shards: [index] }));
+  const there = (): boolean => true;
+  const sources = (...of: Parameters<typeof membersBySource>) =>
+    Object.fromEntries([...membersBySource(...of)].map(([k, v]) => [k ?? "", v]));
+
+  it("is one holder after the other for those who lack it", () => {
+    const ledger = { members: members("a", "b", "x", "y", "z"), holders: ["a", "b"] };
+    assert.deepEqual(sources(ledger, there), { a: ["a", "b", "x", "z"], b: ["y"] });
+    assert.deepEqual(
+      sources(ledger, (id) => id !== "a"),
+      { b: ["a", "b", "x", "y", "z"] },
+    );
+  });
+
+  it("is a few of very many, and none where nobody has it", () => {
+    const holders = Array.from({ length: 500 }, (_, i) => `h${i}`);
+    const joiners = Array.from({ length: 500 }, (_, i) => `j${i}`);
+    assert.equal(Object.keys(sources({ members: members(...holders, ...joiners), holders }, there)).length, 8);
+    assert.deepEqual(sources({ members: members("x", "y"), holders: [] }, there), { "": ["x", "y"] });
   });
 });
 

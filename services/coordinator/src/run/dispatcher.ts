@@ -5,6 +5,7 @@ import { jobSpecToProto } from "@segue/runtime";
 import type { SegmentFeed } from "../feed/segment-feed.js";
 import type { LearningRates } from "./learning-rates.js";
 import type { AttachedWorker, OutgoingMessage } from "../workers/attached-worker.js";
+import { membersBySource } from "./sources.js";
 
 export interface DispatcherOptions {
   readonly jobId: string;
@@ -43,21 +44,23 @@ export class Dispatcher {
     this.#generation = ledger.generation;
     this.#sentBefore = ledger.step;
     // At step 0 weights come from the seed and states are zero; later they come from a worker that has them, else from a checkpoint.
-    const holder = ledger.holders.map((workerId) => workers.get(workerId)).find((worker) => worker !== undefined);
-    const weightsAddress = ledger.step === 0 ? "" : (holder?.hello.tensorsAddress ?? address);
-    this.#broadcast(ledger, {
-      case: "join",
-      value: {
-        jobId,
-        generation: ledger.generation,
-        spec: jobSpecToProto(spec),
-        step: ledger.step,
-        members,
-        weightsAddress,
-        statesAddress: ledger.step === 0 ? "" : address,
-        weightsDigest: ledger.weightsDigest,
-      },
-    });
+    const isStart = ledger.step === 0;
+    for (const [source, pullers] of membersBySource(ledger, (workerId) => workers.has(workerId))) {
+      const holder = source === undefined ? undefined : workers.get(source);
+      this.#broadcast(pullers, {
+        case: "join",
+        value: {
+          jobId,
+          generation: ledger.generation,
+          spec: jobSpecToProto(spec),
+          step: ledger.step,
+          members,
+          weightsAddress: isStart ? "" : (holder?.hello.tensorsAddress ?? address),
+          statesAddress: isStart ? "" : address,
+          weightsDigest: ledger.weightsDigest,
+        },
+      });
+    }
   }
 
   /** Sends the segments of all steps before `endStep`, as far as the data go, unless another generation is formed meanwhile. */
@@ -71,18 +74,18 @@ export class Dispatcher {
     const { round, generation } = ledger;
     if (!round) return;
     const value = { jobId: this.#options.jobId, generation, firstStep: round.firstStep, steps: round.steps, snapshot, nextSteps };
-    this.#broadcast(ledger, { case: "runRound", value });
+    this.#broadcast(idsOf(ledger), { case: "runRound", value });
   }
 
   /** Makes the generation void for those of its members that are still there. */
   withdraw(ledger: Ledger): void {
     const value = { jobId: this.#options.jobId, generation: ledger.generation };
-    this.#broadcast(ledger, { case: "withdraw", value });
+    this.#broadcast(idsOf(ledger), { case: "withdraw", value });
   }
 
-  #broadcast({ members }: Ledger, message: OutgoingMessage): void {
+  #broadcast(workerIds: readonly string[], message: OutgoingMessage): void {
     const encodedOnce = broadcastMessage(AttachResponseSchema, { message });
-    for (const { workerId } of members) this.#options.workers.get(workerId)?.outgoing.push(encodedOnce);
+    for (const workerId of workerIds) this.#options.workers.get(workerId)?.outgoing.push(encodedOnce);
   }
 
   async #sendSegments({ generation, members }: Ledger, { feed, rates }: StepWork, endStep: number): Promise<void> {
@@ -103,4 +106,8 @@ export class Dispatcher {
       await turn();
     }
   }
+}
+
+function idsOf({ members }: Ledger): string[] {
+  return members.map(({ workerId }) => workerId);
 }

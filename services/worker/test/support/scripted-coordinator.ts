@@ -21,7 +21,7 @@ export const engineCompute = new URL("./engine-thread.mjs", import.meta.url);
 export const logger = createLogger("test", "silent");
 export const JOB = "job-1";
 /** Borders of pages lie inside tensors and lengths are odd, wherever a test does not say otherwise. */
-export const TINY_PAGE_FLOATS = 37;
+export const TINY_PAGE_FLOATS = 211;
 
 /** One worker's stream as the coordinator sees it. */
 export class Attached {
