@@ -1,13 +1,17 @@
 /**
- * A worker on the GPU inside a real cluster (coordinator, worker, evaluator, Redis) on one machine: committed tokens per second of the 130M
- * model against the bare engine loop on the same documents, before and after; then a passkey recipe with its heat map. Build first.
+ * Workers on GPUs inside a real cluster (coordinator, workers, evaluator, Redis) on one machine: committed tokens per second against the
+ * bare engine loop of one GPU on the same documents, before and after; then a passkey recipe with its heat map. Build first.
  *
- *     npm run bench:gpu-cluster -- [--lanes 16] [--tokens 4096] [--round-ms 2000,30000] [--rounds 2] [--bare-seconds 6]
- *                                  [--passkey f32,bf16] [--engine cuda] [--recipe FILE]
+ *     npm run bench:gpu-cluster -- [--models 130M,370M,1.3B] [--workers 1,2,4] [--round-ms 10000] [--shape 16x4096] [--transport auto]
+ *                                  [--rounds 2] [--bare-seconds 6] [--passkey f32,bf16] [--engine cuda] [--peer]
  *
- * `--round-ms` names the lengths of rounds to measure, `--rounds` how many of each at least, `--passkey` the precisions in which the demo's
- * recipe is trained. Without the engine it says so and exits with code 3.
+ * Every worker has one shard of `--shape` lanes x tokens (by default what suits the model). Workers beyond the number of GPUs share them; then
+ * "bare" is one engine with all their shards. Else it is one GPU's speed times the number of workers: weak scaling. `--round-ms` names the
+ * lengths of rounds to measure, `--rounds` how many of each at least, `--passkey` the precisions in which the demo's recipe is trained.
+ * `--peer` runs PyTorch's DistributedDataParallel with the official code beside it, where that is installed (bench/peer-ddp.py).
+ * Without the engine it says so and exits with code 3.
  */
+import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -35,14 +39,16 @@ const WAIT_MS = 300_000;
 
 const { values: options } = parseArgs({
   options: {
-    lanes: { type: "string", default: "16" },
-    tokens: { type: "string", default: "4096" },
-    "round-ms": { type: "string", default: "2000,30000" },
+    models: { type: "string", default: "130M" },
+    workers: { type: "string", default: "1" },
+    shape: { type: "string" },
+    transport: { type: "string", default: "auto" },
+    "round-ms": { type: "string", default: "2000,10000" },
     rounds: { type: "string", default: "2" },
     "bare-seconds": { type: "string", default: "6" },
     passkey: { type: "string", default: "f32,bf16" },
     engine: { type: "string", default: "cuda" },
-    recipe: { type: "string", default: "recipes/mamba2-130m.yaml" },
+    peer: { type: "boolean", default: false },
   },
 });
 
@@ -52,20 +58,40 @@ function recipe(path: string): JobSpec {
   return parseJobSpec(readFileSync(path, "utf8")).spec;
 }
 
-/** The recipe's model on passkey documents of four segments, all lanes in one shard, for as long as one likes. */
-function speedSpec(): JobSpec {
-  const { model, train, optimizer } = recipe(options.recipe);
-  const segmentTokens = Number(options.tokens);
+/** Lanes and tokens of a worker's shard that keep one H200 busy and fit into it. */
+const SHAPES: Readonly<Record<string, string>> = {
+  "130M": "16x4096",
+  "370M": "8x8192",
+  "780M": "8x4096",
+  "1.3B": "4x4096",
+  "2.7B": "2x4096",
+};
+
+/** A named model on passkey documents of four segments, for as long as one likes. */
+function speedSpec(model: string, shards: number): JobSpec {
+  const [lanesPerShard = 1, segmentTokens = 1] = (options.shape ?? SHAPES[model] ?? "8x2048").split("x").map(Number);
+  const { train, optimizer } = recipe("recipes/mamba2-130m.yaml");
   return validateJobSpec({
-    name: "gpu-cluster",
-    model,
+    name: `gpu-cluster-${model}`,
+    model: { preset: `mamba2-${model.toLowerCase()}`, padVocabMultiple: 16 },
     optimizer,
     data: { passkey: { documentTokens: 4 * segmentTokens } },
     tbptt: { segmentTokens, segmentsPerChain: 0 },
-    batch: { shards: 1, lanesPerShard: Number(options.lanes) },
+    batch: { shards, lanesPerShard },
     train: { steps: 1_000_000, precision: engineName === "cpu" ? "f32" : train.precision, engine: engineName },
+    sync: { transport: options.transport },
     checkpoints: { everySteps: 0 },
+    workers: { min: shards, max: shards },
   }).spec;
+}
+
+function gpuCount(): number {
+  if (engineName === "cpu") return 1;
+  try {
+    return execFileSync("nvidia-smi", ["-L"], { encoding: "utf8" }).trim().split("\n").length;
+  } catch {
+    return 1;
+  }
 }
 
 /** The job's own first steps. */
@@ -78,20 +104,23 @@ async function firstSteps({ data, tbptt, batch, seed }: JobSpec): Promise<StepSe
   return steps;
 }
 
+const tokensPerStep = ({ batch, tbptt }: JobSpec): number => batch.shards * batch.lanesPerShard * tbptt.segmentTokens;
+
 /** Tokens per second of whole steps with nothing around them; the next step is handed over while one is computed. */
 async function bare(spec: JobSpec): Promise<{ rate: number; detail: string }> {
   const { model, optimizer, batch, tbptt, train } = spec;
   const engine = await createEngine(engineName, { model, precision: train.precision, threads: 0 });
   engine.writeParameters(initialParameters(model, spec.seed));
-  const states = engine.createStates(batch.lanesPerShard);
+  const states = Array.from({ length: batch.shards }, () => engine.createStates(batch.lanesPerShard));
   const segments = await firstSteps(spec);
   let steps = 0;
   const step = () => {
     const { shards, totalWeight } = segments[steps % segments.length]!;
-    const { tokens, labels, weights, resets } = shards[0]!;
-    const arrays = { tokens_BT: tokens, labels_BT: labels, weights_BT: weights, resets_BT: resets };
-    const part = { batch: { lanes: batch.lanesPerShard, tokens: tbptt.segmentTokens, ...arrays }, states };
-    return engine.trainStep!([part], { optimizer, learningRate: 1e-5, step: ++steps, totalWeight }, tbptt);
+    const parts = shards.map(({ tokens, labels, weights, resets }, shard) => {
+      const arrays = { tokens_BT: tokens, labels_BT: labels, weights_BT: weights, resets_BT: resets };
+      return { batch: { lanes: batch.lanesPerShard, tokens: tbptt.segmentTokens, ...arrays }, states: states[shard]! };
+    });
+    return engine.trainStep!(parts, { optimizer, learningRate: 1e-5, step: ++steps, totalWeight }, tbptt);
   };
   for (let i = 0; i < BARE_STEPS; i++) step()();
   const before = steps;
@@ -105,17 +134,17 @@ async function bare(spec: JobSpec): Promise<{ rate: number; detail: string }> {
   waiting();
   const seconds = (performance.now() - startedMs) / 1000;
   engine.close();
-  const rate = ((steps - before) * batch.lanesPerShard * tbptt.segmentTokens) / seconds;
+  const rate = ((steps - before) * tokensPerStep(spec)) / seconds;
   return { rate, detail: engine.description.detail };
 }
 
-async function withCluster<T>(work: (cluster: LocalCluster) => Promise<T>): Promise<T> {
+async function withCluster<T>(workers: number, work: (cluster: LocalCluster) => Promise<T>): Promise<T> {
   const dir = mkdtempSync(join(tmpdir(), "segue-bench-"));
   let cluster: LocalCluster | undefined;
   try {
     const onCrash = ({ name, lastLogLines }: { name: string; lastLogLines: string }) =>
       console.error(`${name} ended:\n${lastLogLines}`);
-    cluster = await startLocalCluster({ dir, workers: 1, dashboard: false, engine: engineName, logLevel: "debug", onCrash });
+    cluster = await startLocalCluster({ dir, workers, dashboard: false, engine: engineName, logLevel: "debug", onCrash });
     return await work(cluster);
   } finally {
     await cluster?.close();
@@ -140,6 +169,7 @@ interface Round {
   /** After the last step, until the snapshot was copied and until its weights were hashed. */
   readonly copiedMs: number;
   readonly hashedMs: number;
+  readonly exchangeMs: number;
 }
 
 function linesOf<T>(cluster: LocalCluster, service: string): T[] {
@@ -175,7 +205,7 @@ async function measure(cluster: LocalCluster, spec: JobSpec, targetMs: number): 
       const rounds = linesOf<Round>(cluster, "worker-1").filter(
         ({ msg, firstStep }) => msg === "round_done" && firstStep >= first.step && firstStep < last.step,
       );
-      const sum = (field: "computeMs" | "copiedMs" | "hashedMs"): number =>
+      const sum = (field: "computeMs" | "exchangeMs" | "copiedMs" | "hashedMs"): number =>
         rounds.reduce((total, round) => total + round[field], 0);
       const computeMs = sum("computeMs");
       const count = commits.length - 1 - settled;
@@ -184,10 +214,10 @@ async function measure(cluster: LocalCluster, spec: JobSpec, targetMs: number): 
         return total + Date.parse(commit?.time ?? time) - Date.parse(time);
       }, 0);
       return {
-        rate: (1000 * steps * spec.batch.lanesPerShard * spec.tbptt.segmentTokens) / elapsedMs,
+        rate: (1000 * steps * tokensPerStep(spec)) / elapsedMs,
         text:
           `${count} rounds of ${(steps / count).toFixed(0)} steps, ${(elapsedMs / steps).toFixed(2)} ms a step, of which ` +
-          `${(computeMs / steps).toFixed(2)} the engine's; ${((elapsedMs - computeMs) / count).toFixed(0)} ms a round are not; ` +
+          `${(computeMs / steps).toFixed(2)} the first worker's engine's and ${(sum("exchangeMs") / steps).toFixed(2)} exchange; ` +
           `its snapshot is copied ${(sum("copiedMs") / rounds.length).toFixed(0)} ms and hashed ` +
           `${(sum("hashedMs") / rounds.length).toFixed(0)} ms after its last step, and committed ` +
           `${(commitMs / rounds.length).toFixed(0)} ms after that`,
@@ -238,27 +268,54 @@ async function passkey(cluster: LocalCluster, precision: "f32" | "bf16"): Promis
   }
 }
 
-try {
-  const spec = speedSpec();
-  const { rate: before, detail } = await bare(spec);
-  console.log(`${detail}, Node ${process.version}`);
-  console.log(`bare, before: ${before.toFixed(0)} tokens/s`);
-  const measured = await withCluster(async (cluster) => {
+/** One model on some workers, with rounds of each length. */
+async function measureModel(model: string, workers: number): Promise<void> {
+  const gpus = Math.min(workers, gpuCount());
+  const spec = speedSpec(model, workers);
+  // What one GPU does of it.
+  const share = speedSpec(model, workers / gpus);
+  const { rate: before, detail } = await bare(share);
+  console.log(`${model}, ${workers} worker(s) on ${gpus} x ${detail}, Node ${process.version}`);
+  console.log(`  bare, one GPU, before: ${before.toFixed(0)} tokens/s`);
+  const measured = await withCluster(workers, async (cluster) => {
     const rates = [];
     for (const targetMs of options["round-ms"].split(",").map(Number)) {
       const { rate, text } = await measure(cluster, spec, targetMs);
-      console.log(`cluster, rounds of ${targetMs} ms: ${rate.toFixed(0)} tokens/s; ${text}`);
+      console.log(`  cluster, rounds of ${targetMs} ms: ${rate.toFixed(0)} tokens/s; ${text}`);
       rates.push({ targetMs, rate });
     }
     return rates;
   });
-  const { rate: after } = await bare(spec);
-  console.log(`bare, after: ${after.toFixed(0)} tokens/s`);
+  const { rate: after } = await bare(share);
+  console.log(`  bare, one GPU, after: ${after.toFixed(0)} tokens/s`);
+  const one = (before + after) / 2;
   for (const { targetMs, rate } of measured) {
-    console.log(`rounds of ${targetMs} ms: ${((200 * rate) / (before + after)).toFixed(1)} % of bare`);
+    const scaling = gpus > 1 ? `, ${(rate / one).toFixed(2)} times one GPU` : "";
+    console.log(
+      `  ${model} ${workers} worker(s), rounds of ${targetMs} ms: ${((100 * rate) / one / gpus).toFixed(1)} % of bare${scaling}`,
+    );
+  }
+  if (options.peer) runPeer(model, spec, gpus);
+}
+
+/** The same batches by DistributedDataParallel. */
+function runPeer(model: string, { batch, tbptt, model: sizes }: JobSpec, gpus: number): void {
+  const { layers, dModel, vocab } = sizes;
+  const lanes = (batch.lanesPerShard * batch.shards) / gpus;
+  const args = Object.entries({ layers, dModel, vocab, lanes, tokens: tbptt.segmentTokens, gpus }).flatMap(([name, value]) => [
+    `--${name}`,
+    String(value),
+  ]);
+  const { status } = spawnSync("python3", ["bench/peer-ddp.py", ...args], { stdio: "inherit" });
+  if (status !== 0) console.log(`  ${model}: no figure of PyTorch's DistributedDataParallel (exit code ${status})`);
+}
+
+try {
+  for (const model of options.models.split(",")) {
+    for (const workers of options.workers.split(",").map(Number)) await measureModel(model, workers);
   }
   for (const precision of options.passkey.split(",").filter((name) => name !== "")) {
-    await withCluster((cluster) => passkey(cluster, precision === "bf16" ? "bf16" : "f32"));
+    await withCluster(1, (cluster) => passkey(cluster, precision === "bf16" ? "bf16" : "f32"));
   }
 } catch (e) {
   if (!(e instanceof SegueError && e.code === "ENGINE_UNAVAILABLE")) throw e;

@@ -1,4 +1,5 @@
 import type { ModelSpec, OptimizerSpec, ParameterLayout, TbpttSpec } from "@segue/core";
+import type { ExchangeOptions, ExchangePlan, GradientExchange } from "./exchange/gradient-exchange.js";
 
 /** One segment of a batch of lanes, or several consecutive ones for {@link Engine.forwardBackward}; arrays are row-major [lanes, tokens]. */
 export interface SegmentBatch {
@@ -32,6 +33,23 @@ export interface TrainingResult {
   readonly lossSums: readonly number[];
   /** Of the mean gradient, before clipping. */
   readonly gradientNorm: number;
+  /** From the last own gradient to the sum of all members' being there; 0 without an exchange. */
+  readonly exchangeMs: number;
+}
+
+/** Floats of a flat vector from number `offset` on. */
+export interface FloatStretch {
+  readonly floats: Float32Array;
+  readonly offset: number;
+}
+
+/** Where {@link Engine.snapshot} copies to. */
+export interface EngineSnapshot {
+  readonly parameters: readonly FloatStretch[];
+  readonly firstMoment: readonly FloatStretch[];
+  readonly secondMoment: readonly FloatStretch[];
+  /** `into` is row-major [lanes, laneStateFloats(model)]. */
+  readonly states: readonly { readonly states: LaneStates; readonly into: Float32Array }[];
 }
 
 export interface AdamWStep {
@@ -99,6 +117,12 @@ export interface Engine {
   readMoments(first: Float32Array, second: Float32Array, offset?: number): void;
   writeMoments(first: Float32Array, second: Float32Array, offset?: number): void;
 
+  /**
+   * Copies weights, moments and states as they are after the steps begun so far, while steps that are begun afterwards go on.
+   * @returns waits for the copy. Absent: only the reading calls do this
+   */
+  snapshot?(into: EngineSnapshot): () => void;
+
   /** Zero states. */
   createStates(lanes: number): LaneStates;
   freeStates(states: LaneStates): void;
@@ -133,14 +157,25 @@ export interface Engine {
    */
   applyAdamW(gradientSum: Float32Array, step: AdamWStep): number;
 
-  /** Whether moving gradients off the device costs more than it is worth where nobody else needs them: see {@link trainStep}. */
-  readonly prefersWholeSteps?: boolean;
+  /** Whether a device of its own computes, so that steps may be begun before the one before is waited for: see {@link trainStep}. */
+  readonly worksAhead?: boolean;
   /**
-   * {@link forwardBackward} of each part, the sum of the gradients in the order of the reduction tree, and {@link applyAdamW}: the same
+   * {@link forwardBackward} of each part, the sum (with an exchange: of all members' parts) of the gradients in the order of the reduction tree, and {@link applyAdamW}: the same
    * bits, but nothing leaves the device between them.
    * @returns waits for the step; calls in between may be made without waiting
    */
-  trainStep?(parts: readonly TrainingPart[], step: AdamWStep, rules?: SegmentRules): () => TrainingResult;
+  trainStep?(
+    parts: readonly TrainingPart[],
+    step: AdamWStep,
+    rules?: SegmentRules,
+    exchange?: GradientExchange,
+  ): () => TrainingResult;
+  /**
+   * Opens an exchange of gradients between members' devices for {@link trainStep}, whose parts are then those of the member's nodes in
+   * order. One at a time. Absent: they can only be exchanged by way of the caller's memory.
+   * @throws SegueError EXCHANGE_UNAVAILABLE
+   */
+  openExchange?(plan: ExchangePlan, options: ExchangeOptions): GradientExchange;
 
   /** Forward only; advances the states. @returns logits after the last token, [lanes, vocab] */
   prefill(batch: PromptBatch, states: LaneStates, options?: ForwardOptions): Float32Array;

@@ -3,7 +3,9 @@ export type {
   DtSums,
   Engine,
   EngineDescription,
+  EngineSnapshot,
   EngineOptions,
+  FloatStretch,
   ForwardOptions,
   GpuDescription,
   LaneStates,
@@ -15,7 +17,9 @@ export type {
   TrainingPart,
   TrainingResult,
 } from "./engine.js";
+export type { ExchangeMember, ExchangeOptions, ExchangePlan, GradientExchange } from "./exchange/gradient-exchange.js";
 export { availableEngines, createEngine, type EngineName, type EngineOffer } from "./create-engine.js";
+export { ncclVersion } from "./cuda/nccl-library.js";
 export { curedEngine } from "./cures/cured-engine.js";
 export type { TextReader } from "./cures/normalisation.js";
 export type { InferenceEngine } from "./cures/state-rule.js";

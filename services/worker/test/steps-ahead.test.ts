@@ -19,7 +19,7 @@ describe("steps on a device of its own", () => {
       const model = [0, 1, 2].map(() => sharedPages(parameters));
       await compute.call("load", { model, states: [{ shard: 0, states: sharedFloats(laneStateFloats(MODEL)) }] });
       const batches = [{ shard: 0, tokens: new Int32Array(16), labels: new Int32Array(16) }];
-      const common = { epoch: 0, node: { lo: 0, hi: 1 }, batches, rules: RULES, into: sharedFloats(parameters) };
+      const common = { epoch: 0, batches, rules: RULES };
       const answers: string[] = [];
       const step = (number: number): Promise<unknown> => {
         const adamw = { optimizer: OPTIMIZER, learningRate: 1e-2, step: number, totalWeight: 16 };

@@ -13,11 +13,11 @@ const RULES = { segmentTokens: TOKENS, gradient: "truncated", carrySsm: true, ca
 const OPTIMIZER = { learningRate: 1e-2, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 };
 
 /** Two whole steps of the only member; losses, norms and the weights afterwards. */
-async function twoSteps(prefersWholeSteps: boolean): Promise<Float32Array> {
+async function twoSteps(changes: PropertyDescriptorMap): Promise<Float32Array> {
   let engine: Engine | undefined;
   const createCpu = async (): Promise<Engine> => {
     engine = await createEngine("cpu", { model: MODEL, precision: "f32", threads: 1 });
-    return Object.defineProperty(engine, "prefersWholeSteps", { value: prefersWholeSteps });
+    return Object.defineProperties(engine, changes);
   };
   const host = new ComputeHost(
     { availableEngines: async () => [], createEngine: createCpu, drawParameters },
@@ -46,11 +46,8 @@ async function twoSteps(prefersWholeSteps: boolean): Promise<Float32Array> {
     });
     const initialState = { kind: "noise", std: 1, seed: 2, step } as const;
     const adamw = { optimizer: OPTIMIZER, learningRate: 1e-2, step, totalWeight: SHARDS * LANES * TOKENS };
-    const node = { lo: 0, hi: SHARDS };
-    const answer = host.wholeStep({
-      ...{ epoch: 0, node, batches, rules: RULES, initialState, adamw, into: new Float32Array(parameters) },
-    });
-    assert.equal(answer instanceof Unfinished, prefersWholeSteps);
+    const answer = host.wholeStep({ epoch: 0, batches, rules: RULES, initialState, adamw });
+    assert.equal(answer instanceof Unfinished, engine!.worksAhead);
     const { lossSums, gradientNorm } = answer instanceof Unfinished ? answer.wait() : answer;
     seen.push(...lossSums, gradientNorm);
   }
@@ -61,7 +58,9 @@ async function twoSteps(prefersWholeSteps: boolean): Promise<Float32Array> {
 }
 
 describe("a whole step", () => {
-  it("is the same bits whether its gradients stay in the engine or come out in between", async () => {
-    assert.deepEqual(await twoSteps(true), await twoSteps(false));
+  it("is the same bits whether its gradients stay in the engine or come out in between, and whether it is waited for at once", async () => {
+    const kept = await twoSteps({});
+    assert.deepEqual(await twoSteps({ trainStep: { value: undefined } }), kept);
+    assert.deepEqual(await twoSteps({ worksAhead: { value: true } }), kept);
   });
 });

@@ -96,6 +96,7 @@ function jobText(job: JobView): string {
     ["speed", job.tokensPerSecond > 0 ? `${formatShort(job.tokensPerSecond)} tokens/s` : "not yet"],
     ["time left", job.etaSeconds > 0 ? formatDuration(job.etaSeconds) : "unknown"],
     ["workers", `${job.workers}${job.engine === "" ? "" : ` (${job.engine})`}`],
+    ...(job.transport === "" ? [] : [["gradients by", job.transport] as [string, string]]),
     ["parameters", formatCount(job.parameters)],
     ["attempt", String(job.attempt)],
     ["documents", `${formatCount(job.documentsRead)} read, ${formatCount(job.documentsDroppedShort)} dropped as too short`],

@@ -147,7 +147,7 @@ export interface SyncSpec {
   readonly outerMomentum: number;
   /** What sums are rounded to between workers. bf16 halves the bytes and gives up the equality with one worker. */
   readonly wire: "f32" | "bf16";
-  readonly transport: "grpc" | "nccl";
+  readonly transport: "auto" | "ipc" | "nccl" | "grpc";
 }
 
 export interface RoundsSpec {

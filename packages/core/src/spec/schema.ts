@@ -146,7 +146,7 @@ export const jobSpecInputSchema = section({
     outerLearningRate: number(0, 10),
     outerMomentum: number(0, 0.999999),
     wire: choice("f32", "bf16"),
-    transport: choice("grpc", "nccl"),
+    transport: choice("auto", "ipc", "nccl", "grpc"),
   }).optional(),
   rounds: section({
     targetMs: integer(1, 600_000),

@@ -8,7 +8,7 @@ import { StringArray } from "./c-strings.js";
 import { loadToolkit } from "./libraries.js";
 
 /** Constants that a source is compiled with. */
-export type Defines = Readonly<Record<string, number>>;
+export type Defines = Readonly<Record<string, number | string>>;
 
 export type CudaSources = ReadonlyMap<string, string>;
 

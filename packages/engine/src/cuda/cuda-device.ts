@@ -6,8 +6,10 @@ import { CublasLt, WORKSPACE_BYTES, type Element } from "./cublaslt.js";
 import { sliceOf, type CudaFloats, type CudaInts } from "./floats.js";
 import { keptStateFloats } from "./kept-states.js";
 import { CudaOperations } from "./operations.js";
+import { NcclExchange } from "./nccl-exchange.js";
 import { Optimizer } from "./optimizer.js";
 import { CudaRuntime } from "./runtime.js";
+import { CudaSharing } from "./cuda-sharing.js";
 import { SerialScan } from "./serial-scan.js";
 import { Scratch, type Wishes } from "./scratch.js";
 
@@ -36,6 +38,7 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element, star
   const chunked = new ChunkScan(operations, scratch);
   const serial = new SerialScan(operations, scratch);
   const optimizer = new Optimizer(operations, scratch);
+  const sharing = new CudaSharing(runtime, operations, scratch);
   const { gpu, compiler } = runtime;
   const rounds = precision === "bf16";
   let economies = startEconomies;
@@ -84,6 +87,7 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element, star
     },
     uploadInts: (from, to) => runtime.upload(Int32Array.from(from), to.address),
     download: (from, to) => runtime.download(from.f32, to),
+    copyOut: (copies) => runtime.copyOut(copies.map(({ from, to }) => ({ from: from.f32, to }))),
     downloadLater: (from, to) => runtime.downloadLater(from.f32, to),
     replay: (key, memory, work) => {
       const places = memory.map((part) => ("address" in part ? part.address : `${part.f32}/${part.bf16}`));
@@ -107,6 +111,8 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element, star
     gatedNormBackward: (args) => operations.gatedNormBackward(args),
     headLoss: (args) => operations.headLoss(args),
     add: (addend, sum) => operations.add(addend, sum),
+    sharing,
+    openLibraryExchange: (length, plan, options) => new NcclExchange(runtime, sharing, length, plan, options),
     sumOfSquares: (floats) => {
       const sum = new Float64Array(1);
       runtime.download(operations.squaredNorm(floats), sum);

@@ -25,6 +25,8 @@ const FUNCTIONS = {
   cuMemFree_v2: ["uint64"],
   cuMemAllocHost_v2: ["void *", "uint64"],
   cuMemFreeHost: ["uint64"],
+  cuMemHostRegister_v2: ["void *", "uint64", "uint"],
+  cuMemHostUnregister: ["void *"],
   cuMemcpyHtoDAsync_v2: ["uint64", "void *", "uint64", "uint64"],
   cuMemcpyDtoHAsync_v2: ["void *", "uint64", "uint64", "uint64"],
   cuMemcpyDtoDAsync_v2: ["uint64", "uint64", "uint64", "uint64"],

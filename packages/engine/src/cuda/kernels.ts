@@ -14,6 +14,7 @@ export const KERNELS = {
   sum_of_squares: { source: "sums.cu", parameters: "lpp" },
   sum_of_partials: { source: "sums.cu", parameters: "ipp" },
   weighted_sum: { source: "sums.cu", parameters: "ippp" },
+  sum_nodes: { source: "sum-nodes.cu", parameters: "lipp" },
   adamw: { source: "adamw.cu", parameters: "lppip" + "ppppp" },
   state_statistics: { source: "states.cu", parameters: "iiplp" },
   mix_heads: { source: "states.cu", parameters: "ipplpli" },

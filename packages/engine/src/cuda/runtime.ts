@@ -3,7 +3,11 @@ import { SegueError } from "@segue/core";
 import { KernelCompiler, readCudaSources, type Defines } from "./compiler.js";
 import { describeGpu, Driver, type Address, type Gpu } from "./driver.js";
 import { KERNELS, type KernelName } from "./kernels.js";
+import { CopyStream, type CopyOut } from "./copy-stream.js";
 import { DeviceMemory } from "./memory.js";
+import type { Copying } from "../devices/device.js";
+import type { Watch } from "../exchange/device-sharing.js";
+import { pollUntil } from "../exchange/pause.js";
 import { Staging } from "./staging.js";
 
 const MEGABYTE = 2 ** 20;
@@ -14,6 +18,9 @@ const DYNAMIC_SHARED_BYTES = 8;
 const SHARED_BYTES_UNASKED = 48 * 1024;
 const CAPTURE_THREAD_LOCAL = 1;
 const MOST_ARGUMENTS = 40;
+const NOT_READY = 600;
+/** No timing: waits are cheaper. */
+const DISABLE_TIMING = 2;
 
 export interface Launch {
   readonly grid: readonly [x: number, y?: number, z?: number];
@@ -50,10 +57,13 @@ export class CudaRuntime {
   readonly #values = new DataView(new ArrayBuffer(8 * MOST_ARGUMENTS));
   readonly #pointers: BigUint64Array;
   readonly #staging: Staging;
+  readonly #copies: CopyStream;
   readonly #memory: DeviceMemory;
   /** Changes when memory is released, after which recorded work may not run. */
   #generation = 0;
   #capturing = false;
+  #watch: Watch | undefined;
+  readonly #waitEvent: Address;
   #spent: Map<string, Spent> | undefined;
   #closed = false;
 
@@ -67,7 +77,9 @@ export class CudaRuntime {
     this.compiler = new KernelCompiler(readCudaSources(), this.gpu.computeCapability, env);
     this.driver.call("cuCtxSetCurrent", this.driver.result("cuDevicePrimaryCtxRetain", this.gpu.ordinal));
     this.stream = this.driver.result("cuStreamCreate", NON_BLOCKING);
-    this.#staging = new Staging(this.driver);
+    this.#staging = new Staging(this.driver, (event) => this.#wait(event));
+    this.#copies = new CopyStream(this.driver, (event) => this.#wait(event));
+    this.#waitEvent = this.driver.result("cuEventCreate", DISABLE_TIMING);
     this.#memory = new DeviceMemory(this.driver, this.gpu.name, mostBytes, () => {
       this.synchronize();
       this.#dropGraphs();
@@ -115,6 +127,8 @@ export class CudaRuntime {
 
   /** Waits for all work before. Straight to its place: by way of pinned memory takes longer for large vectors, as measured. */
   download(from: Address, to: ArrayBufferView): void {
+    // The copy itself cannot be given up.
+    if (this.#watch) this.synchronize();
     if (to.byteLength > 0) this.driver.call("cuMemcpyDtoHAsync_v2", to, from, to.byteLength, this.stream);
     this.synchronize();
   }
@@ -132,6 +146,11 @@ export class CudaRuntime {
     };
   }
 
+  /** Downloads beside the work that comes after. */
+  copyOut(copies: readonly CopyOut[]): Copying {
+    return this.#copies.copyOut(copies, this.stream);
+  }
+
   copy(from: Address, to: Address, bytes: number): void {
     if (bytes > 0) this.driver.call("cuMemcpyDtoDAsync_v2", to, from, bytes, this.stream);
   }
@@ -141,8 +160,28 @@ export class CudaRuntime {
     if (words > 0) this.driver.call("cuMemsetD32Async", address, bits, words, this.stream);
   }
 
+  /** Waits for all work. @throws what the watch's check throws */
   synchronize(): void {
-    this.driver.call("cuStreamSynchronize", this.stream);
+    if (!this.#watch) return this.driver.call("cuStreamSynchronize", this.stream);
+    this.driver.call("cuEventRecord", this.#waitEvent, this.stream);
+    this.#wait(this.#waitEvent);
+  }
+
+  /** From now on every wait can be given up. */
+  watch(watch: Watch | undefined): void {
+    this.#watch = watch;
+  }
+
+  /** An event behind the work so far. */
+  mark(): Address {
+    const event = this.driver.result("cuEventCreate", 0);
+    this.driver.call("cuEventRecord", event, this.stream);
+    return event;
+  }
+
+  /** Milliseconds between two marks, once both have passed; they are used up. */
+  elapsedMs(from: Address, to: Address): number {
+    return this.#elapsed(from, to);
   }
 
   /** Appends a kernel to the stream; arguments as {@link KERNELS} says. */
@@ -219,13 +258,35 @@ export class CudaRuntime {
 
   close(): void {
     if (this.#closed) return;
+    this.#watch = undefined;
     this.synchronize();
+    this.driver.call("cuEventDestroy_v2", this.#waitEvent);
+    this.#copies.close();
     this.#staging.close();
     this.#memory.close();
     for (const module of this.#modules.values()) this.driver.call("cuModuleUnload", module);
     this.driver.call("cuStreamDestroy_v2", this.stream);
     this.driver.call("cuDevicePrimaryCtxRelease_v2", this.gpu.ordinal);
     this.#closed = true;
+  }
+
+  /** A watch that ends a wait is over: what the work waited for was let go, so that it ends. */
+  #wait(event: Address): void {
+    const watch = this.#watch;
+    if (!watch) return this.driver.call("cuEventSynchronize", event);
+    try {
+      pollUntil(() => this.#hasPassed(event), watch.check);
+    } catch (failure) {
+      this.#watch = undefined;
+      watch.letGo();
+      throw failure;
+    }
+  }
+
+  #hasPassed(event: Address): boolean {
+    const status = this.driver.attempt("cuEventQuery", event);
+    if (status !== 0 && status !== NOT_READY) this.driver.call("cuEventQuery", event);
+    return status === 0;
   }
 
   #settle(): void {
@@ -238,7 +299,7 @@ export class CudaRuntime {
   }
 
   #elapsed(start: Address, end: Address): number {
-    this.driver.call("cuEventSynchronize", end);
+    this.#wait(end);
     const ms = new Float32Array(1);
     this.driver.call("cuEventElapsedTime", ms, start, end);
     this.driver.call("cuEventDestroy_v2", start);

@@ -16,10 +16,13 @@ const DISABLE_TIMING = 2;
 /** Slots of pinned memory, used again once the GPU is done with them. */
 export class Staging {
   readonly #driver: Driver;
+  readonly #await: (event: Address) => void;
   readonly #slots: StagingSlot[] = [];
 
-  constructor(driver: Driver) {
+  /** @param awaitEvent waits for an event */
+  constructor(driver: Driver, awaitEvent: (event: Address) => void) {
     this.#driver = driver;
+    this.#await = awaitEvent;
   }
 
   /** A slot of at least so many bytes, nobody else's until it is given back. */
@@ -40,7 +43,7 @@ export class Staging {
 
   /** Waits for the recorded work. */
   wait(slot: StagingSlot): void {
-    this.#driver.call("cuEventSynchronize", slot.event);
+    this.#await(slot.event);
   }
 
   /** Others may take it once the recorded work is done. */

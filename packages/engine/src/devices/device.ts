@@ -1,4 +1,7 @@
 import type { ModelSpec } from "@segue/core";
+import type { DeviceExchange } from "../exchange/device-exchange.js";
+import type { ExchangeOptions, ExchangePlan } from "../exchange/gradient-exchange.js";
+import type { DeviceSharing } from "../exchange/device-sharing.js";
 
 /**
  * Legend of shape suffixes. B lanes, T tokens per lane, R = B * T rows (row b * T + t), D model width, I inner width, J width of the
@@ -295,6 +298,14 @@ export interface MixHeadsArgs<F> {
   readonly accumulate: boolean;
 }
 
+/** Copies to the host that are under way. */
+export interface Copying {
+  /** Ends when they are there. */
+  wait(): void;
+  /** The device's work from here on comes after them. */
+  fence(): void;
+}
+
 /**
  * The arithmetic of Mamba-2 on one kind of hardware. F and I are how the device holds floats and 32-bit integers; the model never looks
  * inside. Operations overwrite their outputs unless they say that they add. Results depend on the arguments only, never on how many
@@ -341,6 +352,8 @@ export interface Device<F, I> {
   upload(from: Float32Array | Float64Array, to: F): void;
   uploadInts(from: ArrayLike<number>, to: I): void;
   download(from: F, to: Float32Array | Float64Array): void;
+  /** Downloads beside the work that comes after, which may not write to what is copied before {@link Copying.fence}. Absent: they wait. */
+  copyOut?(copies: readonly { readonly from: F; readonly to: Float32Array }[]): Copying;
   /** A download that need not be waited for; the function that it returns waits. */
   downloadLater?(from: F, to: Float32Array): () => void;
   /**
@@ -350,6 +363,10 @@ export interface Device<F, I> {
   replay?(key: string, memory: readonly (F | I)[], work: () => void): void;
   fill(floats: F, value: number): void;
   copy(from: F, to: F): void;
+  /** What it does together with other processes' devices; absent: nothing. */
+  readonly sharing?: DeviceSharing<F>;
+  /** An exchange of vectors of `length` floats by a library that knows the way to other hosts; absent: there is none. */
+  openLibraryExchange?(length: number, plan: ExchangePlan, options: ExchangeOptions): DeviceExchange<F>;
 
   /** rows[r] = table[ids[r]] */
   gatherRows(args: RowsArgs<F, I>): void;

@@ -1,9 +1,12 @@
 import type { ModelSpec, ParameterLayout } from "@segue/core";
 import type { Device } from "../devices/device.js";
+import type { DeviceExchange } from "../exchange/device-exchange.js";
+import type { ExchangeOptions, ExchangePlan, GradientExchange } from "../exchange/gradient-exchange.js";
 import type {
   AdamWStep,
   Engine,
   EngineDescription,
+  EngineSnapshot,
   ForwardOptions,
   LaneStates,
   PromptBatch,
@@ -42,8 +45,7 @@ export class DeviceEngine<F, I> implements Engine {
     return this.#model.layout;
   }
 
-  /** Of devices with memory of their own. */
-  get prefersWholeSteps(): boolean {
+  get worksAhead(): boolean {
     return this.#model.device.downloadLater !== undefined;
   }
 
@@ -70,6 +72,10 @@ export class DeviceEngine<F, I> implements Engine {
 
   writeMoments(first: Float32Array, second: Float32Array, offset?: number): void {
     this.#training.writeMoments(first, second, offset);
+  }
+
+  snapshot(into: EngineSnapshot): () => void {
+    return this.#training.snapshot(into);
   }
 
   createStates(lanes: number): LaneStates {
@@ -117,8 +123,17 @@ export class DeviceEngine<F, I> implements Engine {
     return this.#training.applyAdamW(gradientSum, step);
   }
 
-  trainStep(parts: readonly TrainingPart[], step: AdamWStep, rules?: SegmentRules): () => TrainingResult {
-    return this.#training.trainStep(parts, step, rules);
+  trainStep(
+    parts: readonly TrainingPart[],
+    step: AdamWStep,
+    rules?: SegmentRules,
+    exchange?: GradientExchange,
+  ): () => TrainingResult {
+    return this.#training.trainStep(parts, step, rules, exchange as DeviceExchange<F> | undefined);
+  }
+
+  openExchange(plan: ExchangePlan, options: ExchangeOptions): GradientExchange {
+    return this.#training.openExchange(plan, options);
   }
 
   prefill(batch: PromptBatch, states: LaneStates, options?: ForwardOptions): Float32Array {

@@ -1,7 +1,19 @@
 import { SegueError, splitPoint, type ReductionNode } from "@segue/core";
-import type { Device } from "../devices/device.js";
-import type { AdamWStep, LaneStates, SegmentBatch, SegmentRules, TrainingPart, TrainingResult } from "../engine.js";
+import type { Copying, Device } from "../devices/device.js";
+import type {
+  AdamWStep,
+  EngineSnapshot,
+  FloatStretch,
+  LaneStates,
+  SegmentBatch,
+  SegmentRules,
+  TrainingPart,
+  TrainingResult,
+} from "../engine.js";
 import { expectLength, expectPart, expectSegment } from "../input-checks.js";
+import type { DeviceExchange } from "../exchange/device-exchange.js";
+import { exchangeUnavailable, type ExchangeOptions, type ExchangePlan } from "../exchange/gradient-exchange.js";
+import { SharedExchange } from "../exchange/shared-exchange.js";
 import { cutIntoSegments } from "../segments.js";
 import { mostEconomies } from "./buffers.js";
 import type { DeviceModel } from "./device-model.js";
@@ -28,6 +40,9 @@ export class Training<F, I> {
   readonly #secondMoment: F;
   /** Sums of right subtrees of the reduction tree. */
   readonly #rightOfDepth: Gradients<F>[] = [];
+  /** Of the last snapshot. */
+  #copying: Copying | undefined;
+  #statesCopy: { readonly floats: F; readonly length: number } | undefined;
   #losses_R = new Float32Array(0);
   #weights_R = new Float32Array(0);
 
@@ -60,14 +75,88 @@ export class Training<F, I> {
     return lossSum();
   }
 
-  trainStep(parts: readonly TrainingPart[], step: AdamWStep, rules?: SegmentRules): () => TrainingResult {
+  /** @returns waits for the copies */
+  snapshot({ parameters, firstMoment, secondMoment, states }: EngineSnapshot): () => void {
+    const device = this.#device;
+    const copiesOf = (vector: F, stretches: readonly FloatStretch[]): { from: F; to: Float32Array }[] =>
+      stretches.map(({ floats, offset }) => ({ from: device.slice(vector, offset, floats.length), to: floats }));
+    const copies = [
+      ...copiesOf(this.#model.parameters, parameters),
+      ...copiesOf(this.#firstMoment, firstMoment),
+      ...copiesOf(this.#secondMoment, secondMoment),
+    ];
+    if (!device.copyOut) {
+      for (const { from, to } of copies) device.download(from, to);
+      for (const { states: held, into } of states) device.download(floatsOf<F>(held), into);
+      return () => undefined;
+    }
+    // The next forward pass already changes states; weights and moments wait for the optimizer.
+    const total = states.reduce((sum, { into }) => sum + into.length, 0);
+    if (this.#statesCopy?.length !== total) {
+      if (this.#statesCopy) device.free?.(this.#statesCopy.floats);
+      this.#statesCopy = undefined;
+      this.#statesCopy = { floats: device.floats(total), length: total };
+    }
+    let offset = 0;
+    for (const { states: held, into } of states) {
+      const copy = device.slice(this.#statesCopy.floats, offset, into.length);
+      device.copy(floatsOf<F>(held), copy);
+      copies.push({ from: copy, to: into });
+      offset += into.length;
+    }
+    const copying = device.copyOut(copies);
+    this.#copying = copying;
+    return () => copying.wait();
+  }
+
+  trainStep(
+    parts: readonly TrainingPart[],
+    step: AdamWStep,
+    rules?: SegmentRules,
+    exchange?: DeviceExchange<F>,
+  ): () => TrainingResult {
     const lossSums: (() => number)[] = [];
-    this.#sumOver({ lo: 0, hi: parts.length }, 0, (index, into) => {
-      const { batch, states } = parts[index]!;
-      lossSums.push(this.#addGradients(batch, states, rules, into));
+    const sumOf = (node: ReductionNode, into: Gradients<F>): void =>
+      this.#sumOver(node, 0, into, (index, gradients) => {
+        const { batch, states } = parts[index]!;
+        lossSums.push(this.#addGradients(batch, states, rules, gradients));
+      });
+    if (!exchange) sumOf({ lo: 0, hi: parts.length }, this.#gradients);
+    const exchangeMs = exchange && this.#exchange(exchange, sumOf);
+    const gradientNorm = this.#descend(step, exchange?.total ?? this.#gradients.flat);
+    return () => ({
+      lossSums: lossSums.map((lossSum) => lossSum()),
+      gradientNorm: gradientNorm(),
+      exchangeMs: exchangeMs?.() ?? 0,
     });
-    const gradientNorm = this.#descend(step);
-    return () => ({ lossSums: lossSums.map((lossSum) => lossSum()), gradientNorm: gradientNorm() });
+  }
+
+  /** Opens an exchange of gradients with other members. @throws SegueError EXCHANGE_UNAVAILABLE */
+  openExchange(plan: ExchangePlan, options: ExchangeOptions): DeviceExchange<F> {
+    const { sharing, detail } = this.#device;
+    const { size } = this.#model.layout;
+    if (plan.transport === "ipc" && sharing) return new SharedExchange(this.#device, sharing, size, plan, options);
+    if (plan.transport === "nccl" && this.#device.openLibraryExchange) return this.#device.openLibraryExchange(size, plan, options);
+    throw exchangeUnavailable(`${detail} does not exchange gradients by ${plan.transport}`);
+  }
+
+  /** Makes the sums of own nodes, then those of all in `exchange.total`. @returns how long the second took, once it is over */
+  #exchange(exchange: DeviceExchange<F>, sumOf: (node: ReductionNode, into: Gradients<F>) => void): () => number {
+    exchange.begin();
+    let first = 0;
+    for (const [index, { lo, hi }] of exchange.ownNodes.entries()) {
+      sumOf({ lo: first, hi: first + hi - lo }, this.#viewsOf(exchange.nodes[index]!));
+      first += hi - lo;
+    }
+    const { sharing } = this.#device;
+    const before = sharing?.mark();
+    exchange.reduce();
+    const after = sharing?.mark();
+    return () => (sharing && before !== undefined && after !== undefined ? sharing.elapsedMs(before, after) : 0);
+  }
+
+  #viewsOf(flat: F): Gradients<F> {
+    return { flat, tensors: modelTensors(this.#device, this.#model.layout, this.#model.spec.layers, flat) };
   }
 
   /** Leaves the gradients of the batch's segments in `into`. @returns the loss sum, once it is there */
@@ -89,34 +178,31 @@ export class Training<F, I> {
     return lossSum;
   }
 
-  /** Adds the gradients of shards in the order of the reduction tree; the sum of shard 0 on is in `#gradients`. */
-  #sumOver(
-    node: ReductionNode,
-    depth: number,
-    gradientOf: (shard: number, into: Gradients<F>) => void,
-    into = this.#gradients,
-  ): void {
+  /** Adds the gradients of a node's shards in the order of the reduction tree. */
+  #sumOver(node: ReductionNode, depth: number, into: Gradients<F>, gradientOf: (shard: number, into: Gradients<F>) => void): void {
     const split = splitPoint(node);
     if (split === undefined) return gradientOf(node.lo, into);
     const right = (this.#rightOfDepth[depth] ??= this.#newGradients());
-    this.#sumOver({ lo: node.lo, hi: split }, depth + 1, gradientOf, into);
-    this.#sumOver({ lo: split, hi: node.hi }, depth + 1, gradientOf, right);
+    this.#sumOver({ lo: node.lo, hi: split }, depth + 1, into, gradientOf);
+    this.#sumOver({ lo: split, hi: node.hi }, depth + 1, right, gradientOf);
     this.#device.add(right.flat, into.flat);
   }
 
   applyAdamW(gradientSum: Float32Array, step: AdamWStep): number {
     expectLength("gradient", gradientSum.length, this.#model.layout.size);
     this.#device.upload(gradientSum, this.#gradients.flat);
-    return this.#descend(step)();
+    return this.#descend(step, this.#gradients.flat)();
   }
 
-  /** One AdamW step by `#gradients`. @returns the mean gradient's norm, once it is there */
-  #descend({ optimizer, learningRate, step, totalWeight }: AdamWStep): () => number {
+  /** One AdamW step. @returns the mean gradient's norm, once it is there */
+  #descend({ optimizer, learningRate, step, totalWeight }: AdamWStep, gradient: F): () => number {
     const { beta1, beta2, epsilon, weightDecay, clipNorm } = optimizer;
+    this.#copying?.fence();
+    this.#copying = undefined;
     const mean = totalWeight > 0 ? 1 / totalWeight : 0;
     const flat = {
       parameters: this.#model.parameters,
-      gradient: this.#gradients.flat,
+      gradient,
       firstMoment: this.#firstMoment,
       secondMoment: this.#secondMoment,
     };
@@ -246,8 +332,7 @@ export class Training<F, I> {
   }
 
   #newGradients(): Gradients<F> {
-    const flat = this.#device.floats(this.#model.layout.size);
-    return { flat, tensors: modelTensors(this.#device, this.#model.layout, this.#model.spec.layers, flat) };
+    return this.#viewsOf(this.#device.floats(this.#model.layout.size));
   }
 
   #hostLosses(rows: number): Float32Array {

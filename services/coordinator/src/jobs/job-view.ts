@@ -49,6 +49,7 @@ export function jobToProto(view: JobView): MessageInitShape<typeof JobSchema> {
     updatedAtMs: BigInt(record.updatedAtMs),
     etaSeconds: etaSeconds(view),
     engine: live.engine,
+    transport: live.transport,
     checkpointStep: live.checkpointStep,
     checkpointDigest: live.checkpointDigest,
     notDurable: live.notDurable || live.notCopied,

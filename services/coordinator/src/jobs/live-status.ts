@@ -23,6 +23,8 @@ export interface LiveStatus {
   readonly documentsRead: number;
   readonly documentsDroppedShort: number;
   readonly engine: string;
+  /** How members bring their gradients together, and why so; empty for one member. */
+  readonly transport: string;
   /** Of the newest checkpoint; 0 and empty when there is none. */
   readonly checkpointStep: number;
   readonly checkpointDigest: string;
@@ -47,6 +49,7 @@ export const NOT_STARTED: LiveStatus = {
   documentsRead: 0,
   documentsDroppedShort: 0,
   engine: "",
+  transport: "",
   checkpointStep: 0,
   checkpointDigest: "",
   notDurable: "",

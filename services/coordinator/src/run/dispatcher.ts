@@ -4,6 +4,7 @@ import { AttachResponseSchema, broadcastMessage } from "@segue/protocol";
 import { jobSpecToProto } from "@segue/runtime";
 import type { SegmentFeed } from "../feed/segment-feed.js";
 import type { LearningRates } from "./learning-rates.js";
+import type { Transport } from "./transport.js";
 import type { AttachedWorker, OutgoingMessage } from "../workers/attached-worker.js";
 import { membersBySource } from "./sources.js";
 
@@ -34,7 +35,7 @@ export class Dispatcher {
   }
 
   /** Tells the members of a generation just formed to come to the committed step. */
-  join(ledger: Ledger): void {
+  join(ledger: Ledger, transport: Transport): void {
     const { jobId, spec, address, workers } = this.#options;
     const members = ledger.members.map(({ workerId, shards }) => ({
       workerId,
@@ -58,6 +59,7 @@ export class Dispatcher {
           weightsAddress: isStart ? "" : (holder?.hello.tensorsAddress ?? address),
           statesAddress: isStart ? "" : address,
           weightsDigest: ledger.weightsDigest,
+          transport,
         },
       });
     }

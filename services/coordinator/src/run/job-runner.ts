@@ -282,6 +282,7 @@ export class JobRunner {
   #failed(generation: number, workerId: string, error: SegueError, failure: MemberFailure, peerWorkerId = ""): void {
     this.#logger.warn({ event: "memberFailed", workerId, generation, code: error.code, peerWorkerId }, error.message);
     this.#lastFailure = error;
+    if (generation === this.#ledger.generation) this.#membership.memberFailed(error.code);
     const before = this.#ledger;
     // Of several members that fail in one generation the first counts.
     const run = extendedRun(this.#failureRun, failure, before.failures);

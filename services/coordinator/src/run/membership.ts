@@ -1,10 +1,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Decision, MemberDigest } from "@segue/core";
 import { faultPoint } from "@segue/runtime";
+import { engineOn } from "../workers/allocate.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 import type { CommittedCut } from "./committed-cut.js";
 import { memberStatuses } from "./member-status.js";
 import type { RunnerParts } from "./runner-parts.js";
+import { chooseTransport, TRANSPORT_FAILURES, type Reach, type Transport, type TransportChoice } from "./transport.js";
 
 const FAILURE_PAUSE_MS = 250;
 
@@ -14,6 +16,8 @@ export class Membership {
   readonly #cut: CommittedCut;
   readonly #decide: () => Decision;
   #attemptStarted = false;
+  #transport: Transport | undefined;
+  readonly #failedTransports = new Set<Transport>();
 
   /** @param decide what the ledger asks for now */
   constructor(parts: RunnerParts, cut: CommittedCut, decide: () => Decision) {
@@ -70,9 +74,28 @@ export class Membership {
     if (decision.type !== "form") return;
     ledger.apply({ type: "generationFormed", workerIds: decision.workerIds });
     const { generation, step, members } = ledger.state;
-    logger.info({ event: "generationFormed", generation, step, members }, "a generation is formed");
-    book.setLive(jobId, { workers: members.length, members: memberStatuses(ledger.state, workers) });
-    dispatcher.join(ledger.state);
+    const { transport, reason } = this.#chooseTransport();
+    this.#transport = transport;
+    logger.info({ event: "generationFormed", generation, step, members, transport, reason }, "a generation is formed");
+    const said = members.length === 1 ? "" : `${transport}: ${reason}`;
+    book.setLive(jobId, { workers: members.length, members: memberStatuses(ledger.state, workers), transport: said });
+    dispatcher.join(ledger.state, transport);
+  }
+
+  /** A member could not do what it was asked to: the next generation may do without the present transport. */
+  memberFailed(code: string): void {
+    if (this.#transport !== undefined && TRANSPORT_FAILURES.includes(code)) this.#failedTransports.add(this.#transport);
+  }
+
+  #chooseTransport(): TransportChoice {
+    const { ledger, workers, spec } = this.#parts;
+    const reach = ledger.state.members.flatMap(({ workerId }): Reach[] => {
+      const hello = workers.get(workerId)?.hello;
+      if (!hello) return [];
+      const { hostId, ncclVersion, gpu } = hello;
+      return [{ engine: engineOn(hello, spec.train.engine), hostId, ncclVersion, gpuUuid: gpu?.uuid ?? "" }];
+    });
+    return chooseTransport(spec, reach, this.#failedTransports);
   }
 
   /** Releases workers that are not used any more (draining, expelled, too slow) and no members, after saving what only they hold. */

@@ -1,6 +1,13 @@
 import type { InitialStateRule, PagedFloats, ReductionNode } from "@segue/core";
-import type { AdamWStep, EngineDescription, EngineOptions, GpuDescription, SegmentRules } from "@segue/engine";
-import type { Collection } from "./collect.js";
+import type {
+  AdamWStep,
+  EngineDescription,
+  EngineOptions,
+  ExchangePlan,
+  GpuDescription,
+  SegmentRules,
+  TrainingResult,
+} from "@segue/engine";
 import type { JoinParts } from "./join-parts.js";
 import type { OuterSettings } from "./outer-step.js";
 
@@ -74,21 +81,13 @@ export interface ComputeCalls {
   };
   /** Adds the parts, the same slice of several nodes that make up `node`, in tree order; `into` becomes their sum. */
   join: { request: JoinParts & { readonly epoch: number }; response: null };
-  /** Fills `into`, 128 bytes, with the id of a new NCCL communicator. */
-  ncclId: { request: { readonly library?: string | undefined; readonly into: Float32Array }; response: null };
-  /** Meets the other ranks; replaces an earlier communicator. */
-  ncclOpen: {
-    request: {
-      readonly epoch: number;
-      readonly library?: string | undefined;
-      readonly id: Float32Array;
-      readonly ranks: number;
-      readonly rank: number;
-    };
-    response: null;
+  /** Opens the engine's exchange with other members' engines; replaces an earlier one, as `load` ends it. */
+  exchangeOpen: {
+    request: { readonly epoch: number; readonly plan: ExchangePlan; readonly ncclLibrary?: string | undefined };
+    response: { readonly offer: string };
   };
-  /** Adds up all members' nodes. @returns bytes received */
-  ncclCollect: { request: Collection & { readonly epoch: number }; response: { readonly bytes: number } };
+  /** Connects it, by all members' offers. */
+  exchangeConnect: { request: { readonly epoch: number; readonly offers: readonly string[] }; response: null };
   /** Rounds to bfloat16, in place; `into` gets the bits. */
   round: { request: { readonly epoch: number; readonly floats: Float32Array; readonly into: Uint16Array }; response: null };
   /** Each `into` becomes the floats that the bfloat16 of `from` stand for. */
@@ -107,12 +106,12 @@ export interface ComputeCalls {
     response: { readonly gradientNorm: number; readonly computeMs: number };
   };
   /**
-   * `gradient` of all shards and `apply` in one, for the only member: an engine on a device of its own keeps the gradients there. `into`,
-   * f32 [P], is room for the others.
+   * A step from own shards, in order, to the weights: for the only member, or with the exchange that is open. Gradients stay in the engine
+   * if it can do that.
    */
   wholeStep: {
-    request: ComputeCalls["gradient"]["request"] & { readonly adamw: AdamWStep };
-    response: ComputeCalls["gradient"]["response"] & { readonly gradientNorm: number };
+    request: Omit<ComputeCalls["gradient"]["request"], "node" | "into"> & { readonly adamw: AdamWStep };
+    response: TrainingResult & { readonly computeMs: number; readonly receivedBytes: number };
   };
   /** Before the inner steps of a replica: the engine's weights and moments are kept (first replica) or go back to what was kept. */
   replicaBegin: { request: { readonly epoch: number; readonly isFirst: boolean }; response: null };
@@ -128,6 +127,8 @@ export interface ComputeCalls {
     };
     response: null;
   };
+  /** Gives everything back and ends the thread, by itself. */
+  end: { request: Record<string, never>; response: null };
 }
 
 export type CallName = keyof ComputeCalls;

@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 import { SegueError } from "@segue/core";
 import type { CallName, ComputeCalls, ComputeRequest, ComputeResponse, ComputeThreadData } from "./calls.js";
@@ -10,12 +12,19 @@ interface Waiting {
   readonly reject: (error: SegueError) => void;
 }
 
+/** Of the fence: every call is void. */
+const LAST_EPOCH = 2 ** 31 - 1;
+
+/** A shard that is computed is not given up; a device that hangs is. */
+const END_PATIENCE_MS = 30_000;
+
 /** Owns one compute thread. Calls run in the order they are made; a thread that dies fails all of them with ENGINE_CRASHED. */
 export class ComputeThread {
   readonly #fence = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
   readonly #worker: Worker;
   readonly #waiting = new Map<number, Waiting>();
   #nextId = 1;
+  #closing: Promise<void> | undefined;
   #dead: SegueError | undefined;
 
   constructor(module: URL) {
@@ -47,9 +56,22 @@ export class ComputeThread {
     Atomics.store(this.#fence, 0, epoch);
   }
 
-  /** Ends the thread; waiting calls fail. */
-  async close(): Promise<void> {
+  /** Ends the thread when it has given back what it holds of a device; waiting calls fail. Idempotent. */
+  close(): Promise<void> {
+    return (this.#closing ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
+    const isAlive = this.#dead === undefined;
+    this.raiseFence(LAST_EPOCH);
     this.#die(crashed("the compute thread was closed"));
+    if (isAlive) {
+      // Terminated in the middle of its work, it would leave memory of the device behind, which is this process's.
+      const ended = once(this.#worker, "exit");
+      const request: ComputeRequest = { id: 0, name: "end", request: {} };
+      this.#worker.postMessage(request);
+      await Promise.race([ended, sleep(END_PATIENCE_MS, undefined, { ref: false })]);
+    }
     await this.#worker.terminate();
   }
 

@@ -1,5 +1,5 @@
 import { SegueError, stretches, type PagedFloats, type ReductionNode } from "@segue/core";
-import type { Engine, EngineOptions, LaneStates, TrainingPart } from "@segue/engine";
+import type { AdamWStep, Engine, EngineOptions, GradientExchange, LaneStates, TrainingPart } from "@segue/engine";
 import {
   VOID,
   type CallName,
@@ -10,15 +10,15 @@ import {
   type ShardBatch,
 } from "./calls.js";
 import type { JoinParts } from "./join-parts.js";
-import { Communicator } from "../nccl/communicator.js";
-import { loadNccl, versionText } from "../nccl/nccl-library.js";
 import { roundToBf16, widenBf16 } from "./bf16.js";
-import { collect } from "./collect.js";
 import { withInitialStates } from "./initial-states.js";
 import { OuterStep } from "./outer-step.js";
-import { bytesOf } from "./shared.js";
+import { sharedFloats } from "./shared.js";
 import { TreeSum } from "./tree-sum.js";
 import { Unfinished } from "./unfinished.js";
+
+/** How long a slower member may take for its part of a step; a lost one is noticed by the coordinator within seconds. */
+const STEP_PATIENCE_MS = 300_000;
 
 /** Where engines come from; `@segue/engine` in the product. */
 export interface EngineFactory {
@@ -26,6 +26,8 @@ export interface EngineFactory {
   createEngine(choice: EngineChoice, options: EngineOptions): Promise<Engine>;
   /** Fills `into`, [P]. */
   drawParameters(model: EngineOptions["model"], seed: number, into: PagedFloats): void;
+  /** Absent: these engines do not know NCCL. */
+  ncclVersion?(library?: string): string;
 }
 
 type Answer<Name extends CallName> = ComputeCalls[Name]["response"];
@@ -40,10 +42,10 @@ export class ComputeHost implements Handlers {
   readonly #fence: Int32Array;
   #engine: Engine | undefined;
   #outer: OuterStep | undefined;
-  #communicator: Communicator | undefined;
+  #exchange: GradientExchange | undefined;
+  /** f32 [P]: the gradients of an engine that hands them out. */
+  #sum: Float32Array | undefined;
   #lanesPerShard = 0;
-  /** Ordinal of the engine's GPU, which NCCL uses too. */
-  #gpu = 0;
   /** When the device was done with the step before. */
   #stepEndedMs = 0;
   readonly #statesOfShard = new Map<number, LaneStates>();
@@ -60,23 +62,15 @@ export class ComputeHost implements Handlers {
   }
 
   ncclVersion({ library }: ComputeCalls["ncclVersion"]["request"]): string {
-    try {
-      return versionText(loadNccl(library).version);
-    } catch (error) {
-      if (error instanceof SegueError) return "";
-      throw error;
-    }
+    return this.#factory.ncclVersion?.(library) ?? "";
   }
 
   async open({ engine, options, lanesPerShard }: ComputeCalls["open"]["request"]): Promise<ComputeCalls["open"]["response"]> {
-    this.#engine?.close();
-    this.#engine = undefined;
-    this.#outer = undefined;
+    this.close();
     this.#statesOfShard.clear();
     this.#gradients = new TreeSum();
     this.#slices = new TreeSum();
     this.#lanesPerShard = lanesPerShard;
-    this.#gpu = options.gpu ?? 0;
     this.#engine = await this.#factory.createEngine(engine, options);
     return { description: this.#engine.description, parameters: this.#engine.layout.size };
   }
@@ -91,8 +85,7 @@ export class ComputeHost implements Handlers {
   load({ model, states }: ComputeCalls["load"]["request"]): null {
     const engine = this.#open;
     // Its generation is over.
-    this.#communicator?.close();
-    this.#communicator = undefined;
+    this.#closeExchange();
     const { weights, moments, outerMomentum } = modelParts(model);
     for (const { floats, offset } of stretches(weights)) engine.writeParameters(floats, offset);
     for (const { first, second, offset } of moments) engine.writeMoments(first, second, offset);
@@ -152,50 +145,73 @@ export class ComputeHost implements Handlers {
   /** Unfinished where a device of its own computes; then the next step may be begun before this one is waited for. */
   wholeStep({ adamw, ...request }: ComputeCalls["wholeStep"]["request"]): Answer<"wholeStep"> | Unfinished<Answer<"wholeStep">> {
     const engine = this.#open;
-    if (!engine.prefersWholeSteps || !engine.trainStep) {
-      const { lossSums, computeMs } = this.gradient(request);
-      const applied = this.apply({ epoch: request.epoch, gradientSum: request.into, adamw });
-      return { lossSums, gradientNorm: applied.gradientNorm, computeMs: computeMs + applied.computeMs };
-    }
     this.#refuseVoid(request.epoch);
+    if (!engine.trainStep) return this.#soleStep(request, adamw);
     const startedMs = performance.now();
-    const { lo, hi } = request.node;
-    const parts = Array.from({ length: hi - lo }, (_, i) => this.#shardPart(request, lo + i));
-    const finish = engine.trainStep(parts, adamw, request.rules);
-    return new Unfinished(() => {
+    const exchange = this.#exchange;
+    const parts = request.batches.map(({ shard }) => this.#shardPart(request, shard));
+    const finish = engine.trainStep(parts, adamw, request.rules, exchange);
+    const receivedBytes = exchange?.receivedBytes ?? 0;
+    const wait = (): Answer<"wholeStep"> => {
       const result = finish();
+      // Whoever waited for others may have been let go in vain.
+      this.#refuseVoid(request.epoch);
       const endedMs = performance.now();
-      const computeMs = endedMs - Math.max(startedMs, this.#stepEndedMs);
+      const computeMs = endedMs - Math.max(startedMs, this.#stepEndedMs) - result.exchangeMs;
       this.#stepEndedMs = endedMs;
-      return { ...result, computeMs };
-    });
+      return { ...result, computeMs, receivedBytes };
+    };
+    return engine.worksAhead ? new Unfinished(wait) : wait();
   }
 
-  ncclId({ library, into }: ComputeCalls["ncclId"]["request"]): null {
-    bytesOf(into).set(loadNccl(library).uniqueId());
-    return null;
+  /** For engines that hand out their gradients. */
+  #soleStep(request: Omit<ComputeCalls["wholeStep"]["request"], "adamw">, adamw: AdamWStep): Answer<"wholeStep"> {
+    const node = { lo: 0, hi: request.batches.length };
+    const into = (this.#sum ??= sharedFloats(this.#open.layout.size));
+    const { lossSums, computeMs } = this.gradient({ ...request, node, into });
+    const applied = this.apply({ epoch: request.epoch, gradientSum: into, adamw });
+    const { gradientNorm } = applied;
+    return { lossSums, gradientNorm, computeMs: computeMs + applied.computeMs, exchangeMs: 0, receivedBytes: 0 };
   }
 
-  ncclOpen({ epoch, id, ...ranks }: ComputeCalls["ncclOpen"]["request"]): null {
+  exchangeOpen({ epoch, plan, ncclLibrary }: ComputeCalls["exchangeOpen"]["request"]): Answer<"exchangeOpen"> {
     this.#refuseVoid(epoch);
-    this.#communicator?.close();
-    this.#communicator = undefined;
+    this.#closeExchange();
+    const engine = this.#open;
     const check = (): void => this.#refuseVoid(epoch);
-    this.#communicator = new Communicator({ ...ranks, uniqueId: bytesOf(id), device: this.#gpu, check });
+    const exchange = engine.openExchange?.(plan, { check, patienceMs: STEP_PATIENCE_MS, ncclLibrary });
+    if (!exchange) {
+      const message = `${engine.description.detail} hands its gradients out; sync.transport grpc carries them`;
+      throw new SegueError("EXCHANGE_UNAVAILABLE", message, { status: "FAILED_PRECONDITION" });
+    }
+    this.#exchange = exchange;
+    return { offer: exchange.offer };
+  }
+
+  exchangeConnect({ epoch, offers }: ComputeCalls["exchangeConnect"]["request"]): null {
+    this.#refuseVoid(epoch);
+    required(this.#exchange, "exchange").connect(offers);
     return null;
   }
 
-  ncclCollect({ epoch, ...collection }: ComputeCalls["ncclCollect"]["request"]): { bytes: number } {
-    this.#refuseVoid(epoch);
-    const communicator = required(this.#communicator, "communicator");
-    try {
-      return { bytes: collect(communicator, collection, (parts) => this.#join(parts)) };
-    } catch (error) {
-      // Nobody may wait for a rank that has given up.
-      communicator.close();
-      this.#communicator = undefined;
-      throw error;
-    }
+  end(): null {
+    this.close();
+    return null;
+  }
+
+  /** Idempotent. */
+  close(): void {
+    this.#closeExchange();
+    this.#engine?.close();
+    this.#engine = undefined;
+    this.#outer = undefined;
+    this.#sum = undefined;
+    this.#stepEndedMs = 0;
+  }
+
+  #closeExchange(): void {
+    this.#exchange?.close();
+    this.#exchange = undefined;
   }
 
   round({ epoch, floats, into }: ComputeCalls["round"]["request"]): null {

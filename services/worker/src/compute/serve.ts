@@ -31,6 +31,8 @@ export function serveCompute(factory: EngineFactory): void {
     try {
       const result = await call(host, name, request);
       finish();
+      // Of a worker thread, this ends the thread alone.
+      if (name === "end") process.exit();
       if (!(result instanceof Unfinished)) return respond(() => result);
       const own = (finishStep = () => respond(result.wait));
       // Behind the calls that are here already.

@@ -1,4 +1,4 @@
-import { availableEngines, createEngine, drawParameters } from "@segue/engine";
+import { availableEngines, createEngine, drawParameters, ncclVersion } from "@segue/engine";
 import { serveCompute } from "./serve.js";
 
-serveCompute({ availableEngines, createEngine, drawParameters });
+serveCompute({ availableEngines, createEngine, drawParameters, ncclVersion });

@@ -9,7 +9,7 @@ export const refs = {
     `job/${jobId}/gen/${generation}/step/${step}/node/${lo}-${hi}`,
   sum: (jobId: string, generation: number, step: number | "{n}", member: number): string =>
     `job/${jobId}/gen/${generation}/step/${step}/sum/${member}`,
-  ncclId: (jobId: string, generation: number): string => `job/${jobId}/gen/${generation}/nccl-id`,
+  exchangeOffer: (jobId: string, generation: number, member: number): string => `job/${jobId}/gen/${generation}/offer/${member}`,
   snapshot: (jobId: string, step: number): string => `job/${jobId}/snapshot/${step}/`,
   model: (jobId: string, step: number): string => `job/${jobId}/snapshot/${step}/model`,
   states: (jobId: string, step: number, shard: number): string => `job/${jobId}/snapshot/${step}/states/${shard}`,

@@ -3,12 +3,14 @@ import { faultPoint } from "@segue/runtime";
 import type { NodeSlice } from "../compute/join-parts.js";
 import { sharedFloats } from "../compute/shared.js";
 import { stepRules, weightOf } from "./segments.js";
+import type { Exchange } from "./exchange.js";
 import { segmentsMissing, type RoundRunner, type StepOutcome, type StepRunnerOptions } from "./steps.js";
 
 /** Inner steps the compute thread may have waiting besides the one it computes. */
 const STEPS_AHEAD = 2;
 
 export interface ReplicaStepsOptions extends StepRunnerOptions {
+  readonly exchange: Exchange;
   readonly parameters: number;
 }
 
@@ -103,7 +105,7 @@ export class ReplicaSteps implements RoundRunner {
 
   /** Both calls are queued before anything is awaited. */
   async #innerStep(replica: number, step: number): Promise<StepOutcome> {
-    const { compute, epoch, segments, spec } = this.#options;
+    const { compute, epoch, exchange, segments, spec } = this.#options;
     const { optimizer } = spec;
     const lo = replica * this.#shardsPerReplica;
     const node = { lo, hi: lo + this.#shardsPerReplica };
@@ -116,7 +118,8 @@ export class ReplicaSteps implements RoundRunner {
     const adamw = { optimizer, learningRate, step: step + 1, totalWeight: weightOf(batches) || 1 };
     const applied = compute.call("apply", { epoch, gradientSum: this.#gradient, adamw });
     const [{ lossSums, computeMs }, { gradientNorm, computeMs: applyMs }] = await Promise.all([computed, applied]);
-    return { step, shardLossSums: [...lossSums], gradientNorm, learningRate, computeMs: computeMs + applyMs, exchangeMs: 0 };
+    const times = { computeMs: computeMs + applyMs, exchangeMs: 0 };
+    return { step, shardLossSums: [...lossSums], gradientNorm, learningRate, ...times, received: exchange.counts };
   }
 
   #leaf(index: number): Float32Array {

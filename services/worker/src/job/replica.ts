@@ -9,10 +9,10 @@ import { Peers } from "../tensors/peers.js";
 import type { PullCounter } from "../tensors/pull-counter.js";
 import { SoleExchange, type Exchange, type PullCounts } from "./exchange.js";
 import { GrpcExchange } from "./grpc-exchange.js";
+import { connectDevices } from "./device-exchange.js";
 import { digestOf } from "./digest.js";
 import { judgeMemory, memoryInsufficient } from "./memory-check.js";
 import { groupMembership, membershipOf, type Membership } from "./membership.js";
-import { NcclExchange } from "./nccl-exchange.js";
 import { PeerFailure } from "./peer-failure.js";
 import { refs } from "./refs.js";
 import { ReplicaSteps } from "./replica-steps.js";
@@ -65,7 +65,9 @@ interface Attempt {
   step: number;
   /** When the round before was reported, or the first one was asked for, by `performance.now()`. */
   roundSinceMs?: number;
-  work?: { readonly exchange: Exchange; readonly steps: RoundRunner };
+  work?: RoundRunner;
+  /** What had come from peers by the end of the round before. */
+  received: PullCounts;
 }
 
 interface ExchangeParts {
@@ -127,6 +129,7 @@ export class JobReplica {
         segments: new Map(),
         phase: "joining",
         step,
+        received: { pulls: 0, bytes: 0 },
       };
       this.#attempt = attempt;
       this.#enqueue(attempt, () => this.#bringToStep(attempt, join));
@@ -198,11 +201,12 @@ export class JobReplica {
     // Under diloco the exchange is over replicas and counts outer steps; weights and moments travel.
     const group = isDiloco ? groupMembership(membership, shardsPerPlacement(spec)) : membership;
     const vectorFloats = isDiloco ? 3 * parameters : parameters;
-    const exchange = await this.#openExchange(attempt, { compute, membership: group, vectorFloats });
+    const exchange = await this.#openExchange(attempt, join.transport, { compute, membership: group, vectorFloats });
     const onStep = (step: number): void => void (this.#computingStep = step);
-    const common = { spec, membership: group, compute, exchange, epoch, segments, signal, onStep };
-    const steps = isDiloco ? new ReplicaSteps({ ...common, parameters }) : new StepRunner(common);
-    attempt.work = { exchange, steps };
+    const common = { spec, membership: group, compute, epoch, segments, signal, onStep };
+    attempt.work = isDiloco
+      ? new ReplicaSteps({ ...common, parameters, exchange: exchange ?? new SoleExchange(vectorFloats) })
+      : new StepRunner({ ...common, exchange });
     attempt.phase = "ready";
     const { generation, step } = attempt;
     this.#report({
@@ -211,14 +215,17 @@ export class JobReplica {
     });
   }
 
-  async #openExchange(attempt: Attempt, parts: ExchangeParts): Promise<Exchange> {
-    const { vectorFloats, membership } = parts;
-    if (membership.peers.length === 0) return new SoleExchange(vectorFloats);
+  /** @returns undefined where the engine needs none from this thread */
+  async #openExchange(attempt: Attempt, transport: string, parts: ExchangeParts): Promise<Exchange | undefined> {
+    if (parts.membership.peers.length === 0) return undefined;
     const { spec, epoch, step, abort } = attempt;
-    const { mode, innerSteps, transport, wire } = spec.sync;
-    const { registry, ncclLibrary: library } = this.#host;
+    const { mode, innerSteps, wire } = spec.sync;
+    const { registry, ncclLibrary } = this.#host;
     const common = { ...parts, jobId: this.#jobId, epoch, registry, peers: this.#peers, signal: abort.signal };
-    if (transport === "nccl") return NcclExchange.open({ ...common, library });
+    if (transport === "ipc" || transport === "nccl") {
+      await connectDevices({ ...common, transport, ncclLibrary });
+      return undefined;
+    }
     return new GrpcExchange({ ...common, wire }, mode === "diloco" ? step / innerSteps : step);
   }
 
@@ -230,8 +237,7 @@ export class JobReplica {
     // A round starts only when everything before it is committed.
     snapshots.retain((step) => step >= firstStep);
     const { signal } = attempt.abort;
-    const before = work.exchange.counts;
-    const results = await work.steps.run(firstStep, steps);
+    const results = await work.run(firstStep, steps);
     const lastStep = firstStep + steps;
     await faultPoint("worker.snapshotBegins", lastStep);
     const model = snapshots.modelBuffer();
@@ -244,7 +250,7 @@ export class JobReplica {
       signal.throwIfAborted();
       for (const step of segments.keys()) if (step < lastStep) segments.delete(step);
       // The device goes on while the copy is reported and committed.
-      work.steps.beginEarly(lastStep, lastStep + nextSteps);
+      work.beginEarly(lastStep, lastStep + nextSteps);
       return sinceEnd();
     };
     // The weights are hashed while the rest is copied.
@@ -254,24 +260,19 @@ export class JobReplica {
     await faultPoint("worker.snapshotPublished", lastStep);
     attempt.step = lastStep;
     attempt.phase = "ready";
-    this.#reportRound(attempt, { firstStep, steps, results, weightsDigest: digest }, before, { copiedMs, hashedMs });
+    this.#reportRound(attempt, { firstStep, steps, results, weightsDigest: digest }, { copiedMs, hashedMs });
     await faultPoint("worker.roundReported", lastStep);
   }
 
   /** @param snapshot milliseconds after the last step until everything was copied, and the weights hashed */
-  #reportRound(
-    attempt: Attempt,
-    round: FinishedRound,
-    before: PullCounts,
-    snapshot: { readonly copiedMs: number; readonly hashedMs: number },
-  ): void {
-    const { generation, work } = attempt;
+  #reportRound(attempt: Attempt, round: FinishedRound, snapshot: { readonly copiedMs: number; readonly hashedMs: number }): void {
+    const { generation, received: before } = attempt;
     const { firstStep, steps, results } = round;
     const nowMs = performance.now();
     const elapsedMs = nowMs - (attempt.roundSinceMs ?? nowMs);
     attempt.roundSinceMs = nowMs;
     const sum = (field: "computeMs" | "exchangeMs"): number => results.reduce((total, result) => total + result[field], 0);
-    const { pulls, bytes } = work?.exchange.counts ?? before;
+    const { pulls, bytes } = (attempt.received = results.at(-1)?.received ?? before);
     const costs = { computeMs: sum("computeMs"), exchangeMs: sum("exchangeMs"), elapsedMs };
     const pulled = { pulls: pulls - before.pulls, pulledBytes: bytes - before.bytes };
     this.#host.logger.debug({ jobId: this.#jobId, generation, firstStep, steps, ...costs, ...snapshot, ...pulled }, "round_done");

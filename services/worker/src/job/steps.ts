@@ -3,7 +3,7 @@ import { faultPoint } from "@segue/runtime";
 import type { AdamWStep } from "@segue/engine";
 import type { ComputeCalls } from "../compute/calls.js";
 import type { ComputeThread } from "../compute/compute-thread.js";
-import type { Exchange, PartsToAdd } from "./exchange.js";
+import type { Exchange, PartsToAdd, PullCounts } from "./exchange.js";
 import type { Membership } from "./membership.js";
 import { stepRules, type StepSegments } from "./segments.js";
 
@@ -17,6 +17,8 @@ export interface StepOutcome {
   readonly computeMs: number;
   /** From the last gradient computed here to the last sum arrived. */
   readonly exchangeMs: number;
+  /** What had come from peers by the end of the step, since the generation began. */
+  readonly received: PullCounts;
 }
 
 /** Runs the rounds of one generation. */
@@ -38,7 +40,8 @@ export interface StepRunnerOptions {
   readonly spec: JobSpec;
   readonly membership: Membership;
   readonly compute: ComputeThread;
-  readonly exchange: Exchange;
+  /** Absent: there are no peers, or the engines bring their gradients together by themselves. */
+  readonly exchange?: Exchange | undefined;
   readonly epoch: number;
   readonly segments: ReadonlyMap<number, StepSegments>;
   /** Aborts with the generation. */
@@ -59,6 +62,16 @@ interface StartedStep {
 interface Computed {
   readonly lossSums: readonly number[];
   readonly computeMs: number;
+}
+
+/** A step whose nodes are all here. */
+interface GatheredStep {
+  readonly step: number;
+  readonly work: StepSegments;
+  readonly exchange: Exchange;
+  readonly computed: readonly Computed[];
+  readonly parts: PartsToAdd | undefined;
+  readonly exchangeMs: number;
 }
 
 /**
@@ -117,33 +130,42 @@ export class StepRunner implements RoundRunner {
   }
 
   #start(step: number): StartedStep {
-    const { segments, membership, onStep } = this.#options;
+    const { segments, exchange, onStep } = this.#options;
     onStep(step);
     const work = segments.get(step);
     if (!work) {
       const failed = Promise.reject<never>(segmentsMissing(step));
       return { queued: failed, outcome: failed };
     }
-    if (membership.peers.length === 0) return { queued: Promise.resolve(), outcome: this.#soleStep(step, work) };
-    const queued = this.#sharedStep(step, work);
+    const queued = exchange ? this.#sharedStep(step, work, exchange) : this.#wholeStep(step, work);
     return { queued, outcome: queued.then(({ outcome }) => outcome) };
   }
 
-  async #soleStep(step: number, work: StepSegments): Promise<StepOutcome> {
-    const { compute } = this.#options;
+  /** A step that the compute thread does by itself, without peers or with its engine's exchange. */
+  async #wholeStep(step: number, work: StepSegments): Promise<{ outcome: Promise<StepOutcome> }> {
+    const { compute, epoch, spec } = this.#options;
+    await faultPoint("worker.stepBegins", step);
     const adamw = this.#adamw(step, work);
-    const { lossSums, gradientNorm, computeMs } = await compute.call("wholeStep", { ...this.#gradientOf(step, 0, work), adamw });
-    return { step, shardLossSums: [...lossSums], gradientNorm, learningRate: adamw.learningRate, computeMs, exchangeMs: 0 };
+    const { learningRate } = adamw;
+    const batches = [...work.batches].sort((a, b) => a.shard - b.shard);
+    const computing = compute.call("wholeStep", { epoch, batches, ...stepRules(spec, step), adamw });
+    const outcome = computing.then(({ lossSums, receivedBytes, gradientNorm, computeMs, exchangeMs }): StepOutcome => {
+      const received = { pulls: 0, bytes: receivedBytes };
+      return { step, shardLossSums: [...lossSums], gradientNorm, learningRate, computeMs, exchangeMs, received };
+    });
+    outcome.catch(() => undefined);
+    await faultPoint("worker.computing", step);
+    return { outcome };
   }
 
   /** A step with peers: their nodes come while own ones are still computed. */
-  async #sharedStep(step: number, work: StepSegments): Promise<{ outcome: Promise<StepOutcome> }> {
-    const { exchange, membership, signal } = this.#options;
+  async #sharedStep(step: number, work: StepSegments, exchange: Exchange): Promise<{ outcome: Promise<StepOutcome> }> {
+    const { membership, signal } = this.#options;
     await faultPoint("worker.stepBegins", step);
     exchange.begin(step);
     const computed: Computed[] = [];
     for (const index of membership.self.nodes.keys()) {
-      const computing = this.#options.compute.call("gradient", this.#gradientOf(step, index, work));
+      const computing = this.#options.compute.call("gradient", this.#gradientOf(step, index, work, exchange));
       await faultPoint("worker.computing", step);
       computed.push(await computing);
       signal.throwIfAborted();
@@ -154,13 +176,14 @@ export class StepRunner implements RoundRunner {
     await faultPoint("worker.nodesPublished", step);
     const parts = await exchange.gather(step);
     signal.throwIfAborted();
-    const outcome = this.#apply(step, work, Promise.resolve(computed), parts, performance.now() - startedMs);
+    const exchangeMs = performance.now() - startedMs;
+    const outcome = this.#apply({ step, work, exchange, computed, parts, exchangeMs });
     outcome.catch(() => undefined);
     return { outcome };
   }
 
-  #gradientOf(step: number, index: number, work: StepSegments): ComputeCalls["gradient"]["request"] {
-    const { epoch, exchange, membership, spec } = this.#options;
+  #gradientOf(step: number, index: number, work: StepSegments, exchange: Exchange): ComputeCalls["gradient"]["request"] {
+    const { epoch, membership, spec } = this.#options;
     const node = membership.self.nodes[index];
     if (!node) throw new RangeError(`this member has no node ${index}`);
     const batches = work.batches.filter(({ shard }) => shard >= node.lo && shard < node.hi);
@@ -171,24 +194,18 @@ export class StepRunner implements RoundRunner {
     return { optimizer: this.#options.spec.optimizer, learningRate, step: step + 1, totalWeight };
   }
 
-  async #apply(
-    step: number,
-    work: StepSegments,
-    computed: Promise<readonly Computed[]>,
-    parts: PartsToAdd | undefined,
-    exchangeMs: number,
-  ): Promise<StepOutcome> {
-    const { compute, epoch, exchange } = this.#options;
+  async #apply({ step, work, exchange, computed, parts, exchangeMs }: GatheredStep): Promise<StepOutcome> {
+    const { compute, epoch } = this.#options;
     const adamw = this.#adamw(step, work);
-    const applied = compute.call("apply", { epoch, gradientSum: exchange.total(step), parts, adamw });
-    const [nodes, { gradientNorm, computeMs }] = await Promise.all([computed, applied]);
+    const { gradientNorm, computeMs } = await compute.call("apply", { epoch, gradientSum: exchange.total(step), parts, adamw });
     return {
       step,
-      shardLossSums: nodes.flatMap(({ lossSums }) => lossSums),
+      shardLossSums: computed.flatMap(({ lossSums }) => lossSums),
       gradientNorm,
       learningRate: adamw.learningRate,
-      computeMs: nodes.reduce((sum, node) => sum + node.computeMs, computeMs),
+      computeMs: computed.reduce((sum, node) => sum + node.computeMs, computeMs),
       exchangeMs,
+      received: exchange.counts,
     };
   }
 }

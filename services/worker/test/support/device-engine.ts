@@ -11,7 +11,7 @@ class DeviceEngine {
   readonly description = { name: "cuda", detail: "fake" } as const;
   readonly model: ModelSpec;
   readonly layout;
-  readonly prefersWholeSteps = true;
+  readonly worksAhead = true;
   #begun = 0;
 
   constructor({ model }: EngineOptions) {
@@ -35,7 +35,7 @@ class DeviceEngine {
     this.#begun++;
     return () => {
       if (step === FAILING_STEP) throw new SegueError("ENGINE_OUT_OF_MEMORY", "no room for the segment");
-      return { lossSums: [this.#begun], gradientNorm: step };
+      return { lossSums: [this.#begun], gradientNorm: step, exchangeMs: 0 };
     };
   }
 }

@@ -168,6 +168,11 @@ export function members(...placed: readonly (readonly [Attached, readonly number
   return placed.map(([{ workerId, hello }, shards]) => ({ workerId, tensorsAddress: hello.tensorsAddress, shards: [...shards] }));
 }
 
+/** The Join of a generation at step 0. */
+export function joinOf({ spec, generation, placed }: Generation) {
+  return { jobId: JOB, generation, spec: jobSpecToProto(spec), members: members(...placed) };
+}
+
 export interface Generation {
   readonly spec: JobSpec;
   readonly generation: number;
@@ -177,12 +182,9 @@ export interface Generation {
 /** Sends Join to all members and waits until all are ready. */
 export async function join(
   { spec, generation, placed }: Generation,
-  at: { step?: number; weightsAddress?: string; statesAddress?: string; weightsDigest?: string } = {},
+  at: { step?: number; weightsAddress?: string; statesAddress?: string; weightsDigest?: string; transport?: string } = {},
 ): Promise<MessageOf<"ready">[]> {
-  for (const [stream] of placed) {
-    const value = { jobId: JOB, generation, spec: jobSpecToProto(spec), members: members(...placed), ...at };
-    stream.send({ case: "join", value });
-  }
+  for (const [stream] of placed) stream.send({ case: "join", value: { ...joinOf({ spec, generation, placed }), ...at } });
   return Promise.all(placed.map(([stream]) => stream.next("ready")));
 }
 

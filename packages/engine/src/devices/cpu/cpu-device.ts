@@ -2,6 +2,7 @@ import { availableParallelism } from "node:os";
 import koffi from "koffi";
 import type { Columns, Device, LaneParts } from "../device.js";
 import { nativeLibrary } from "./build.js";
+import { CpuSharing } from "./cpu-sharing.js";
 import { openLibrary, type CpuLibrary } from "./library.js";
 
 export type CpuDevice = Device<Float32Array, Int32Array> & { scratchBytes(): number };
@@ -17,7 +18,9 @@ export async function openCpuDevice(threads: number, env: NodeJS.ProcessEnv = pr
   const numThreads = threads > 0 ? threads : availableParallelism();
   const library = openLibrary(await nativeLibrary(env), numThreads, env.SEGUE_CPU_VARIANT);
   const title = VARIANT_TITLES[library.variant] ?? library.variant;
-  return { detail: `cpu (${title}, ${numThreads} ${numThreads === 1 ? "thread" : "threads"})`, ...memory, ...operations(library) };
+  const native = operations(library);
+  const sharing = new CpuSharing({ floats: memory.floats, add: native.add });
+  return { detail: `cpu (${title}, ${numThreads} ${numThreads === 1 ? "thread" : "threads"})`, ...memory, ...native, sharing };
 }
 
 const LINE_BYTES = 64;

@@ -669,7 +669,7 @@ export type SyncSpec = Message<"segue.v1.SyncSpec"> & {
   wire?: string | undefined;
 
   /**
-   * "grpc" or "nccl".
+   * "auto", "ipc", "nccl" or "grpc".
    *
    * @generated from field: optional string transport = 7;
    */

@@ -1,5 +1,6 @@
 import koffi, { type LibraryHandle } from "koffi";
 import { SegueError } from "@segue/core";
+import { exchangeUnavailable } from "../exchange/gradient-exchange.js";
 
 export const UNIQUE_ID_BYTES = 128;
 
@@ -38,17 +39,23 @@ export function versionText(version: number): string {
   return [Math.floor(version / 10000), Math.floor(version / 100) % 100, version % 100].join(".");
 }
 
+/** For example "2.28.9"; empty where NCCL does not load. */
+export function ncclVersion(path?: string): string {
+  try {
+    return versionText(loadNccl(path).version);
+  } catch (error) {
+    if (error instanceof SegueError) return "";
+    throw error;
+  }
+}
+
 export function ncclFailed(what: string, cause?: unknown): SegueError {
   return new SegueError("NCCL_FAILED", what, { status: "UNAVAILABLE", cause });
 }
 
-export function ncclUnavailable(what: string, cause?: unknown): SegueError {
-  return new SegueError("NCCL_UNAVAILABLE", what, { status: "FAILED_PRECONDITION", cause });
-}
-
 /**
  * Loads NCCL from `path`, else by the loader's own path.
- * @throws SegueError NCCL_UNAVAILABLE without the library, or when it is too old
+ * @throws SegueError EXCHANGE_UNAVAILABLE without the library, or when it is too old
  */
 export function loadNccl(path?: string): Nccl {
   const library = openLibrary(path === undefined ? ["libnccl.so.2", "libnccl.so"] : [path]);
@@ -78,7 +85,7 @@ export function loadNccl(path?: string): Nccl {
   const word = new Int32Array(1);
   demand(getVersion(word), "ncclGetVersion");
   const version = word[0] ?? 0;
-  if (version < LEAST_VERSION) throw ncclUnavailable(`NCCL is version ${version}, at least ${LEAST_VERSION} is needed`);
+  if (version < LEAST_VERSION) throw exchangeUnavailable(`NCCL is version ${version}, at least ${LEAST_VERSION} is needed`);
   return {
     version,
     uniqueId() {
@@ -132,5 +139,8 @@ function openLibrary(names: readonly string[]): LibraryHandle {
       failure ??= cause;
     }
   }
-  throw ncclUnavailable(`no NCCL: ${names[0]} does not load (${String(failure)}); install libnccl2 or set SEGUE_NCCL_LIB`, failure);
+  throw exchangeUnavailable(
+    `no NCCL: ${names[0]} does not load (${String(failure)}); install libnccl2 or set SEGUE_NCCL_LIB`,
+    failure,
+  );
 }

@@ -1,0 +1,117 @@
+/** One member of an exchange as a process of its own: trains some steps on its shards and tells the digest of what came out. */
+import { createHash } from "node:crypto";
+import { maximalNodes, type ModelSpec } from "@segue/core";
+import { probeCuda } from "../../src/cuda/index.js";
+import { createEngine, initialParameters } from "../../src/index.js";
+import { someResets } from "../devices-support.js";
+import { randomTokens } from "../native-support.js";
+
+export interface MemberTask {
+  readonly engine: "cpu" | "cuda";
+  readonly precision: "f32" | "bf16";
+  readonly model: ModelSpec;
+  readonly lanes: number;
+  readonly tokens: number;
+  readonly steps: number;
+  /** Steps that are not timed. @default 0 */
+  readonly warmUp?: number;
+  readonly totalShards: number;
+  /** Of every member. */
+  readonly shards: readonly (readonly number[])[];
+  readonly self: number;
+  readonly transport: "ipc" | "nccl";
+  /** Everybody adds everything. */
+  readonly whole: boolean;
+  /** This member ends itself with SIGKILL when it has begun so many steps. */
+  readonly diesAfter?: number;
+  /** What the exchange waits for another member. */
+  readonly patienceMs: number;
+}
+
+export type MemberMessage =
+  | { readonly type: "offer"; readonly offer: string }
+  | {
+      readonly type: "done";
+      readonly digest: string;
+      readonly losses: readonly number[];
+      readonly exchangeMs: number;
+      readonly stepMs: number;
+    }
+  | { readonly type: "failed"; readonly code: string; readonly message: string };
+
+const tell = (message: MemberMessage): void => void process.send!(message);
+const next = <T>(): Promise<T> => new Promise((resolve) => process.once("message", (message) => resolve(message as T)));
+
+async function main(task: MemberTask): Promise<void> {
+  const { model, lanes, tokens, steps, totalShards, shards, self, transport, whole, diesAfter, patienceMs } = task;
+  // GPUs in turn, as far as there are any.
+  const gpus = task.engine === "cuda" ? (((await probeCuda()) as { gpu?: { visible: number } }).gpu?.visible ?? 1) : 1;
+  const engine = await createEngine(task.engine, { model, precision: task.precision, threads: 1, gpu: self % gpus });
+  engine.writeParameters(initialParameters(model, 7));
+  const size = engine.layout.size;
+  engine.writeMoments(new Float32Array(size), new Float32Array(size));
+  const own = shards[self]!;
+  const states = own.map(() => engine.createStates(lanes));
+  const slice = (index: number): number => Math.floor((index * size) / shards.length);
+  const members = shards.map((held, index) => ({
+    nodes: maximalNodes(held, totalShards),
+    begin: whole ? 0 : slice(index),
+    end: whole ? size : slice(index + 1),
+  }));
+  const exchange =
+    shards.length === 1
+      ? undefined
+      : engine.openExchange!(
+          { transport, members, self, root: { lo: 0, hi: totalShards } },
+          { check: () => undefined, patienceMs },
+        );
+  tell({ type: "offer", offer: exchange?.offer ?? "" });
+  const offers = await next<readonly string[]>();
+  const losses: number[] = [];
+  let exchangeMs = 0;
+  const batchOf = (shard: number, step: number) => ({
+    lanes,
+    tokens,
+    tokens_BT: randomTokens(`tokens ${shard} ${step}`, lanes * tokens, model.vocab),
+    labels_BT: randomTokens(`labels ${shard} ${step}`, lanes * tokens, model.vocab),
+    resets_BT: Uint8Array.from(someResets(`resets ${shard} ${step}`, lanes * tokens, 50)),
+  });
+  exchange?.connect(offers);
+  const begin = (step: number) => {
+    if (step === diesAfter) process.kill(process.pid, "SIGKILL");
+    const parts = own.map((shard, index) => ({ batch: batchOf(shard, step), states: states[index]! }));
+    const optimizer = { learningRate: 3e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 };
+    return engine.trainStep!(parts, { optimizer, learningRate: 3e-3, step: step + 1, totalWeight: 64 }, undefined, exchange);
+  };
+  const { warmUp = 0 } = task;
+  let startedMs = performance.now();
+  let waiting = begin(0);
+  for (let step = 1; step <= steps; step++) {
+    const after = step < steps ? begin(step) : undefined;
+    const result = waiting();
+    losses.push(...result.lossSums);
+    if (step > warmUp) exchangeMs += result.exchangeMs;
+    if (step === warmUp) startedMs = performance.now();
+    if (after) waiting = after;
+  }
+  const stepMs = (performance.now() - startedMs) / (steps - warmUp);
+  const hash = createHash("sha256");
+  const [weights, first, second] = [new Float32Array(size), new Float32Array(size), new Float32Array(size)];
+  engine.readParameters(weights);
+  engine.readMoments(first, second);
+  for (const vector of [weights, first, second]) hash.update(vector);
+  tell({ type: "done", digest: hash.digest("hex"), losses, exchangeMs: exchangeMs / (steps - warmUp), stepMs });
+  // The others may still read this member's memory.
+  await next();
+  exchange?.close();
+  engine.close();
+}
+
+const task = await next<MemberTask>();
+try {
+  await main(task);
+} catch (error) {
+  const { code = "", message } = error as Error & { code?: string };
+  tell({ type: "failed", code, message });
+}
+process.disconnect();

@@ -1,0 +1,104 @@
+import assert from "node:assert/strict";
+import type { Worker } from "../src/worker.js";
+import {
+  engineCompute,
+  fakeCompute,
+  join,
+  JOB,
+  joinOf,
+  runRound,
+  ScriptedCoordinator,
+  sendRound,
+  startWorker,
+  tinySpec,
+  type Attached,
+  type Generation,
+} from "./support/scripted-coordinator.js";
+
+/** Workers with the cpu engine, which map each other's memory. */
+describe("exchange between the members' engines", () => {
+  let coordinator: ScriptedCoordinator;
+  let workers: Worker[] = [];
+
+  beforeEach(async () => {
+    coordinator = await new ScriptedCoordinator().start();
+  });
+  afterEach(async () => {
+    await Promise.all(workers.map((worker) => worker.close()));
+    workers = [];
+    await coordinator.close();
+  });
+
+  async function attach(name: string): Promise<Attached> {
+    workers.push(await startWorker(coordinator.address, name, engineCompute, "cpu"));
+    return coordinator.attached(name);
+  }
+
+  const generationOf = (generation: number, placed: Generation["placed"]): Generation => ({
+    spec: tinySpec(5),
+    generation,
+    placed,
+  });
+
+  /** The weights' digest after two rounds. */
+  async function train(transport: string, ...shardsOf: (readonly number[])[]): Promise<string> {
+    const streams = await Promise.all(shardsOf.map((_, index) => attach(`${transport}${index}of${shardsOf.length}`)));
+    const generation = generationOf(
+      1,
+      streams.map((stream, index) => [stream, shardsOf[index]!] as const),
+    );
+    await join(generation, { transport });
+    await runRound(generation, 0, 3);
+    const done = await runRound(generation, 3, 2);
+    return done[0]!.weightsDigest;
+  }
+
+  it("gives the bits of one worker, and those of grpc", async () => {
+    const alone = await train("ipc", [0, 1, 2, 3, 4]);
+    assert.equal(await train("ipc", [0, 1, 2], [3, 4]), alone);
+    assert.equal(await train("ipc", [0, 1], [2], [3, 4]), alone);
+    assert.equal(await train("grpc", [0, 1, 2], [3, 4]), alone);
+  });
+
+  it("is given up when the generation is withdrawn while others are waited for, and the next one ends in the same bits", async () => {
+    const alone = await train("ipc", [0, 1, 2, 3, 4]);
+    const [left, right] = [await attach("left"), await attach("right")];
+    const first = generationOf(1, [
+      [left, [0, 1, 2]],
+      [right, [3, 4]],
+    ]);
+    await join(first, { transport: "ipc" });
+    const [done] = await runRound(first, 0, 3);
+    // The other one has nothing to do, so that this one waits.
+    sendRound({ ...first, placed: [first.placed[0]!] }, 3, 2);
+    for (const stream of [left, right]) stream.send({ case: "withdraw", value: { jobId: JOB, generation: 1 } });
+    const second = generationOf(2, [
+      [right, [0, 1]],
+      [left, [2, 3, 4]],
+    ]);
+    const at = { step: 3, weightsDigest: done!.weightsDigest, transport: "ipc" };
+    for (const [stream] of second.placed) {
+      // Shards that change places bring their states from the one that had them.
+      const other = stream === left ? right : left;
+      const value = { statesAddress: other.hello.tensorsAddress, ...at };
+      stream.send({ case: "join", value: { ...joinOf(second), ...value } });
+    }
+    await Promise.all([left.next("ready"), right.next("ready")]);
+    const [again] = await runRound(second, 3, 2);
+    assert.equal(again!.weightsDigest, alone);
+  });
+
+  it("is refused by engines that hand their gradients out, with a code after which another transport may do", async () => {
+    workers.push(
+      await startWorker(coordinator.address, "left", fakeCompute),
+      await startWorker(coordinator.address, "right", fakeCompute),
+    );
+    const placed = [
+      [await coordinator.attached("left"), [0, 1, 2]],
+      [await coordinator.attached("right"), [3, 4]],
+    ] as const;
+    for (const [stream] of placed) stream.send({ case: "join", value: { ...joinOf(generationOf(1, placed)), transport: "ipc" } });
+    for (const [stream] of placed) assert.equal((await stream.next("failure")).code, "EXCHANGE_UNAVAILABLE");
+    await join(generationOf(2, placed), { transport: "grpc" });
+  });
+});
