@@ -4,12 +4,14 @@
 // Of one optimizer step; in device memory, so that a captured graph need not change with it.
 struct AdamW {
   float mean, clip_norm, learning_rate, beta1, beta2, epsilon, weight_decay, correction1, correction2;
+  // 1 - beta, rounded once.
+  float rest1, rest2;
 };
 
 __device__ __forceinline__ void adamw_element(const AdamW& h, float scale, float shrink, float gradient, float& p, float& m, float& v) {
   const float g = gradient * scale;
-  m = h.beta1 * m + (1.f - h.beta1) * g;
-  v = h.beta2 * v + (1.f - h.beta2) * g * g;
+  m = h.beta1 * m + h.rest1 * g;
+  v = h.beta2 * v + h.rest2 * g * g;
   const float update = m * h.correction1 / (sqrtf(v * h.correction2) + h.epsilon);
   p = p - h.learning_rate * update - shrink * p;
 }

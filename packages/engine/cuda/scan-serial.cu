@@ -69,6 +69,26 @@ struct Matrix {
     for (int step = 1; step < kSplit; step <<= 1) sum += __shfl_xor_sync(kAllLanes, sum, step);
     return sum;
   }
+
+  // The same; `passed`: the part of the result that passed the decay.
+  template <class V, class W>
+  __device__ __forceinline__ float step(float decay, float u, V v, W w, float& passed) {
+    float sum = 0.f, old = 0.f;
+#pragma unroll
+    for (int i = 0; i < kOwn; i++) {
+      if (!holds(i)) break;
+      const float kept = decay * h[i];
+      h[i] = kept + u * v(column(i));
+      old += kept * w(column(i));
+      sum += h[i] * w(column(i));
+    }
+    for (int step = 1; step < kSplit; step <<= 1) {
+      sum += __shfl_xor_sync(kAllLanes, sum, step);
+      old += __shfl_xor_sync(kAllLanes, old, step);
+    }
+    passed = old;
+    return sum;
+  }
 };
 
 // y, and the final state; `initial` receives the one before (null: neither is wanted). One block per [head, lane].
@@ -99,7 +119,7 @@ extern "C" __global__ void scan_serial(int tokens, int heads, int groups, const 
   }
 }
 
-// Each head's gradient of C, [rows, heads, N], and per [row, head] dy . (H C). Also the product of the final state and its gradient.
+// Each head's gradient of C, [rows, heads, N], and per [row, head] dy . (H C) less what the token itself gives. Also the product of the final state and its gradient.
 extern "C" __global__ void scan_serial_dc(int tokens, int heads, int groups, const int* resets, const Act* xbc, const float* dt,
                                           const float* a_log, const float* initial, i64 initial_stride, const Act* d_y,
                                           const float* d_state, i64 d_state_stride, float* d_c, float* through_y, float* at_end) {
@@ -115,11 +135,12 @@ extern "C" __global__ void scan_serial_dc(int tokens, int heads, int groups, con
   for (int t = 0; t < tokens; t++) {
     const Act *x = at.x(t), *g = d_y + (at.row + t) * heads * P + at.head * P;
     const float step = at.dt(t), b = h.r < N ? to_float(at.b(t)[h.r]) : 0.f;
+    float passed;
     const float sum = h.step(
-        at.decay(t), step * b, [=](int p) { return to_float(x[p]); }, [=](int p) { return to_float(g[p]); });
+        at.decay(t), step * b, [=](int p) { return to_float(x[p]); }, [=](int p) { return to_float(g[p]); }, passed);
     const bool owner = h.r < N && h.q == 0;
     if (owner) d_c[((at.row + t) * heads + at.head) * N + h.r] = sum;
-    const float total = block_sum(owner ? sum * to_float(at.c(t)[h.r]) : 0.f, totals[t & 1]);
+    const float total = block_sum(owner ? passed * to_float(at.c(t)[h.r]) : 0.f, totals[t & 1]);
     if (threadIdx.x == 0) through_y[(at.row + t) * heads + at.head] = total;
   }
   float product = 0.f;
@@ -171,11 +192,12 @@ extern "C" __global__ void scan_serial_dx(int tokens, int heads, int groups, con
 
 // Backward in time with rows of N: each head's gradient of B, [rows, heads, N], those of dt and A.
 // With G_t the gradient of H_t, <G_t, H_t> = dy_t . (H_t C_t) + <G_t+1, H_t+1> - <G_t+1, dt x (outer) B>, so that the gradient of
-// log decay, <G_t, H_t> - <G_t, dt x (outer) B>, needs no states but those at the ends.
+// log decay, <G_t, H_t> - <G_t, dt x (outer) B>, needs no states but those at the ends. What a token gives its own output, dy . (dt x
+// (outer) B C), is in both and passes no decay: it is left out of both, since with fast decays it is nearly all of them.
 extern "C" __global__ void scan_serial_db(int tokens, int heads, int groups, const int* resets, const Act* xbc, const float* dt,
                                           const float* a_log, const Act* d_y, const float* d_state, i64 d_state_stride,
                                           const float* through_y, const float* at_end, float* d_b, float* d_dt, float* d_a_parts) {
-  __shared__ float totals[2][32];
+  __shared__ float totals[2][32], passed_totals[2][32];
   const Shape s = {tokens, heads, groups, resets, xbc, dt, a_log};
   const Place at(s);
   Matrix<N, P> g;
@@ -190,14 +212,16 @@ extern "C" __global__ void scan_serial_db(int tokens, int heads, int groups, con
   for (int t = tokens - 1; t >= 0; t--) {
     const Act *x = at.x(t), *dy = d_y + (at.row + t) * heads * P + at.head * P;
     const float c = g.r < N ? to_float(at.c(t)[g.r]) : 0.f;
+    float passed;
     const float sum = g.step(
-        decay, c, [=](int p) { return to_float(dy[p]); }, [=](int p) { return to_float(x[p]); });
+        decay, c, [=](int p) { return to_float(dy[p]); }, [=](int p) { return to_float(x[p]); }, passed);
     decay = at.decay(t);
     const bool owner = g.r < N && g.q == 0;
     const float step = at.dt(t);
     if (owner) d_b[((at.row + t) * heads + at.head) * N + g.r] = step * sum;
-    const float direct = block_sum(owner ? sum * to_float(at.b(t)[g.r]) : 0.f, totals[t & 1]);
-    later += (double)through_y[(at.row + t) * heads + at.head] - (double)step * direct;
+    const float b = owner ? to_float(at.b(t)[g.r]) : 0.f;
+    const float direct = block_sum(sum * b, totals[t & 1]), beyond = block_sum(passed * b, passed_totals[t & 1]);
+    later += (double)through_y[(at.row + t) * heads + at.head] - (double)step * beyond;
     // Nothing passes a document's start.
     if (at.reset(t)) later = 0;
     d_a += later * step;

@@ -45,21 +45,23 @@ struct ScanGradients {
 };
 
 // Everything else: gradients of x, B, C, dt, and this chunk's share of those of A and D. With x'_s = dt_s x_s, u_s is the gradient
-// of x'_s, and d_cs_t that of cs_t; the gradient of dt_t A is the sum of d_cs over the tokens from t on.
+// of x'_s. The gradient of dt_t A is the sum of what passes the decay at t: from tokens before t to t and later ones (across), from
+// the state before the chunk to t and later ones, from tokens before t to the state after the chunk, and from state to state. As the
+// sum of the gradients of cs over the tokens from t on it would be a small difference of large sums.
 static void chunk_gradients(const Scan& s, long task, const float* states, const float* d_states, const ScanGradients& out) {
   Chunk k = make_chunk(s, task);
   long square = k.rows * k.rows, head_block = k.rows * k.head_cols, state_block = k.rows * k.state_cols, wide = k.q * s.wide;
   Cutter memory = {my_scratch(
       s.ctx, kSlotScan,
-      decay_floats(s, k.q) + 4 * square + 3 * head_block + 3 * state_block + s.state * k.rows + 4 * wide + 4 * k.rows + 16 * 24)};
+      decay_floats(s, k.q) + 4 * square + 3 * head_block + 3 * state_block + s.state * k.rows + 4 * wide + 6 * k.rows + 16 * 24)};
   Decays* decays = cut_decays(s, memory, k.q);
   float *g = memory.take(square), *m = memory.take(square), *d_m = memory.take(square), *d_g = memory.take(square);
   float *x_transposed = memory.take(head_block), *dy = memory.take(head_block), *u = memory.take(head_block);
   float *b = memory.take(state_block), *c = memory.take(state_block), *product = memory.take(state_block);
   float* b_transposed = memory.take(s.state * k.rows);
   float *dy_decayed = memory.take(wide), *x_decayed = memory.take(wide), *carried = memory.take(wide), *w = memory.take(wide);
-  float *d_cs = memory.take(k.rows), *columns = memory.take(k.rows), *direct = memory.take(k.rows),
-        *before_block = memory.take(k.rows);
+  float *across = memory.take(k.rows), *from_on = memory.take(k.rows), *direct = memory.take(k.rows),
+        *before_block = memory.take(k.rows), *from_state = memory.take(k.rows), *to_state = memory.take(k.rows);
 
   for (long group = 0; group < s.groups; group++) {
     const float *bs = s.xbc + k.row * s.channels + s.b_column(group), *cs = s.xbc + k.row * s.channels + s.c_column(group);
@@ -93,24 +95,29 @@ static void chunk_gradients(const Scan& s, long task, const float* states, const
           store(x_transposed + p * k.rows + t, load(x_transposed + p * k.rows + t) * load(d.dt + t));
       }
       lower_product(k, s.head_dim, dy, k.head_cols, x_transposed, d_m);
-      memset(columns, 0, (size_t)k.rows * 4);
       DecayRows decay_rows(d, before_block);
       for (long t = 0; t < k.q; t++) {
         decay_rows.start_row(t);
-        Vec row_sum = {};
         for (long j = 0; j <= t; j += kWidth) {
           Vec decay = decay_rows.at(t, j), gradient = load(d_m + t * k.rows + j), value = decay * load(g + t * k.rows + j);
           store(m + t * k.rows + j, value);
           store(d_g + t * k.rows + j, load(d_g + t * k.rows + j) + gradient * decay);
-          Vec both = gradient * value;
-          row_sum += both;
-          store(columns + j, load(columns + j) + both);
         }
-        d_cs[t] = sum_lanes(row_sum);
+      }
+      // from_on[j]: what passes from token j to the tokens from t on.
+      memset(from_on, 0, (size_t)k.rows * 4);
+      for (long t = k.q - 1; t >= 0; t--) {
+        Vec passing = {};
+        for (long j = 0; j <= t; j += kWidth) {
+          Vec sum = load(from_on + j) + load(d_m + t * k.rows + j) * load(m + t * k.rows + j);
+          store(from_on + j, sum);
+          passing += j + kWidth <= t ? sum : keep_lanes(sum, 0, (int)(t - j));
+        }
+        across[t] = sum_lanes(passing);
       }
       apply_lower_transposed(k, m, dy, k.head_cols, u);
 
-      float end = 0;
+      double inserted = 0;
       Vec to_skip = {};
       for (long t = 0; t < k.q; t++) {
         const long at = t * s.wide + i * s.head_dim;
@@ -125,21 +132,21 @@ static void chunk_gradients(const Scan& s, long task, const float* states, const
           to_skip += xv * dyv;
           store_part(d_x + t * s.channels + p, live, uv * d.dt[t] + dyv * s.skip[head]);
         }
-        float inserted = sum_lanes(through_end) * d.dt_to_end[t];
-        d_cs[t] += sum_lanes(through_start) - columns[t] - inserted;
-        end += inserted;
+        from_state[t] = sum_lanes(through_start);
+        to_state[t] = (float)inserted;
+        inserted += sum_lanes(through_end) * d.dt_to_end[t];
         direct[t] = sum_lanes(to_dt);
       }
       long head_floats = s.head_dim * s.state;
-      d_cs[k.q - 1] += end + d.whole * dot(before + i * head_floats, d_after + i * head_floats, head_floats);
+      double past = d.whole * dot(before + i * head_floats, d_after + i * head_floats, head_floats);
 
       double a = -exp((double)s.a_log[head]), later = 0, d_a = 0;
       for (long t = k.q - 1; t >= 0; t--) {
-        later += d_cs[t];
-        // Nothing passes a document start; the sum is zero there but for rounding.
-        if (d.first[t] == t) later = 0;
-        out.d_dt[(k.row + t) * s.heads + head] = (float)(direct[t] + later * a);
-        d_a += later * d.dt[t];
+        later += from_state[t];
+        // Nothing passes a document start.
+        double passing = d.first[t] == t ? 0 : across[t] + later + to_state[t] + past;
+        out.d_dt[(k.row + t) * s.heads + head] = (float)(direct[t] + passing * a);
+        d_a += passing * d.dt[t];
       }
       float* sums = out.sums + task * 2 * s.heads;
       sums[head] = (float)(d_a * a);

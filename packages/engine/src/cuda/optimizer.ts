@@ -49,6 +49,8 @@ export class Optimizer {
       weightDecay,
       correction(beta1),
       correction(beta2),
+      1 - beta1,
+      1 - beta2,
     ];
     new Float32Array(settings.buffer).set(fields);
     settings.set(new Uint8Array(edges.buffer), SETTINGS_BYTES);
