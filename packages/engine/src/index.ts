@@ -33,6 +33,8 @@ export { greedyDecode, prefillPrompt, type Prompt } from "./decode.js";
 export { readVerifyCase, type RandomTokens, type VerifyCase } from "./verify/verify-case.js";
 export { VERIFY_LIMITS, verifyEngine, type Measurement, type VerifyReport } from "./verify/verify-engine.js";
 export type { GoldenValues } from "./verify/golden.js";
+export { readCarriedCases, type CarriedCase } from "./verify/carried-case.js";
+export { verifyCarried, type CarriedMeasurement } from "./verify/verify-carried.js";
 export { readScanCases, type ScanCase, type ScanCaseShape } from "./verify/scan-case.js";
 export { verifyScan, type ScanMeasurement, type ScanReport } from "./verify/verify-scan.js";
 export { jobMemory, largestLanesPerShard, type JobMemory, type MemoryOptions, type ProcessMemory } from "./memory/job-memory.js";

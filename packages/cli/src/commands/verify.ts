@@ -1,10 +1,13 @@
 import { Option, type Command } from "commander";
 import {
   createEngine,
+  readCarriedCases,
   readScanCases,
   readVerifyCase,
+  verifyCarried,
   verifyEngine,
   verifyScan,
+  type CarriedMeasurement,
   type EngineName,
   type Measurement,
   type ScanCase,
@@ -47,6 +50,7 @@ export function addVerifyCommand(program: Command, runtime: CliRuntime): void {
       "\nThe folder has config.json and model.safetensors, as Hugging Face or state-spaces name them, and golden.safetensors if\n" +
         "there are results to compare with: input_ids, targets, logits, loss, grad.<parameter>. What it lacks is compared with a\n" +
         "float64 reference that computes one token after the other: expect minutes and 32 bytes of memory a parameter.\n" +
+        "carried.safetensors, if it is there, holds cases of carried states: cuts at odd places, resets, initial states.\n" +
         "A folder with the scan alone has one safetensors file with 0.x, 0.dt, 0.A, 0.B, 0.C, 0.D, 0.dt_bias, 0.initial_state, the\n" +
         "weights 0.weight_y and 0.weight_final_state of its loss, results 0.y, 0.final_state, 0.grad.<input>, then the same for 1, ...\n" +
         "Everything runs twice, in one segment and cut into several with the states carried. Exits with 1 if anything is off by\n" +
@@ -62,17 +66,23 @@ async function verify(dir: string, options: VerifyOptions, runtime: CliRuntime):
   if (scans) return verifyScans(dir, scans, options, output, runtime.signal);
   const verifyCase = await readVerifyCase(dir, options);
   const { model, batch } = verifyCase;
+  const carriedCases = await readCarriedCases(dir, model);
   const engine = await createEngine(options.engine, { model, precision: "f32", threads: options.threads });
   let report: VerifyReport;
+  let carried: CarriedMeasurement[];
   try {
     output.note(`engine ${engine.description.detail}, against the float64 reference; a large model takes minutes`);
     const segmentTokens = Math.min(batch.tokens, options.segment ?? Math.ceil(batch.tokens / SEGMENTS));
     report = await verifyEngine(engine, verifyCase, segmentTokens, runtime.signal);
+    // With the parameters that the run before has left there.
+    carried = await verifyCarried(engine, carriedCases, runtime.signal);
   } finally {
     engine.close();
   }
-  output.result({ folder: dir, golden: verifyCase.golden !== undefined, ...report }, () => render(dir, verifyCase, report));
-  if (!report.passed) throw new ReportedFailure(EXIT.failed);
+  const passed = report.passed && carried.every(({ pass }) => pass);
+  const result = { folder: dir, golden: verifyCase.golden !== undefined, ...report, passed, carried };
+  output.result(result, () => [render(dir, verifyCase, report), ...renderCarried(carried)].join("\n"));
+  if (!passed) throw new ReportedFailure(EXIT.failed);
 }
 
 async function verifyScans(
@@ -85,6 +95,21 @@ async function verifyScans(
   const report = await verifyScan(engine, threads, cases, signal);
   output.result({ folder: dir, golden: true, ...report }, () => renderScans(dir, report));
   if (!report.passed) throw new ReportedFailure(EXIT.failed);
+}
+
+/** Nothing where the folder has no such cases. */
+function renderCarried(measurements: readonly CarriedMeasurement[]): string[] {
+  if (measurements.length === 0) return [];
+  const failed = measurements.filter(({ pass }) => !pass).length;
+  return [
+    "",
+    "Carried states: cuts, resets and initial states of carried.safetensors",
+    renderTable(carriedColumns, measurements),
+    "",
+    failed === 0
+      ? `passed: all ${measurements.length} of carried states within their limits`
+      : `FAILED: ${failed} of ${measurements.length} of carried states beyond their limits`,
+  ];
 }
 
 function renderScans(dir: string, { engine, scans, measurements }: ScanReport): string {
@@ -138,6 +163,14 @@ function render(dir: string, { golden }: VerifyCase, report: VerifyReport): stri
 const columns: Column<Measurement>[] = [
   { title: "QUANTITY", value: ({ quantity }) => quantity },
   { title: "AGAINST", value: ({ against }) => against },
+  { title: "RELATIVE L2", value: ({ error }) => error.toExponential(1), right: true },
+  { title: "LIMIT", value: ({ limit }) => limit.toExponential(), right: true },
+  { title: "RESULT", value: ({ pass }) => (pass ? "pass" : "FAIL") },
+];
+
+const carriedColumns: Column<CarriedMeasurement>[] = [
+  { title: "CASE", value: (measurement) => String(measurement.case), right: true },
+  { title: "QUANTITY", value: ({ quantity }) => quantity },
   { title: "RELATIVE L2", value: ({ error }) => error.toExponential(1), right: true },
   { title: "LIMIT", value: ({ limit }) => limit.toExponential(), right: true },
   { title: "RESULT", value: ({ pass }) => (pass ? "pass" : "FAIL") },
