@@ -118,14 +118,14 @@ describe("full gradients on the float64 reference device", () => {
         const random = randomStream(5, name);
         const moved = [1, -1].map(() => parameters.slice());
         for (let i = offset; i < offset + size; i++) {
-          const step = 2e-3 * random.normal();
+          const step = 2e-4 * random.normal();
           moved[0]![i]! += step;
           moved[1]![i]! -= step;
         }
         const [above, below] = moved.map((at) => exactLoss(at, rules)) as [number, number];
         const along = (g: Float64Array): number =>
           g.subarray(offset, offset + size).reduce((sum, x, i) => sum + x * (moved[0]![offset + i]! - moved[1]![offset + i]!), 0);
-        const scale = Math.hypot(...gradient.subarray(offset, offset + size)) * 4e-3 * Math.sqrt(size);
+        const scale = Math.hypot(...gradient.subarray(offset, offset + size)) * 4e-4 * Math.sqrt(size);
         assert.ok(Math.abs(above - below - along(gradient)) < 1e-4 * scale, `${name}: ${above - below} for ${along(gradient)}`);
         largestDifference = Math.max(largestDifference, Math.abs(along(truncated) - along(gradient)) / scale);
       }
