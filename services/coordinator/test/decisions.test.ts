@@ -13,9 +13,12 @@ import { membersBySource } from "../src/run/sources.js";
 import { roundSteps, roundWorkMs, smoothedStepMs } from "../src/run/round-steps.js";
 import { isStraggler, updatedPaces, type WorkerPace } from "../src/run/stragglers.js";
 import { allocate, type Demand } from "../src/workers/allocate.js";
-import { shortage, type PoolWorker } from "../src/workers/shortage.js";
+import { leftAside, shortage, type PoolWorker } from "../src/workers/shortage.js";
 
 const worker = (workerId: string, ...engines: string[]) => ({ workerId, engines });
+const gpuWorker = (workerId: string, gpu: string) => ({ workerId, engines: ["cuda", "cpu", "tfjs"], gpu });
+const CPU = { engine: "cpu", gpu: "" };
+const H100 = { engine: "cuda", gpu: "H100" };
 const demand = (jobId: string, more: Partial<Demand> = {}): Demand => ({ jobId, has: 0, min: 1, max: 2, engine: "auto", ...more });
 
 describe("allocation of workers", () => {
@@ -36,7 +39,7 @@ describe("allocation of workers", () => {
     const mixed = [worker("a", "cpu", "tfjs"), worker("b", "cuda", "cpu"), worker("c", "cpu", "tfjs")];
     assert.deepEqual(allocate(mixed, [demand("two", { min: 2 })]), [{ jobId: "two", workerIds: ["a", "c"] }]);
     assert.deepEqual(allocate(mixed, [demand("best")]), [{ jobId: "best", workerIds: ["b"] }]);
-    assert.deepEqual(allocate(mixed, [demand("grows", { has: 1, engineInUse: "cpu" })]), [{ jobId: "grows", workerIds: ["a"] }]);
+    assert.deepEqual(allocate(mixed, [demand("grows", { has: 1, kindInUse: CPU })]), [{ jobId: "grows", workerIds: ["a"] }]);
     assert.deepEqual(allocate(mixed, [demand("asks", { engine: "cpu", max: 3 })]), [{ jobId: "asks", workerIds: ["a", "b", "c"] }]);
   });
 });
@@ -92,6 +95,47 @@ describe("failures in a row", () => {
   });
 });
 
+describe("workers of several kinds", () => {
+  const pool = [
+    gpuWorker("a1", "A100"),
+    gpuWorker("h1", "H100"),
+    gpuWorker("h2", "H100"),
+    gpuWorker("a2", "A100"),
+    gpuWorker("h3", "H100"),
+    worker("c1", "cpu"),
+    worker("c2", "cpu"),
+  ];
+  const granted = (more: Partial<Demand>): readonly string[] => allocate(pool, [demand("j", more)])[0]?.workerIds ?? [];
+
+  it("never mix GPUs in a job: the kind with the most workers is taken", () => {
+    assert.deepEqual(granted({ max: 8 }), ["h1", "h2", "h3"]);
+    assert.deepEqual(granted({ max: 2 }), ["h1", "h2"]);
+    assert.deepEqual(granted({ min: 4, max: 8 }), []);
+  });
+
+  it("keep to the kind that the job has", () => {
+    assert.deepEqual(granted({ has: 1, max: 8, kindInUse: { engine: "cuda", gpu: "A100" } }), ["a1", "a2"]);
+    assert.deepEqual(granted({ has: 1, max: 8, kindInUse: { engine: "cuda", gpu: "L40" } }), []);
+    assert.deepEqual(granted({ has: 1, max: 8, kindInUse: CPU }), ["c1", "c2"]);
+  });
+
+  it("leave the slower engine for what the better one has too few equal workers for", () => {
+    const few = [gpuWorker("a1", "A100"), gpuWorker("h1", "H100"), worker("c1", "cpu"), worker("c2", "cpu")];
+    assert.deepEqual(allocate(few, [demand("j", { min: 2, max: 4 })]), [{ jobId: "j", workerIds: ["c1", "c2"] }]);
+  });
+
+  it("are one kind where the job computes on CPUs", () => {
+    assert.equal(granted({ engine: "cpu", max: 8 }).length, 7);
+  });
+
+  it("serve one job each", () => {
+    assert.deepEqual(allocate(pool, [demand("first", { max: 8 }), demand("second", { max: 8 })]), [
+      { jobId: "first", workerIds: ["h1", "h2", "h3"] },
+      { jobId: "second", workerIds: ["a1", "a2"] },
+    ]);
+  });
+});
+
 describe("replacing stragglers", () => {
   const members = ["a", "b", "c"].map((workerId, index) => ({ workerId, shards: index === 0 ? [0, 1] : [index + 1] }));
   const round = (computeMs: Record<string, number>) => ({
@@ -131,7 +175,7 @@ describe("replacing stragglers", () => {
 
   it("gives a full job as many quick workers as it has stragglers, and takes slow ones last elsewhere", () => {
     const free = [{ ...worker("slow", "cpu"), straggler: true }, worker("quick", "cpu")];
-    const full = { has: 2, max: 2, engineInUse: "cpu" };
+    const full = { has: 2, max: 2, kindInUse: CPU };
     assert.deepEqual(allocate(free, [demand("j", { ...full, toReplace: 1 })]), [{ jobId: "j", workerIds: ["quick"] }]);
     assert.deepEqual(allocate(free.slice(0, 1), [demand("j", { ...full, toReplace: 1 })]), []);
     assert.deepEqual(allocate(free, [demand("j", full)]), []);
@@ -164,6 +208,36 @@ describe("what a job waits for", () => {
       shortage(demand("j", { min: 3, has: 1, engine: "cpu" }), [...workers, pool({ jobId: "j" })]),
       "waiting for workers: 1 of at least 3; 1 free, which is too few to start, 1 busy with other jobs, 1 without the engine cpu, 1 leaving, 1 expelled",
     );
+  });
+});
+
+describe("what a job says of workers of other kinds", () => {
+  const at = (gpu: string, more: Partial<PoolWorker> = {}): PoolWorker => ({
+    ...{ engines: ["cuda", "cpu"], gpu, jobId: undefined, draining: false, expelled: false },
+    ...more,
+  });
+  const cpu = { engines: ["cpu"], gpu: undefined };
+
+  it("is why it waits, when none of the kinds has enough", () => {
+    assert.equal(
+      shortage(demand("j", { min: 3 }), [at("H100"), at("H100"), at("A100"), at("", cpu)]),
+      "waiting for workers: 0 of at least 3; 4 free (2 with H100, 1 with A100, 1 with cpu), of no kind enough to start",
+    );
+    assert.equal(
+      shortage(demand("j", { has: 1, min: 2, kindInUse: H100 }), [at("H100", { jobId: "j" }), at("A100"), at("", cpu)]),
+      "waiting for workers: 1 of at least 2; 1 with A100, while the job's members have H100, 1 without the engine cuda",
+    );
+  });
+
+  it("is why it trains with fewer than it could", () => {
+    const pool = [at("H100", { jobId: "j" }), at("A100"), at("A100", { jobId: "k" }), at("", cpu), at("L40", { draining: true })];
+    assert.equal(
+      leftAside(demand("j", { has: 1, kindInUse: H100 }), pool),
+      "left aside: 1 with A100, 1 with cpu; the job's members have H100, and only equal ones compute the same bits",
+    );
+    assert.equal(leftAside(demand("j", { has: 2, kindInUse: H100 }), pool), "");
+    assert.equal(leftAside(demand("j", { has: 1, kindInUse: H100 }), [at("H100", { jobId: "j" })]), "");
+    assert.equal(leftAside(demand("j"), pool), "");
   });
 });
 

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { JobPhase, WorkerState } from "@segue/protocol";
+import { until } from "../../../test/helpers/patience.js";
 import { SPEC, TestCluster } from "./helpers/cluster.js";
 import { readEvents } from "./helpers/events.js";
 import { StepGate } from "./helpers/step-gate.js";
@@ -43,6 +44,34 @@ describe("membership", () => {
     await bad.kill();
     await cluster.worker({ name: "bad" });
     assert.equal(await cluster.digest(next), undisturbed);
+  });
+
+  it("forms generations of equal GPUs only, and says which workers it leaves aside", async () => {
+    const cuda = { engines: ["cuda", "cpu"], stepMs: 15 };
+    const left = await cluster.worker({ ...cuda, name: "a", gpu: "NVIDIA A100" });
+    const used = await Promise.all(["h1", "h2"].map((name) => cluster.worker({ ...cuda, name, gpu: "NVIDIA H100" })));
+    const jobId = await cluster.submit(`${SPEC}workers: { min: 2, max: 3 }`);
+    const running = await cluster.until(jobId, ({ workers, reason }) => workers > 0 && reason !== "");
+    assert.deepEqual(running.members.map(({ workerId }) => workerId).sort(), used.map(({ id }) => id).sort());
+    assert.match(running.reason, /^left aside: 1 with NVIDIA A100; the job's members have NVIDIA H100/);
+    await left.kill();
+    await cluster.until(jobId, ({ reason, phase }) => phase === JobPhase.RUNNING && reason === "");
+    assert.equal(await cluster.digest(jobId), undisturbed);
+    const mixed = await cluster.submit(`${SPEC}workers: { min: 3, max: 3 }`);
+    await cluster.worker({ ...cuda, name: "a", gpu: "NVIDIA A100" });
+    const waiting = await cluster.until(mixed, ({ reason }) => reason.includes("no kind"));
+    assert.match(waiting.reason, /0 of at least 3; 3 free \(2 with NVIDIA H100, 1 with NVIDIA A100\), of no kind enough to start/);
+  });
+
+  it("tells a worker's GPU and what it is doing", async () => {
+    await cluster.worker({ name: "gpu", engines: ["cuda"], gpu: "NVIDIA H100" });
+    const info = await until(async () => {
+      const worker = await workerOf("gpu");
+      return worker?.gpuLoad && worker;
+    }, "a heartbeat");
+    assert.equal(info.gpu?.name, "NVIDIA H100");
+    assert.equal(info.gpuLoad?.memoryUsedBytes, 2n ** 30n);
+    assert.equal(info.gpuLoad?.temperatureCelsius, undefined);
   });
 
   it("repeats a round once when two workers disagree", async () => {

@@ -23,6 +23,11 @@ export function etaSeconds({ record, live }: JobView): number {
   return left / live.tokensPerSecond;
 }
 
+/** Why the job is in its phase; of one that trains, why it does so with fewer workers than it could. */
+export function reasonOf({ record, live }: JobView): string {
+  return record.reason || (record.phase === "RUNNING" ? live.leftAside : "");
+}
+
 export function jobToProto(view: JobView): MessageInitShape<typeof JobSchema> {
   const { record, live } = view;
   const { spec } = record;
@@ -30,7 +35,7 @@ export function jobToProto(view: JobView): MessageInitShape<typeof JobSchema> {
     jobId: record.jobId,
     name: spec.name,
     phase: JobPhase[record.phase],
-    reason: record.reason,
+    reason: reasonOf(view),
     step: live.step,
     totalSteps: totalSteps(record),
     tokens: BigInt(tokensBefore(spec, live.step)),

@@ -25,6 +25,8 @@ export interface LiveStatus {
   readonly engine: string;
   /** How members bring their gradients together, and why so; empty for one member. */
   readonly transport: string;
+  /** Why free workers are not used; empty when there are none. */
+  readonly leftAside: string;
   /** Of the newest checkpoint; 0 and empty when there is none. */
   readonly checkpointStep: number;
   readonly checkpointDigest: string;
@@ -50,6 +52,7 @@ export const NOT_STARTED: LiveStatus = {
   documentsDroppedShort: 0,
   engine: "",
   transport: "",
+  leftAside: "",
   checkpointStep: 0,
   checkpointDigest: "",
   notDurable: "",

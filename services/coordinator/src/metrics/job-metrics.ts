@@ -1,10 +1,11 @@
 import { parameterLayout, tokensBefore } from "@segue/core";
 import { redisKeys, type MetricsWriter } from "@segue/runtime";
 import type { Manifest } from "../checkpoints/manifest.js";
-import { etaSeconds, totalSteps, type JobView } from "../jobs/job-view.js";
+import { etaSeconds, reasonOf, totalSteps, type JobView } from "../jobs/job-view.js";
 import type { MemberStatus } from "../jobs/live-status.js";
 import type { StepMetrics } from "../run/step-metrics.js";
 import type { StepTimes } from "../run/stragglers.js";
+import { gpuStatus } from "../workers/gpu-status.js";
 import { workerState } from "../workers/worker-info.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 
@@ -40,7 +41,7 @@ export class JobMetrics {
     this.#writer?.hash(redisKeys.job(jobId), {
       name: spec.name,
       phase: record.phase,
-      reason: record.reason,
+      reason: reasonOf(view),
       ...live,
       members: JSON.stringify(live.members),
       ...meanStepTimes(live.members),
@@ -97,6 +98,9 @@ export class JobMetrics {
       name: hello.name,
       engine: hello.engines[0] ?? "",
       detail: hello.device,
+      gpu: gpuStatus(worker),
+      hostId: hello.hostId,
+      ncclVersion: hello.ncclVersion,
       jobId: jobId ?? "",
       shards,
       step,

@@ -1,6 +1,7 @@
 import type { ServiceGauge } from "@segue/runtime";
 import type { JobView } from "../jobs/job-view.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
+import { gpuStatus, type GpuStatus } from "../workers/gpu-status.js";
 
 /** What the gauges are read from. */
 export interface ClusterView {
@@ -20,6 +21,18 @@ export function serviceGauges(view: () => ClusterView): ServiceGauge[] {
       view().jobs.flatMap((job) => {
         const { phase, jobId } = job.record;
         return phase === "RUNNING" || phase === "PAUSING" ? [{ labels: { job: jobId }, value: valueOf(job) }] : [];
+      }),
+  });
+  const ofGpus = (name: string, help: string, valueOf: (gpu: GpuStatus) => number | undefined): ServiceGauge => ({
+    name,
+    help,
+    labels: ["worker", "gpu", "name"],
+    values: () =>
+      view().workers.flatMap((worker) => {
+        const gpu = gpuStatus(worker);
+        if (!gpu) return [];
+        const value = valueOf(gpu);
+        return value === undefined ? [] : [{ labels: { worker: worker.workerId, gpu: gpu.uuid, name: gpu.name }, value }];
       }),
   });
   return [
@@ -51,5 +64,11 @@ export function serviceGauges(view: () => ClusterView): ServiceGauge[] {
         });
       },
     },
+    ofGpus("worker_gpu_memory_bytes", "Memory of the worker's GPU.", (gpu) => gpu.memoryBytes),
+    ofGpus("worker_gpu_memory_used_bytes", "Of it in use, by all processes.", (gpu) => gpu.memoryUsedBytes),
+    ofGpus("worker_gpu_utilisation", "Share of the last moments in which a kernel ran on the worker's GPU.", (gpu) =>
+      gpu.utilisationPercent === undefined ? undefined : gpu.utilisationPercent / 100,
+    ),
+    ofGpus("worker_gpu_temperature_celsius", "Temperature of the worker's GPU.", (gpu) => gpu.temperatureCelsius),
   ];
 }

@@ -12,8 +12,9 @@ import {
 import type { Logger } from "@segue/runtime";
 import { Bell } from "../async-queue.js";
 import { isDataTrouble } from "../feed/step-cutter.js";
-import { engineOn, type Demand } from "../workers/allocate.js";
+import type { Demand } from "../workers/allocate.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
+import { kindOn } from "../workers/kind.js";
 import type { WorkerMessage } from "../workers/worker-pool.js";
 import { CommittedCut } from "./committed-cut.js";
 import { Dispatcher } from "./dispatcher.js";
@@ -110,7 +111,7 @@ export class JobRunner {
       // Only members are replaced; a straggler that found its successor waits for the next round boundary.
       toReplace: Math.max(0, staying.filter(({ straggler }) => straggler).length - Math.max(0, staying.length - places)),
       engine: train.engine,
-      engineInUse: first && engineOn(first.hello, train.engine),
+      kindInUse: first && kindOn(first.computing, train.engine),
     };
   }
 
@@ -135,6 +136,11 @@ export class JobRunner {
   /** The pool has changed, or what its workers do: a job that waits says again what for. */
   poolChanged(): void {
     if (this.#ledger.phase === "none") this.#bell.ring();
+    const { book, leftAside: leftAsideOf } = this.#parts;
+    const leftAside = leftAsideOf(this.demand);
+    if (leftAside === book.get(this.jobId).live.leftAside) return;
+    if (leftAside !== "") this.#logger.info({ event: "workersLeftAside" }, leftAside);
+    book.setLive(this.jobId, { leftAside });
   }
 
   message({ workerId }: AttachedWorker, message: WorkerMessage): void {

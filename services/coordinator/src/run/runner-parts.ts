@@ -27,6 +27,8 @@ export interface RunnerDependencies {
   readonly fence: StoreFence;
   /** Why a job with this demand has too few workers, in a sentence. */
   readonly shortage: (demand: Demand) => string;
+  /** Why a job with this demand leaves free workers aside, in a sentence; empty when it does not. */
+  readonly leftAside: (demand: Demand) => string;
   /** The job could use other workers than it has. */
   readonly wantsWorkers: () => void;
   /** The job has no more use for the worker. */

@@ -3,10 +3,9 @@ import { SegueError } from "@segue/core";
 import type { JobBook } from "../jobs/job-book.js";
 import { isActive, isFinal } from "../jobs/job-record.js";
 import { allocate } from "../workers/allocate.js";
-import { shortage, type PoolWorker } from "../workers/shortage.js";
+import { leftAside, shortage, type PoolWorker } from "../workers/shortage.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 import type { PoolListener, WorkerMessage } from "../workers/worker-pool.js";
-import type { Demand } from "../workers/allocate.js";
 import { JobRunner, PAUSED_ON_REQUEST } from "./job-runner.js";
 import type { RunnerDependencies } from "./runner-parts.js";
 
@@ -14,7 +13,7 @@ export interface SchedulerOptions {
   readonly book: JobBook;
   /** Workers that are attached. */
   readonly workers: () => readonly AttachedWorker[];
-  readonly dependenciesOf: (jobId: string) => Omit<RunnerDependencies, "book" | "release" | "wantsWorkers" | "shortage">;
+  readonly dependenciesOf: (jobId: string) => Omit<RunnerDependencies, "book" | "release" | "wantsWorkers" | "shortage" | "leftAside">;
 }
 
 /** How long a resumption waits for the documents to be opened, which takes longer where they have to be indexed. */
@@ -36,13 +35,14 @@ export class Scheduler implements PoolListener {
     if (this.#stopping || this.#runners.has(jobId)) return;
     const { book, dependenciesOf } = this.#options;
     const allocate = (): void => this.#allocate();
-    const shortageOf = (demand: Demand): string => shortage(demand, this.#options.workers().map(asPoolWorker));
+    const pool = (): readonly PoolWorker[] => this.#options.workers().map(asPoolWorker);
     const runner = new JobRunner(jobId, {
       ...dependenciesOf(jobId),
       book,
       release: allocate,
       wantsWorkers: allocate,
-      shortage: shortageOf,
+      shortage: (demand) => shortage(demand, pool()),
+      leftAside: (demand) => leftAside(demand, pool()),
     });
     this.#runners.set(jobId, runner);
     void runner.run().finally(() => {
@@ -145,7 +145,7 @@ export class Scheduler implements PoolListener {
     // The sort is stable: within a priority jobs keep the order of their submission or resumption.
     const runners = [...this.#runners.values()].sort((a, b) => b.priority - a.priority);
     const grants = allocate(
-      free.map(({ workerId, hello, straggler }) => ({ workerId, engines: hello.engines, straggler })),
+      free.map(({ workerId, computing, straggler }) => ({ workerId, ...computing, straggler })),
       runners.map((runner) => runner.demand),
     );
     const byId = new Map(free.map((worker) => [worker.workerId, worker]));
@@ -171,6 +171,6 @@ export class Scheduler implements PoolListener {
   }
 }
 
-function asPoolWorker({ hello, jobId, draining, expelled }: AttachedWorker): PoolWorker {
-  return { engines: hello.engines, jobId, draining, expelled };
+function asPoolWorker({ computing, jobId, draining, expelled }: AttachedWorker): PoolWorker {
+  return { ...computing, jobId, draining, expelled };
 }

@@ -1,11 +1,10 @@
 import type { JobSpec } from "@segue/core";
+import { byKind, isSameKind, type Computing, type Kind } from "./kind.js";
 
 const ENGINES_BEST_FIRST = ["cuda", "cpu", "tfjs"] as const;
 
-export interface FreeWorker {
+export interface FreeWorker extends Computing {
   readonly workerId: string;
-  /** Engines that load there, best first. */
-  readonly engines: readonly string[];
   /** It was too slow for the job it worked on last. */
   readonly straggler?: boolean | undefined;
 }
@@ -20,8 +19,8 @@ export interface Demand {
   /** Members that are too slow: it takes as many more workers in their stead. */
   readonly toReplace?: number | undefined;
   readonly engine: JobSpec["train"]["engine"];
-  /** Engine of the workers it has; all members compute with the same one, since only then their bits agree. */
-  readonly engineInUse?: string | undefined;
+  /** Of the workers it has: it gets no others. */
+  readonly kindInUse?: Kind | undefined;
 }
 
 export interface Grant {
@@ -55,22 +54,17 @@ export function allocate(free: readonly FreeWorker[], demands: readonly Demand[]
   return grants;
 }
 
-/** The engine that a job uses on a worker: the one it asks for, or the worker's best. */
-export function engineOn(worker: Pick<FreeWorker, "engines">, engine: JobSpec["train"]["engine"]): string | undefined {
-  return engine === "auto" ? worker.engines[0] : worker.engines.find((name) => name === engine);
-}
-
-/** Workers of one engine: that in use, else the best of which there are enough. */
-function suitable(free: readonly FreeWorker[], demand: Demand): FreeWorker[] {
-  const byEngine = new Map<string, FreeWorker[]>();
-  for (const worker of free) {
-    const engine = engineOn(worker, demand.engine);
-    if (engine === undefined) continue;
-    const group = byEngine.get(engine);
-    if (group) group.push(worker);
-    else byEngine.set(engine, [worker]);
+/**
+ * Workers of one kind: that in use; else, of the best engine of which one kind has enough, the kind with the most workers (of equally many
+ * the one that comes first).
+ */
+function suitable(free: readonly FreeWorker[], { has, min, engine, kindInUse }: Demand): readonly FreeWorker[] {
+  const groups = byKind(free, engine);
+  if (kindInUse !== undefined) return groups.find(({ kind }) => isSameKind(kind, kindInUse))?.workers ?? [];
+  for (const best of ENGINES_BEST_FIRST) {
+    const enough = groups.filter(({ kind, workers }) => kind.engine === best && has + workers.length >= min);
+    const [largest] = enough.sort((a, b) => b.workers.length - a.workers.length);
+    if (largest) return largest.workers;
   }
-  if (demand.engineInUse !== undefined) return byEngine.get(demand.engineInUse) ?? [];
-  const groups = ENGINES_BEST_FIRST.map((engine) => byEngine.get(engine) ?? []);
-  return groups.find((workers) => workers.length > 0 && demand.has + workers.length >= demand.min) ?? [];
+  return [];
 }

@@ -2,6 +2,7 @@ import { Tensors, type AttachResponseSchema, type Client, type GpuLoad, type Hel
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { connectClient, type Security } from "@segue/runtime";
 import { AsyncQueue } from "../async-queue.js";
+import type { Computing } from "./kind.js";
 import type { StepTimes } from "../run/stragglers.js";
 
 type Outgoing = MessageInitShape<typeof AttachResponseSchema>;
@@ -38,6 +39,11 @@ export class AttachedWorker {
     this.workerId = workerId;
     this.hello = hello;
     this.#security = security;
+  }
+
+  /** What decides its bits. */
+  get computing(): Computing {
+    return { engines: this.hello.engines, gpu: this.hello.gpu?.name };
   }
 
   /** Queued at once; dropped when the stream is over. */

@@ -30,6 +30,8 @@ export interface FakeWorkerOptions {
   /** Loss sum of every shard at a step, in place of the right one. */
   readonly lossSum?: (step: number) => number | undefined;
   readonly engines?: string[];
+  /** Name of its GPU. */
+  readonly gpu?: string;
   /** Told before every step, which waits for it. */
   readonly onStep?: (step: number, jobId: string) => void | Promise<void>;
   /** Fails whenever it is to join, with this. */
@@ -58,6 +60,8 @@ async function weightsDigestOf(weights: Uint8Array): Promise<string> {
 
 /** Speaks the worker's protocol over real gRPC with whole-number "gradients", whose sums are exact in any order. */
 export async function startFakeWorker(options: FakeWorkerOptions) {
+  const { gpu } = options;
+  const gpuLoad = gpu === undefined ? {} : { gpuLoad: { memoryUsedBytes: 2n ** 30n, utilisationPercent: 50 } };
   const registry = new TensorRegistry();
   const logger = createLogger("fake-worker", "silent");
   const models = new Map<string, Tensor>();
@@ -202,7 +206,7 @@ export async function startFakeWorker(options: FakeWorkerOptions) {
       switch (message.case) {
         case "welcome":
           id = message.value.workerId;
-          beat = setInterval(() => send({ case: "heartbeat", value: { rssBytes: 1n, step: 0 } }), message.value.heartbeatMs);
+          beat = setInterval(() => send({ case: "heartbeat", value: { rssBytes: 1n, step: 0, ...gpuLoad } }), message.value.heartbeatMs);
           break;
         case "join": {
           const { value } = message;
@@ -246,6 +250,7 @@ export async function startFakeWorker(options: FakeWorkerOptions) {
       memoryBytes: 1n,
       threads: 1,
       version: "test",
+      ...(gpu === undefined ? {} : { gpu: { name: gpu, uuid: `GPU-${options.name}`, memoryBytes: 8n * 2n ** 30n, ordinal: 0 } }),
     },
   });
   const over = receive().catch(() => undefined);
