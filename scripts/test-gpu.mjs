@@ -1,5 +1,5 @@
 /**
- * Runs the suites that need a GPU (`packages/*\/test/gpu`). Where there is none it says so and exits with code 3: nothing was tested, and
+ * Runs the suites that need a GPU (`packages/engine/test/gpu`, `services/worker/test/gpu`). Where there is none it says so and exits with code 3: nothing was tested, and
  * nobody may take that for a pass. Arguments go to mocha.
  */
 import { spawnSync } from "node:child_process";
@@ -25,4 +25,4 @@ if (cuda.reason !== undefined) {
   process.exit(NO_GPU);
 }
 console.log(cuda.detail);
-process.exit(run("mocha", ["packages/engine/test/gpu/cuda-*.ts", ...process.argv.slice(2)]));
+process.exit(run("mocha", ["packages/engine/test/gpu/cuda-*.ts", "services/worker/test/gpu/*.ts", ...process.argv.slice(2)]));

@@ -27,6 +27,11 @@ export function tokenCounts(text: string): number[] {
   });
 }
 
+/** Numbers of GPUs, counted from 0 and separated by commas. */
+export function gpuNumbers(text: string): number[] {
+  return list(text, "numbers of GPUs such as 0,2", (item) => (/^\d{1,3}$/.test(item) ? Number(item) : undefined));
+}
+
 /** Shares between 0 and 1 separated by commas. */
 export function shares(text: string): number[] {
   return list(text, "shares between 0 and 1 such as 0,0.5,1", (item) => {

@@ -2,8 +2,15 @@ import assert from "node:assert/strict";
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { JobPhase } from "@segue/protocol";
-import { job, MODEL_BYTES, segue, startScriptedCoordinator, type ScriptedCoordinator } from "./support/scripted-coordinator.js";
+import { create, GpuLoadSchema, GpuSchema, JobPhase, WorkerInfoSchema } from "@segue/protocol";
+import {
+  job,
+  MODEL_BYTES,
+  segue,
+  startScriptedCoordinator,
+  worker,
+  type ScriptedCoordinator,
+} from "./support/scripted-coordinator.js";
 
 const SPEC = "{model: {layers: 1, dModel: 64}, data: {passkey: {}}, train: {steps: 100}}";
 
@@ -143,6 +150,23 @@ describe("segue", () => {
     );
     const answer = await json("workers", "drain", "gpu-1-abcdef");
     assert.deepEqual([answer["workerId"], answer["state"]], ["gpu-1-abcdef", "draining"]);
+  });
+
+  it("shows what workers' GPUs are doing, where there are any", async () => {
+    assert.doesNotMatch((await run("workers")).stdout, /GPU/);
+    const gpu = create(GpuSchema, { ordinal: 1, name: "NVIDIA H200", uuid: "GPU-1", memoryBytes: 140n * 2n ** 30n });
+    const load = { memoryUsedBytes: 83n * 2n ** 30n, utilisationPercent: 0, temperatureCelsius: 63 };
+    const busy = create(WorkerInfoSchema, { ...worker, gpu, gpuLoad: create(GpuLoadSchema, load) });
+    coordinator.workers = [busy, create(WorkerInfoSchema, { ...worker, workerId: "no-nvml", gpu }), worker];
+    const { stdout } = await run("workers");
+    assert.match(stdout, /MEMORY +GPU +GPU MEMORY +GPU USE +GPU TEMP +DEVICE\n/);
+    assert.match(stdout, /gpu-1-abcdef .* 1 GiB +1 +83 GiB of 140 GiB +0 % +63 °C +cpu/);
+    assert.match(stdout, /no-nvml .* 1 GiB +1 +140 GiB +cpu/);
+    const [first, second, third] = (await json("workers")) as unknown as { gpu?: object }[];
+    const known = { ordinal: 1, name: "NVIDIA H200", uuid: "GPU-1", memoryBytes: 140 * 2 ** 30, driverVersion: "" };
+    assert.deepEqual(first?.gpu, { ...known, memoryUsedBytes: 83 * 2 ** 30, utilisationPercent: 0, temperatureCelsius: 63 });
+    assert.deepEqual(second?.gpu, known);
+    assert.equal(third?.gpu, undefined);
   });
 
   it("passes the coordinator's refusals on", async () => {

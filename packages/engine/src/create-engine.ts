@@ -29,6 +29,12 @@ export async function availableEngines(threads = 0, gpu = 0): Promise<EngineOffe
   return offers;
 }
 
+/** How many GPUs this process sees; 0 where the engine `cuda` does not work. */
+export async function usableGpus(): Promise<number> {
+  const { gpu } = await offer("cuda", 0, 0);
+  return gpu?.visible ?? 0;
+}
+
 /**
  * Opens an engine. Nothing of the others is loaded, save that `auto` tries the faster ones first.
  * @throws SegueError ENGINE_UNAVAILABLE with the reason; for `auto` with those of all engines

@@ -18,7 +18,7 @@ export type {
   TrainingResult,
 } from "./engine.js";
 export type { ExchangeMember, ExchangeOptions, ExchangePlan, GradientExchange } from "./exchange/gradient-exchange.js";
-export { availableEngines, createEngine, type EngineName, type EngineOffer } from "./create-engine.js";
+export { availableEngines, createEngine, usableGpus, type EngineName, type EngineOffer } from "./create-engine.js";
 export { ncclVersion } from "./cuda/nccl-library.js";
 export { curedEngine } from "./cures/cured-engine.js";
 export type { TextReader } from "./cures/normalisation.js";

@@ -32,6 +32,7 @@ export const settings = {
   SEGUE_NAME: z.string().regex(/^[A-Za-z0-9._-]{1,100}$/, "must be 1 to 100 letters, digits, dots, dashes or underscores"),
   SEGUE_ENGINE: z.enum(["auto", "cuda", "cpu", "tfjs"]),
   SEGUE_THREADS: wholeNumberSetting,
+  SEGUE_GPU: z.union([z.literal("all"), wholeNumberSetting], { error: "must be all, or the number of a GPU counted from 0" }),
   SEGUE_NATIVE_LIB: fileSetting,
   SEGUE_NCCL_LIB: fileSetting,
   SEGUE_CUDA_RECOMPUTE: z.string().regex(/^(auto|layers|[1-9][0-9]{1,6})$/, "must be auto, layers or a number of MiB"),

@@ -114,14 +114,18 @@ export class DashboardStore {
 
   /** @returns undefined when there is no such job */
   async job(id: string): Promise<JobDetail | undefined> {
-    const [hash, checkpoints] = await this.#ask(() =>
-      Promise.all([this.#redis.hgetall(redisKeys.job(id)), this.#redis.zrevrange(redisKeys.checkpoints(id), 0, -1)]),
+    const [hash, checkpoints, workers] = await this.#ask(() =>
+      Promise.all([
+        this.#redis.hgetall(redisKeys.job(id)),
+        this.#redis.zrevrange(redisKeys.checkpoints(id), 0, -1),
+        this.#redis.hgetall(redisKeys.workers),
+      ]),
     );
     if (Object.keys(hash).length === 0) return undefined;
     return {
       job: jobView(id, hash),
       spec: jobSpecView(hash),
-      members: memberViews(hash),
+      members: memberViews(hash, workers),
       checkpoints: checkpoints.map(checkpointView),
     };
   }

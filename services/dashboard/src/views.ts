@@ -59,7 +59,20 @@ export interface WorkerView {
   readonly rssBytes: number;
   readonly state: string;
   readonly pace: PaceView;
+  /** null without one. */
+  readonly gpu: GpuView | null;
   readonly seenAtMs: number;
+}
+
+/** A worker's GPU and what it is doing; null: its driver does not tell. */
+export interface GpuView {
+  readonly ordinal: number;
+  readonly name: string;
+  readonly uuid: string;
+  readonly memoryBytes: number;
+  readonly memoryUsedBytes: number | null;
+  readonly utilisationPercent: number | null;
+  readonly temperatureCelsius: number | null;
 }
 
 /** How fast a worker is, and where the time of its steps goes. */
@@ -76,6 +89,7 @@ export interface PaceView {
 export interface MemberView extends PaceView {
   readonly workerId: string;
   readonly shards: number;
+  readonly gpu: GpuView | null;
 }
 
 export interface EvaluatorView {
@@ -158,17 +172,37 @@ export function workerView(id: string, value: string): WorkerView {
     rssBytes: numberOrZero(worker["rssBytes"]),
     state: textOrEmpty(worker["state"]),
     pace: paceView(worker),
+    gpu: gpuView(worker["gpu"]),
     seenAtMs: numberOrZero(worker["seenAtMs"]),
   };
 }
 
-/** The present members of a job, in order of their shards. */
-export function memberViews(hash: Hash): MemberView[] {
+function gpuView(value: unknown): GpuView | null {
+  const gpu = objectOrEmpty(value);
+  if (Object.keys(gpu).length === 0) return null;
+  return {
+    ordinal: numberOrZero(gpu["ordinal"]),
+    name: textOrEmpty(gpu["name"]),
+    uuid: textOrEmpty(gpu["uuid"]),
+    memoryBytes: numberOrZero(gpu["memoryBytes"]),
+    memoryUsedBytes: numberOrNull(gpu["memoryUsedBytes"]),
+    utilisationPercent: numberOrNull(gpu["utilisationPercent"]),
+    temperatureCelsius: numberOrNull(gpu["temperatureCelsius"]),
+  };
+}
+
+/**
+ * The present members of a job, in order of their shards.
+ * @param workers all that are attached, by id: what their GPUs do
+ */
+export function memberViews(hash: Hash, workers: Hash): MemberView[] {
   const members = parsedJson(hash["members"]);
   if (!Array.isArray(members)) return [];
   return members.map((value) => {
     const member = objectOrEmpty(value);
-    return { workerId: textOrEmpty(member["workerId"]), shards: numberOrZero(member["shards"]), ...paceView(member) };
+    const workerId = textOrEmpty(member["workerId"]);
+    const { gpu } = workerView(workerId, workers[workerId] ?? "");
+    return { workerId, shards: numberOrZero(member["shards"]), ...paceView(member), gpu };
   });
 }
 

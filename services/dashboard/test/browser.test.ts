@@ -9,7 +9,7 @@ import { chromium, type Browser, type Page } from "playwright-core";
 import { startDashboard, type Dashboard } from "../src/index.js";
 import { PATIENCE_MS } from "../../../test/helpers/patience.js";
 import { openLine, type Line } from "./line.js";
-import { JOB_ID, JOB_NAME, seedCluster, seedCures, seedSteps } from "./seed.js";
+import { JOB_ID, JOB_NAME, seedCluster, seedCures, seedGpu, seedSteps } from "./seed.js";
 
 const logger = createLogger("test", "silent");
 const TOKEN = "a-token-of-this-test-cluster";
@@ -113,6 +113,23 @@ describe("dashboard page", () => {
     assert.deepEqual(await rows.locator("th").allInnerTexts(), ["worker-alpha", "worker-beta slow"]);
     await seed.hset(redisKeys.job(JOB_ID), { members: "[]" });
     await members.waitFor({ state: "detached" });
+    assert.deepEqual(complaints, []);
+  });
+
+  it("shows what the GPU of each worker is doing, where there are any", async () => {
+    await seedCluster(seed, { steps: 20 });
+    await page.goto(dashboard.url);
+    const workers = page.getByRole("region", { name: "Workers" });
+    await workers.getByRole("rowheader", { name: /^beta/ }).waitFor();
+    assert.equal(await workers.locator(".gpu").count(), 0);
+    await seedGpu(seed, "worker-alpha", { memoryUsedBytes: 83 * 2 ** 30, utilisationPercent: 97, temperatureCelsius: 63 });
+    await seedGpu(seed, "worker-beta", {});
+    await workers.getByText("97 % \u00b7 63 \u00b0C \u00b7 83 GiB of 140 GiB").waitFor();
+    await workers.getByText("NVIDIA H200 \u00b7 140 GiB").waitFor();
+    await page.goto(`${dashboard.url}#/jobs/${JOB_ID}`);
+    const members = page.getByRole("region", { name: "Members" });
+    await members.getByText("83 GiB of 140 GiB").waitFor();
+    await members.getByRole("columnheader", { name: "GPU" }).waitFor();
     assert.deepEqual(complaints, []);
   });
 

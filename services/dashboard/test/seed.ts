@@ -94,6 +94,19 @@ export async function seedCluster(redis: Redis, options: { steps?: number } = {}
   await redis.hset(redisKeys.evaluators, "evaluator-1", JSON.stringify(evaluator));
 }
 
+/** Gives a worker a GPU. @param load what it is doing, as far as its driver tells */
+export async function seedGpu(redis: Redis, workerId: string, load: object): Promise<void> {
+  const worker = JSON.parse((await redis.hget(redisKeys.workers, workerId)) ?? "{}") as object;
+  const gpu = {
+    ordinal: 0,
+    name: "NVIDIA H200",
+    uuid: `GPU-of-${workerId}`,
+    driverVersion: "580.65.06",
+    memoryBytes: 140 * 2 ** 30,
+  };
+  await redis.hset(redisKeys.workers, workerId, JSON.stringify({ ...worker, gpu: { ...gpu, ...load } }));
+}
+
 /** @param lossAt a fixed loss for telling attempts apart; default: a curve that falls */
 export async function seedSteps(redis: Redis, attempt: number, first: number, last: number, lossAt?: number): Promise<void> {
   const pipeline = redis.pipeline();

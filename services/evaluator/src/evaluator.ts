@@ -23,6 +23,8 @@ export interface EvaluatorOptions {
   readonly results: EvaluationResults;
   readonly engine: EngineName | "auto";
   readonly threads: number;
+  /** Which of the visible GPUs. @default 0 */
+  readonly gpu?: number | undefined;
   readonly logger: Logger;
 }
 
@@ -79,7 +81,7 @@ export class Evaluator {
   }
 
   async #runCell(job: Job, token: string | undefined): Promise<CellResult> {
-    const { checkpoints, tensors, model, results, engine, threads, logger } = this.#options;
+    const { checkpoints, tensors, model, results, engine, threads, gpu, logger } = this.#options;
     const cell = permanently(() => parseCell(job.data));
     const task = taskOf(cell);
     const cure = cell.cure.kind === "none" ? "" : `, cure ${cureKey(cell.cure)}`;
@@ -97,7 +99,7 @@ export class Evaluator {
         engine: (detail: string) => (this.#engine = detail),
         progress: (done: number) => void job.updateProgress({ done, of: task.size(cell) }).catch(() => undefined),
       };
-      const request = { folder, engine, threads, cell, corpus };
+      const request = { folder, engine, threads, gpu, cell, corpus };
       const result = await results.cell(cell, await model.evaluate(request, listener, signal));
       logger.info({ event: "cellDone", jobId: cell.jobId, step: cell.step, ...numbersOf(result) }, "evaluated a cell");
       return result;

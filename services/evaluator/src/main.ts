@@ -33,6 +33,7 @@ await runService(
         SEGUE_NAME: settings.SEGUE_NAME.default(`${hostname()}-${process.pid}`),
         SEGUE_ENGINE: settings.SEGUE_ENGINE.default("auto"),
         SEGUE_THREADS: settings.SEGUE_THREADS.default(0),
+        SEGUE_GPU: settings.SEGUE_GPU.default("all"),
         REDIS_URL: settings.REDIS_URL.optional(),
       }),
     );
@@ -56,6 +57,8 @@ await runService(
       results: new EvaluationResults(redis),
       engine: env.SEGUE_ENGINE,
       threads: env.SEGUE_THREADS,
+      // It uses one GPU, whatever there is.
+      gpu: env.SEGUE_GPU === "all" ? 0 : env.SEGUE_GPU,
       logger,
     });
     logger.info({ event: "waiting", coordinator: env.SEGUE_COORDINATOR }, "waiting for evaluations");

@@ -15,7 +15,7 @@ const PROGRESS_MS = 500;
 
 let loaded: { readonly folder: string; readonly subjects: Subjects } | undefined;
 
-async function subjectsOf({ folder, engine: choice, threads }: ModelRequest): Promise<Subjects> {
+async function subjectsOf({ folder, engine: choice, threads, gpu }: ModelRequest): Promise<Subjects> {
   if (loaded?.folder === folder) return loaded.subjects;
   loaded?.subjects.close();
   loaded = undefined;
@@ -27,7 +27,7 @@ async function subjectsOf({ folder, engine: choice, threads }: ModelRequest): Pr
       ? (JSON.parse(await readFile(join(folder, "tokenizer.json"), "utf8")) as unknown)
       : undefined;
   // Evaluations are in float32 (paper.md section 4.4), whatever the training computes in.
-  const engine = await createEngine(choice, { model, precision: "f32", threads });
+  const engine = await createEngine(choice, { model, precision: "f32", threads, gpu });
   try {
     await loadParameters(engine, folder);
   } catch (error) {

@@ -8,6 +8,8 @@ export interface ModelRequest {
   readonly folder: string;
   readonly engine: EngineName | "auto";
   readonly threads: number;
+  /** Which of the visible GPUs. */
+  readonly gpu?: number | undefined;
   readonly cell: Cell;
   /** What the cell's task asks for of the job's documents. */
   readonly corpus: Corpus;

@@ -7,7 +7,7 @@ import koffi from "koffi";
 import { NvmlGpu } from "../src/gpu/nvml.js";
 import { hostId } from "../src/host-id.js";
 import { Worker } from "../src/worker.js";
-import { buildFakeLibrary } from "./support/fake-library.js";
+import { buildFakeNvml } from "../../../test/helpers/fake-library.js";
 import { fakeCompute, logger, ScriptedCoordinator } from "./support/scripted-coordinator.js";
 
 /** Offers one of two GPUs, with the UUIDs that the fake NVML knows. */
@@ -22,7 +22,7 @@ describe("the worker's GPU", () => {
 
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), "segue-nvml-"));
-    library = await buildFakeLibrary("fake-nvml", folder, "libfake-nvml.so");
+    library = buildFakeNvml(folder);
     users = koffi.load(library).func("fakeUsers", "int", []) as () => number;
   });
 

@@ -3,6 +3,7 @@ import { availableParallelism } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { SegueError } from "@segue/core";
+import { usableGpus } from "@segue/engine";
 import { startPrivateRedis, type Fault, type PrivateRedis } from "@segue/runtime";
 import { startFaultyLink, type FaultyLink } from "./faulty-link.js";
 import { ServiceProcess, type ServiceExit, type ServiceOptions } from "./service-process.js";
@@ -10,8 +11,10 @@ import { ServiceProcess, type ServiceExit, type ServiceOptions } from "./service
 export interface LocalClusterOptions {
   /** Holds `store/`, `redis/` and `logs/`. */
   readonly dir: string;
-  /** @default 2 */
-  readonly workers?: number;
+  /** @default one for each of `gpus`; 2 without a GPU */
+  readonly workers?: number | undefined;
+  /** Ordinals of the GPUs that the workers take in turn, and the evaluators. @default all that the engine can use */
+  readonly gpus?: readonly number[] | undefined;
   /** @default 1 */
   readonly evaluators?: number;
   /** @default true */
@@ -50,6 +53,8 @@ export interface ServiceCrash {
 /** A coordinator's grace is that of its checkpoint, a worker's that of its round. */
 const GRACE_MS = { coordinator: 60_000, worker: 30_000, evaluator: 10_000, dashboard: 5_000 } as const;
 
+const WORKERS_WITHOUT_GPU = 2;
+
 const KINDS = ["coordinator", "worker", "evaluator", "dashboard"] as const;
 
 /** One address cannot serve several processes. */
@@ -58,7 +63,7 @@ const NOT_INHERITED = { SEGUE_ADVERTISE: undefined, SEGUE_METRICS_LISTEN: undefi
 /**
  * All services on this machine, each its own process. {@link close} ends them in order: first the coordinator, which commits the running
  * round and writes a checkpoint while the workers still hold the weights, then the rest, Redis last.
- * @throws SegueError NOT_BUILT, SERVICE_FAILED, REDIS_MISSING, REDIS_FAILED; what had started by then is stopped
+ * @throws SegueError NOT_BUILT, SERVICE_FAILED, GPU_NOT_FOUND, REDIS_MISSING, REDIS_FAILED; what had started by then is stopped
  */
 export async function startLocalCluster(options: LocalClusterOptions): Promise<LocalCluster> {
   const cluster = await LocalCluster.create(options);
@@ -77,13 +82,17 @@ export class LocalCluster {
   readonly redisUrl: string;
   readonly #options: LocalClusterOptions;
   readonly #redis: PrivateRedis | undefined;
+  readonly #gpus: readonly number[];
+  readonly #workers: number;
   readonly #services = new Map<string, { options: ServiceOptions; process: ServiceProcess }>();
   readonly #expectedToEnd = new Set<ServiceProcess>();
   readonly #links = new Map<string, FaultyLink>();
   #closed: Promise<void> | undefined;
 
-  private constructor(options: LocalClusterOptions, redis: PrivateRedis | undefined, redisUrl: string) {
+  private constructor(options: LocalClusterOptions, gpus: readonly number[], redis: PrivateRedis | undefined, redisUrl: string) {
     this.#options = options;
+    this.#gpus = gpus;
+    this.#workers = options.workers ?? (gpus.length || WORKERS_WITHOUT_GPU);
     this.#redis = redis;
     this.redisUrl = redisUrl;
     this.storeDir = resolve(options.storeDir ?? join(options.dir, "store"));
@@ -93,9 +102,10 @@ export class LocalCluster {
   /** Use {@link startLocalCluster}. */
   static async create(options: LocalClusterOptions): Promise<LocalCluster> {
     await mkdir(join(options.dir, "logs"), { recursive: true });
-    if (options.redisUrl !== undefined) return new LocalCluster(options, undefined, options.redisUrl);
+    const gpus = await gpusOf(options);
+    if (options.redisUrl !== undefined) return new LocalCluster(options, gpus, undefined, options.redisUrl);
     const redis = await startPrivateRedis({ dir: resolve(options.dir, "redis") });
-    return new LocalCluster(options, redis, redis.url);
+    return new LocalCluster(options, gpus, redis, redis.url);
   }
 
   /** host:port of the coordinator. */
@@ -168,10 +178,10 @@ export class LocalCluster {
 
   /** @internal */
   async startAll(): Promise<void> {
-    const { coordinatorListen = "127.0.0.1:0", dashboardListen = "127.0.0.1:0", workers = 2, evaluators = 1 } = this.#options;
+    const { coordinatorListen = "127.0.0.1:0", dashboardListen = "127.0.0.1:0", evaluators = 1 } = this.#options;
     await this.#startService("coordinator", "coordinator", { SEGUE_LISTEN: coordinatorListen, SEGUE_STORE: this.storeDir });
     const starts = [
-      ...Array.from({ length: workers }, (_, index) => this.#startWorker(index + 1)),
+      ...Array.from({ length: this.#workers }, (_, index) => this.#startWorker(index + 1)),
       ...Array.from({ length: evaluators }, (_, index) => this.#startEvaluator(index + 1)),
     ];
     if (this.#options.dashboard ?? true) {
@@ -208,7 +218,7 @@ export class LocalCluster {
   }
 
   async #startWorker(number: number, faults?: readonly Fault[]): Promise<ServiceProcess> {
-    const { workers = 2, threads = Math.max(1, Math.floor(availableParallelism() / workers)), engine = "auto" } = this.#options;
+    const { threads = Math.max(1, Math.floor(availableParallelism() / this.#workers)), engine = "auto" } = this.#options;
     const name = `worker-${number}`;
     const link = this.#options.faultyLinks === true ? await startFaultyLink() : undefined;
     if (link) this.#links.set(name, link);
@@ -219,6 +229,7 @@ export class LocalCluster {
       SEGUE_COORDINATOR: this.coordinator,
       SEGUE_NAME: name,
       SEGUE_ENGINE: engine,
+      SEGUE_GPU: this.#gpuOf(number),
       SEGUE_THREADS: String(threads),
     });
   }
@@ -230,9 +241,15 @@ export class LocalCluster {
       SEGUE_COORDINATOR: this.coordinator,
       SEGUE_NAME: name,
       SEGUE_ENGINE: engine,
+      SEGUE_GPU: this.#gpuOf(number),
       // It works beside the training on the same cores.
       SEGUE_THREADS: "1",
     });
+  }
+
+  /** More workers than GPUs share them in turn. */
+  #gpuOf(number: number): string {
+    return String(this.#gpus[(number - 1) % this.#gpus.length] ?? 0);
   }
 
   #startService(kind: ServiceProcess["kind"], name: string, env: Record<string, string>): Promise<ServiceProcess> {
@@ -269,6 +286,14 @@ export class LocalCluster {
     const { name, logPath } = process;
     this.#options.onCrash?.({ name, exit, logPath, lastLogLines: await process.lastLogLines() });
   }
+}
+
+async function gpusOf({ gpus, engine = "auto" }: LocalClusterOptions): Promise<readonly number[]> {
+  const usable = engine === "auto" || engine === "cuda" ? await usableGpus() : 0;
+  const missing = gpus?.find((ordinal) => ordinal >= usable);
+  if (missing === undefined) return gpus ?? Array.from({ length: usable }, (_, ordinal) => ordinal);
+  const message = `There is no GPU ${missing} for the engine ${engine}, which can use ${usable} here (counted from 0).`;
+  throw new SegueError("GPU_NOT_FOUND", message, { status: "FAILED_PRECONDITION" });
 }
 
 function faultsText(faults: readonly Fault[]): string {

@@ -5,12 +5,13 @@ import { readSettings, settings } from "@segue/runtime";
 import { z } from "zod";
 import { startLocalCluster, type LocalCluster, type LocalClusterOptions, type ServiceCrash } from "../cluster/local-cluster.js";
 import { addJsonOption } from "../connection.js";
-import { wholeNumber } from "../numbers.js";
+import { gpuNumbers, wholeNumber } from "../numbers.js";
 import { Output, type CliRuntime } from "../runtime.js";
 import { renderTable } from "../show/table.js";
 
 interface UpOptions {
-  readonly workers: number;
+  readonly workers?: number;
+  readonly gpus?: readonly number[];
   readonly dir: string;
   readonly store?: string;
   readonly listen: string;
@@ -30,14 +31,18 @@ export function addClusterCommand(program: Command, runtime: CliRuntime): void {
   const cluster = program.command("cluster").description("run all services on this machine");
   addJsonOption(cluster.command("up"))
     .description("start coordinator, workers, evaluator, dashboard and, unless REDIS_URL is set, a private Redis; Ctrl-C stops all")
-    .option("--workers <count>", "workers", wholeNumber(1, 64), 2)
+    .option("--workers <count>", "workers (default: one for each GPU; 2 without)", wholeNumber(1, 64))
+    .option("--gpus <numbers>", "GPUs for them, such as 0,2; more workers than GPUs share them in turn (default: all)", gpuNumbers)
     .option("--dir <dir>", "where store, logs and Redis's data go", ".segue")
     .option("--store <dir>", "where jobs and checkpoints go (default: SEGUE_STORE or <dir>/store)")
     .option("--listen <host:port>", "the coordinator's address", "127.0.0.1:7070")
     .option("--dashboard-listen <host:port>", "the dashboard's address", "127.0.0.1:7080")
     .addOption(new Option("--engine <name>", "engine of the workers").choices(["auto", "cuda", "cpu", "tfjs"]).default("auto"))
     .option("--threads <count>", "compute threads of each worker (default: the cores shared out)", wholeNumber(1, 1024))
-    .addHelpText("after", "\nExamples:\n  segue cluster up\n  segue cluster up --workers 4 --dir /data/segue\n")
+    .addHelpText(
+      "after",
+      "\nExamples:\n  segue cluster up\n  segue cluster up --workers 4 --dir /data/segue\n  segue cluster up --gpus 0,2\n",
+    )
     .action((options: UpOptions) => clusterUp(options, runtime));
 }
 
@@ -49,6 +54,7 @@ async function clusterUp(options: UpOptions, runtime: CliRuntime): Promise<void>
   const cluster = await startLocalCluster({
     dir: options.dir,
     workers: options.workers,
+    gpus: options.gpus,
     storeDir: options.store ?? env.SEGUE_STORE ?? `${options.dir}/store`,
     coordinatorListen: options.listen,
     dashboardListen: options.dashboardListen,

@@ -13,6 +13,7 @@ import {
   type Handlers,
   type Job,
   type SubmitEvaluationRequest,
+  type WorkerInfo,
 } from "@segue/protocol";
 import { createLogger, evaluationId, jobSpecToProto, startGrpcServer, toServiceError } from "@segue/runtime";
 import { runCli } from "@segue/cli";
@@ -26,6 +27,7 @@ export interface ScriptedCoordinator {
   readonly registry: TensorRegistry;
   /** What watchJob streams. */
   updates: Job[];
+  workers: WorkerInfo[];
   close(): Promise<void>;
 }
 
@@ -54,7 +56,7 @@ export function job(fields: Partial<Omit<Job, "$typeName" | "$unknown">> = {}): 
 }
 
 const stepTimes = { computeMs: 24.69, exchangeMs: 3.21, restMs: 0.5 };
-const worker = create(WorkerInfoSchema, {
+export const worker = create(WorkerInfoSchema, {
   workerId: "gpu-1-abcdef",
   name: "gpu-1",
   state: WorkerState.TRAINING,
@@ -73,7 +75,7 @@ export async function startScriptedCoordinator(options: { token?: string } = {})
   publishCheckpoint(registry);
   const evaluationRequests: SubmitEvaluationRequest[] = [];
   const edits: Record<string, string>[] = [];
-  const scripted = { updates: [job()] };
+  const scripted = { updates: [job()], workers: [worker] };
   const notFound = (jobId: string): never => {
     throw toServiceError(new SegueError("JOB_NOT_FOUND", `There is no job ${jobId}.`, { status: "NOT_FOUND" }));
   };
@@ -102,7 +104,7 @@ export async function startScriptedCoordinator(options: { token?: string } = {})
       edits.push({ ...settings });
       return { ...known(jobId), warnings: ["a warning"] };
     },
-    listWorkers: async () => ({ workers: [worker] }),
+    listWorkers: async () => ({ workers: scripted.workers }),
     drainWorker: async ({ workerId }) => ({ worker: { ...worker, workerId, state: WorkerState.DRAINING } }),
     listCheckpoints: async ({ jobId }) => {
       known(jobId);

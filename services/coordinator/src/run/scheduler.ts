@@ -13,7 +13,9 @@ export interface SchedulerOptions {
   readonly book: JobBook;
   /** Workers that are attached. */
   readonly workers: () => readonly AttachedWorker[];
-  readonly dependenciesOf: (jobId: string) => Omit<RunnerDependencies, "book" | "release" | "wantsWorkers" | "shortage" | "leftAside">;
+  readonly dependenciesOf: (
+    jobId: string,
+  ) => Omit<RunnerDependencies, "book" | "release" | "wantsWorkers" | "shortage" | "leftAside">;
 }
 
 /** How long a resumption waits for the documents to be opened, which takes longer where they have to be indexed. */

@@ -206,7 +206,10 @@ export async function startFakeWorker(options: FakeWorkerOptions) {
       switch (message.case) {
         case "welcome":
           id = message.value.workerId;
-          beat = setInterval(() => send({ case: "heartbeat", value: { rssBytes: 1n, step: 0, ...gpuLoad } }), message.value.heartbeatMs);
+          beat = setInterval(
+            () => send({ case: "heartbeat", value: { rssBytes: 1n, step: 0, ...gpuLoad } }),
+            message.value.heartbeatMs,
+          );
           break;
         case "join": {
           const { value } = message;

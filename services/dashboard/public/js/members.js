@@ -1,6 +1,6 @@
 import { h } from "./dom.js";
 import { digits, whole } from "./format.js";
-import { panel, slowChip } from "./parts.js";
+import { gpuTexts, panel, slowChip } from "./parts.js";
 
 /** Parts of a step in the order in which they are drawn. */
 const PARTS = [
@@ -13,6 +13,7 @@ const PARTS = [
 export function membersPanel(members) {
   if (members.length === 0) return [];
   const longestMs = Math.max(...members.map(({ stepTimes }) => totalMs(stepTimes)));
+  const hasGpus = members.some(({ gpu }) => gpu);
   const slow = members.filter(({ straggler }) => straggler).length;
   return panel(
     "Members",
@@ -34,27 +35,35 @@ export function membersPanel(members) {
           h("th", { scope: "col" }, "Worker"),
           h("th.number", { scope: "col" }, "Shards"),
           h("th.number", { scope: "col" }, "ms a shard"),
+          hasGpus ? h("th", { scope: "col" }, "GPU") : [],
           h("th", { scope: "col" }, "A step"),
         ),
       ),
       h(
         "tbody",
         {},
-        members.map((member) => memberRow(member, longestMs)),
+        members.map((member) => memberRow(member, longestMs, hasGpus)),
       ),
     ),
   );
 }
 
-function memberRow(member, longestMs) {
+function memberRow(member, longestMs, hasGpus) {
   return h(
     "tr",
     { "data-key": member.workerId },
     h("th", { scope: "row" }, member.workerId, slowChip(member)),
     h("td.number", { "data-label": "Shards" }, whole(member.shards)),
     h("td.number", { "data-label": "ms a shard" }, digits(member.shardMs || NaN, 3)),
+    hasGpus ? gpuCell(member.gpu) : [],
     h("td.step-times", { "data-label": "A step" }, stepBar(member.stepTimes, longestMs)),
   );
+}
+
+function gpuCell(gpu) {
+  if (!gpu) return h("td", { "data-label": "GPU" }, h("span.muted", {}, "none"));
+  const { doing, memory, title } = gpuTexts(gpu);
+  return h("td", { "data-label": "GPU", title }, doing, h("span.sub", {}, memory));
 }
 
 /** One bar of three parts, as long as the step beside the longest one, and the same in words. */

@@ -1,6 +1,6 @@
 import { h, patchChildren } from "./dom.js";
 import { ago, bytes, digits, duration, percent, ranges, short, whole } from "./format.js";
-import { chip, command, empty, etaSeconds, lossText, panel, phaseChip, progress, slowChip } from "./parts.js";
+import { chip, command, empty, etaSeconds, gpuTexts, lossText, panel, phaseChip, progress, slowChip } from "./parts.js";
 
 /** Heartbeats are published about every second; older ones than this are worth a look. */
 const STALE_MS = 10_000;
@@ -112,7 +112,7 @@ function workerTable(workers, jobs) {
     return empty(
       "No workers attached",
       h("p", {}, "A cluster on this machine, workers included:"),
-      command("npx segue cluster up --workers 2"),
+      command("npx segue cluster up"),
     );
   }
   const nameOf = new Map(jobs.map((job) => [job.id, job.name]));
@@ -134,7 +134,7 @@ function workerRow(worker, nameOf) {
   return h(
     "tr",
     { "data-key": worker.id },
-    h("th", { scope: "row" }, worker.name, h("span.sub", {}, worker.detail || worker.engine)),
+    h("th", { scope: "row" }, worker.name, h("span.sub", {}, worker.detail || worker.engine), gpuLine(worker.gpu)),
     h("td", { "data-label": "State" }, chip(stale ? "silent" : worker.state || "attached", tone), slowChip(worker.pace)),
     h(
       "td.clip",
@@ -149,6 +149,12 @@ function workerRow(worker, nameOf) {
     h("td.number", { "data-label": "Memory" }, bytes(worker.rssBytes)),
     h("td", { "data-label": "Heartbeat", class: stale ? "warn" : undefined }, ago(worker.seenAtMs)),
   );
+}
+
+function gpuLine(gpu) {
+  if (!gpu) return [];
+  const { doing, memory, title } = gpuTexts(gpu);
+  return h("span.sub.gpu", { title }, `${doing} \u00b7 ${memory}`);
 }
 
 function queueTable(queues) {

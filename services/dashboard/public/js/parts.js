@@ -1,5 +1,5 @@
 import { h } from "./dom.js";
-import { digits, percent } from "./format.js";
+import { bytes, digits, percent, whole } from "./format.js";
 
 /** A command to type, with a button that copies it. */
 export function command(text) {
@@ -42,6 +42,14 @@ export function phaseChip(phase) {
 /** @param tone good, done, wait, off or bad; the word says the same as the colour */
 export function chip(text, tone) {
   return h("span.chip", { "data-tone": tone }, text);
+}
+
+/** What a worker's GPU is doing: how busy and how warm it is, and how full, in two pieces of text. */
+export function gpuTexts(gpu) {
+  const { utilisationPercent: use, temperatureCelsius: warmth, memoryUsedBytes: used } = gpu;
+  const doing = [use === null ? [] : `${whole(use)} %`, warmth === null ? [] : `${whole(warmth)} \u00b0C`].flat().join(" \u00b7 ");
+  const memory = used === null ? bytes(gpu.memoryBytes) : `${bytes(used)} of ${bytes(gpu.memoryBytes)}`;
+  return { doing: doing || gpu.name, memory, title: `GPU ${gpu.ordinal}: ${gpu.name}, ${gpu.uuid}` };
 }
 
 /** Beside a worker that is much slower than the others. */

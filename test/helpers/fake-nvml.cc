@@ -1,6 +1,8 @@
 /* NVIDIA's management library as far as Segue uses it, with two GPUs: the second is an instance (MIG), which tells memory only. */
 #include <string.h>
 
+extern "C" {
+
 #define SUCCESS 0
 #define NOT_FOUND 6
 #define NOT_SUPPORTED 3
@@ -38,3 +40,4 @@ int nvmlDeviceGetTemperature(const char* device, int sensor, unsigned int* celsi
 }
 /* Not NVML's: who has not shut it down. */
 int fakeUsers(void) { return users; }
+}
