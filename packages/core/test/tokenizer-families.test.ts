@@ -96,8 +96,9 @@ describe("tokenizers of the families of public models", () => {
       const tokenizer = tokenizers.get(name)!;
       for (const run of runs) {
         const parts = run.match(/[^]{1,65536}/gu)!;
-        // The heap of a single word takes any length, so both ways are quick; and both must agree.
-        assert.deepEqual(streamed(tokenizer, parts, 8192), tokenizer.encode(run), name);
+        const [found, expected] = [streamed(tokenizer, parts, 8192), tokenizer.encode(run)];
+        // Comparing half a million ids one by one is much faster than a deep comparison.
+        assert.ok(found.length === expected.length && found.every((id, at) => id === expected[at]), name);
       }
     }
   });
