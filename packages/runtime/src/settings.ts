@@ -13,6 +13,9 @@ export const wholeNumberSetting = z
   .regex(/^\d{1,15}$/, "must be a whole number")
   .transform(Number);
 
+/** Milliseconds that something may take: at least one, at most a day. */
+const timeoutSetting = wholeNumberSetting.refine((ms) => ms > 0 && ms <= 86_400_000, "must be 1 to 86400000 milliseconds");
+
 const fileSetting = z.string().min(1);
 
 /** Every setting of every service: its name and form. Services pick theirs and add defaults. docs/reference/environment.md explains them. */
@@ -23,6 +26,9 @@ export const settings = {
   SEGUE_STORE: fileSetting,
   SEGUE_CHECKPOINTS: fileSetting,
   SEGUE_S3_ENDPOINT: z.url({ protocol: /^https?$/, error: "must be a URL, for example https://s3.example.org" }),
+  SEGUE_CHECKPOINTS_TIMEOUT_MS: timeoutSetting,
+  SEGUE_EVALUATION_LOCK_MS: timeoutSetting,
+  SEGUE_REDIS_TIMEOUT_MS: timeoutSetting,
   REDIS_URL: z.string().regex(/^rediss?:\/\//, "must be redis://host:port or rediss://host:port"),
   SEGUE_TLS_CERT: fileSetting,
   SEGUE_TLS_KEY: fileSetting,

@@ -20,6 +20,7 @@ await runService(
       z.object({
         ...commonSettings,
         SEGUE_LISTEN: settings.SEGUE_LISTEN.default("127.0.0.1:7080"),
+        SEGUE_REDIS_TIMEOUT_MS: settings.SEGUE_REDIS_TIMEOUT_MS.optional(),
         REDIS_URL: settings.REDIS_URL.optional(),
       }),
     );
@@ -34,7 +35,7 @@ await runService(
         "the dashboard is reachable from other machines over plain HTTP: put a proxy with TLS in front, or set SEGUE_TLS_CERT",
       );
     }
-    const redis = connectRedis(env.REDIS_URL, { logger, role: "producer" });
+    const redis = connectRedis(env.REDIS_URL, { logger, role: "producer", timeoutMs: env.SEGUE_REDIS_TIMEOUT_MS });
     try {
       const dashboard = await startDashboard({ listen: env.SEGUE_LISTEN, redis, logger, ...security });
       logger.info({ url: dashboard.url }, "the dashboard is open");

@@ -1,9 +1,10 @@
 import { cureKey, SegueError } from "@segue/core";
 import type { EngineName } from "@segue/engine";
-import { fromServiceError, queueNames, redisKeys, type connectRedis, type Logger } from "@segue/runtime";
-import { DelayedError, UnrecoverableError, Worker, type Job } from "bullmq";
+import { faultPoint, fromServiceError, queueNames, redisKeys, type connectRedis, type Logger } from "@segue/runtime";
+import { DelayedError, Queue, UnrecoverableError, Worker, type Job } from "bullmq";
 import type { Client, Tensors } from "@segue/protocol";
 import type { CheckpointCache } from "./checkpoint-cache.js";
+import { cellFailure, failedCellOf, isFinalFailure } from "./cell-failure.js";
 import { readCorpus } from "./corpus.js";
 import type { ModelProcess } from "./model-process.js";
 import type { EvaluationResults } from "./results.js";
@@ -25,12 +26,13 @@ export interface EvaluatorOptions {
   readonly threads: number;
   /** Which of the visible GPUs. @default 0 */
   readonly gpu?: number | undefined;
+  /** A cell that no process renews for this long is given to another evaluator. @default 60000 */
+  readonly lockMs?: number | undefined;
   readonly logger: Logger;
 }
 
-/** A cell that no process renews for this long is given to another evaluator. */
 const LOCK_MS = 60_000;
-/** Starts of one cell in all, whoever dies in it: a cell that kills its evaluators must not go round for ever. */
+/** Evaluators that may die in one cell: a cell that kills them must not go round for ever. One that is told to stop does not count. */
 const MAX_STARTS = 10;
 const STATUS_MS = 2_000;
 
@@ -38,6 +40,7 @@ const STATUS_MS = 2_000;
 export class Evaluator {
   readonly #options: EvaluatorOptions;
   readonly #workers: readonly Worker[];
+  readonly #cells: Queue;
   readonly #cutOff = new AbortController();
   readonly #status: NodeJS.Timeout;
   #cell = "";
@@ -47,13 +50,17 @@ export class Evaluator {
   constructor(options: EvaluatorOptions) {
     this.#options = options;
     this.#engine = options.engine;
+    const lockMs = options.lockMs ?? LOCK_MS;
     const settings = {
       connection: options.redis,
       concurrency: 1,
-      lockDuration: LOCK_MS,
-      stalledInterval: LOCK_MS / 2,
-      maxStartedAttempts: MAX_STARTS,
+      lockDuration: lockMs,
+      stalledInterval: lockMs / 2,
+      // How often a cell may be found without its evaluator and started again.
+      maxStalledCount: MAX_STARTS - 1,
     };
+    this.#cells = new Queue(queueNames.cells, { connection: options.redis, skipMetasUpdate: true });
+    this.#cells.on("error", (error) => options.logger.debug({ event: "queueError", err: error }, "the queue has trouble"));
     this.#workers = [
       new Worker(queueNames.cells, (job, token) => this.#runCell(job, token), settings),
       new Worker(queueNames.heatmaps, (job) => this.#closeEvaluation(job), settings),
@@ -75,7 +82,7 @@ export class Evaluator {
   async #close(graceMs: number): Promise<void> {
     clearInterval(this.#status);
     const timer = setTimeout(() => this.#cutOff.abort(new Error("the evaluator is stopping")), graceMs);
-    await Promise.all(this.#workers.map((worker) => worker.close()));
+    await Promise.all([...this.#workers.map((worker) => worker.close()), this.#cells.close()]);
     clearTimeout(timer);
     await this.#options.redis.hdel(redisKeys.evaluators, this.#options.name).catch(() => undefined);
   }
@@ -89,10 +96,9 @@ export class Evaluator {
     this.#report();
     const signal = this.#cutOff.signal;
     try {
+      await faultPoint("evaluator.cellBegins", cell.step);
       const known = await results.known(cell);
-      if (known) {
-        return await results.cell(cell, known);
-      }
+      if (known) return await results.cell(cell, known);
       const folder = await checkpoints.folderOf(cell, signal);
       const corpus = await readCorpus(tensors, cell.jobId, task.texts?.(cell) ?? [], signal);
       const listener = {
@@ -100,7 +106,9 @@ export class Evaluator {
         progress: (done: number) => void job.updateProgress({ done, of: task.size(cell) }).catch(() => undefined),
       };
       const request = { folder, engine, threads, gpu, cell, corpus };
-      const result = await results.cell(cell, await model.evaluate(request, listener, signal));
+      const computed = await model.evaluate(request, listener, signal);
+      await faultPoint("evaluator.cellComputed", cell.step);
+      const result = await results.cell(cell, computed);
       logger.info({ event: "cellDone", jobId: cell.jobId, step: cell.step, ...numbersOf(result) }, "evaluated a cell");
       return result;
     } catch (error) {
@@ -127,15 +135,20 @@ export class Evaluator {
     return outcome.summary;
   }
 
+  /** Says in the evaluation why it failed: in which cell, after how many tries, and what the last one met. */
   async #afterFailure(job: Job | undefined, error: Error): Promise<void> {
     const { logger, results } = this.#options;
     logger.warn(
       { event: "evaluationFailed", queueJob: job?.id, attempt: job?.attemptsMade, reason: error.message },
       "evaluation failed",
     );
-    const isFinal = job !== undefined && (error instanceof UnrecoverableError || job.attemptsMade >= (job.opts.attempts ?? 1));
-    const { evaluationId, jobId } = (job?.data ?? {}) as Partial<Cell>;
-    if (isFinal && evaluationId && jobId) await results.failed(evaluationId, jobId, error.message).catch(() => undefined);
+    if (!job || !isFinalFailure(job, error)) return;
+    const { evaluationId, jobId } = job.data as Partial<Cell>;
+    if (!evaluationId || !jobId) return;
+    // A parent only says which of its children failed.
+    const failed = job.queueName === queueNames.cells ? job : await failedCellOf(job, this.#cells).catch(() => undefined);
+    const reason = failed ? cellFailure(failed) : error.message;
+    await results.failed(evaluationId, jobId, reason).catch(() => undefined);
   }
 
   #report(): void {

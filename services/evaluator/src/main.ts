@@ -32,8 +32,10 @@ await runService(
         SEGUE_COORDINATOR: settings.SEGUE_COORDINATOR.default("127.0.0.1:7070"),
         SEGUE_NAME: settings.SEGUE_NAME.default(`${hostname()}-${process.pid}`),
         SEGUE_ENGINE: settings.SEGUE_ENGINE.default("auto"),
+        SEGUE_EVALUATION_LOCK_MS: settings.SEGUE_EVALUATION_LOCK_MS.optional(),
         SEGUE_THREADS: settings.SEGUE_THREADS.default(0),
         SEGUE_GPU: settings.SEGUE_GPU.default("all"),
+        SEGUE_REDIS_TIMEOUT_MS: settings.SEGUE_REDIS_TIMEOUT_MS.optional(),
         REDIS_URL: settings.REDIS_URL.optional(),
       }),
     );
@@ -44,7 +46,7 @@ await runService(
     }
     const security = securityFromSettings(env);
     const metrics = await serveProcessMetrics("evaluator", env.SEGUE_METRICS_LISTEN, security, signal);
-    const redis = connectRedis(env.REDIS_URL, { logger, role: "worker" });
+    const redis = connectRedis(env.REDIS_URL, { logger, role: "worker", timeoutMs: env.SEGUE_REDIS_TIMEOUT_MS });
     const tensors = connectClient(Tensors, env.SEGUE_COORDINATOR, security);
     const cacheDir = await mkdtemp(join(tmpdir(), "segue-evaluator-"));
     const model = new ModelProcess();
@@ -59,6 +61,7 @@ await runService(
       threads: env.SEGUE_THREADS,
       // It uses one GPU, whatever there is.
       gpu: env.SEGUE_GPU === "all" ? 0 : env.SEGUE_GPU,
+      lockMs: env.SEGUE_EVALUATION_LOCK_MS,
       logger,
     });
     logger.info({ event: "waiting", coordinator: env.SEGUE_COORDINATOR }, "waiting for evaluations");

@@ -55,6 +55,7 @@ export class TestCluster {
     readonly tensors: Client<typeof Tensors>,
     readonly flows: FlowProducer,
     readonly cells: Queue,
+    readonly heatmaps: Queue,
   ) {}
 
   static async start(): Promise<TestCluster> {
@@ -66,8 +67,8 @@ export class TestCluster {
     const server = await startGrpcServer({ listen: "127.0.0.1:0", services: [{ service: Tensors, handlers }], logger });
     const tensors = connectClient(Tensors, server.address);
     const options = { connection: redis };
-    const [flows, cells] = [new FlowProducer(options), new Queue(queueNames.cells, options)];
-    return new TestCluster(dir, privateRedis, redis, registry, server, tensors, flows, cells);
+    const [cells, heatmaps] = [new Queue(queueNames.cells, options), new Queue(queueNames.heatmaps, options)];
+    return new TestCluster(dir, privateRedis, redis, registry, server, tensors, new FlowProducer(options), cells, heatmaps);
   }
 
   /** Publishes a checkpoint with weights drawn from the seed. @returns its digest */
@@ -203,7 +204,7 @@ export class TestCluster {
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.flows.close(), this.cells.close()]);
+    await Promise.all([this.flows.close(), this.cells.close(), this.heatmaps.close()]);
     this.tensors.close();
     this.registry.close();
     await this.server.close(1_000);

@@ -53,7 +53,15 @@ export const COORDINATOR_POINTS = [
   "coordinator.checkpointWritten",
 ] as const;
 
-export const FAULT_POINTS = [...WORKER_POINTS, ...COORDINATOR_POINTS] as const;
+/** The same for an evaluator. */
+export const EVALUATOR_POINTS = [
+  /** A cell is taken from the queue; nothing of it is computed. */
+  "evaluator.cellBegins",
+  /** The cell is computed; its result is not written. */
+  "evaluator.cellComputed",
+] as const;
+
+export const FAULT_POINTS = [...WORKER_POINTS, ...COORDINATOR_POINTS, ...EVALUATOR_POINTS] as const;
 
 export type FaultPoint = (typeof FAULT_POINTS)[number];
 
