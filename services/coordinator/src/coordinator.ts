@@ -1,12 +1,16 @@
+import type { EvaluationSpec } from "@segue/core";
 import { Jobs, TensorRegistry, Tensors, Workers } from "@segue/protocol";
 import { hostOf, letHeapGrow, MetricsWriter, startGrpcServer, type connectRedis, type Logger, type Security } from "@segue/runtime";
 import type { CheckpointMirror } from "./checkpoints/checkpoint-mirror.js";
 import { CheckpointStore } from "./checkpoints/checkpoint-store.js";
 import { openMirror } from "./checkpoints/open-mirror.js";
+import { retainCheckpoints } from "./checkpoints/retain-checkpoints.js";
+import { DueEvaluations } from "./evaluations/due-evaluations.js";
 import { EvaluationQueue } from "./evaluations/evaluation-queue.js";
+import { planEvaluations } from "./evaluations/plan.js";
 import type { DataSource } from "./feed/step-cutter.js";
 import { JobBook } from "./jobs/job-book.js";
-import { isActive } from "./jobs/job-record.js";
+import { isActive, type JobRecord } from "./jobs/job-record.js";
 import { JobStore } from "./jobs/job-store.js";
 import { jobsHandlers } from "./jobs/jobs-handlers.js";
 import { NOT_STARTED } from "./jobs/live-status.js";
@@ -29,6 +33,8 @@ export interface CoordinatorOptions {
   readonly checkpoints?: string | undefined;
   /** Of an S3-compatible service; absent: Amazon's. */
   readonly s3Endpoint?: string | undefined;
+  /** How long nothing may move on a connection to the bucket that a request waits for. @default 30000 */
+  readonly checkpointsTimeoutMs?: number | undefined;
   readonly heartbeatMs: number;
   readonly data: DataSource;
   readonly security: Security;
@@ -66,7 +72,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     options.onStoreLost(error);
   });
   const writer = redis && new MetricsWriter(redis, logger);
-  const evaluations = redis && new EvaluationQueue(redis, logger);
+  const queue = redis && new EvaluationQueue(redis, logger);
   const metrics = new JobMetrics(writer);
   const jobs = new JobStore(store, lock, logger);
   const book = new JobBook(jobs, (view) => metrics.job(view));
@@ -78,6 +84,21 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     stores.set(jobId, known);
     return known;
   };
+  const evaluations = new DueEvaluations({
+    queue,
+    logger,
+    onTrouble: (jobId, evaluationsNotQueued) => book.setLive(jobId, { evaluationsNotQueued }),
+    onOver: (jobId) => {
+      const policy = book.get(jobId).record.spec.checkpoints;
+      void retainCheckpoints({ jobId, checkpoints: checkpointsOf(jobId), policy, evaluations, metrics, logger });
+    },
+  });
+  const onRedisReady = (): void => {
+    evaluations.wake();
+    // Redis may have missed what happened meanwhile, or have lost everything.
+    for (const view of book.jobs) metrics.job(view);
+  };
+  redis?.on("ready", onRedisReady);
   const eventsOf = (jobId: string): EventLog => new EventLog({ jobFolder: jobs.folder(jobId), fence: lock, logger });
   let address = options.advertise ?? "";
 
@@ -93,11 +114,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       metrics,
       logger,
       address,
-      enqueue: {
-        submit: (id, { step, digest }, evaluation) =>
-          evaluations?.submit({ jobId: id, step, digest, evaluation }) ?? Promise.reject(new Error("there is no Redis")),
-        isPending: (id, step) => evaluations?.isPending(id, step) ?? Promise.resolve(false),
-      },
+      evaluations,
     }),
   });
   const pool = new WorkerPool({
@@ -126,9 +143,11 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     for (const { workerId } of pool.workers) metrics.workerGone(workerId);
     pool.close();
     registry.close();
+    redis?.off("ready", onRedisReady);
     await mirror?.close();
     jobs.close();
-    await evaluations?.close();
+    await evaluations.close();
+    await queue?.close();
     await writer?.close();
     await lock.release();
   };
@@ -136,7 +155,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   try {
     if (options.checkpoints !== undefined) {
       const onTrouble = (jobId: string, notCopied: string): void => book.setLive(jobId, { notCopied });
-      mirror = await openMirror({ url: options.checkpoints, s3Endpoint: options.s3Endpoint }, { logger, onTrouble });
+      const { checkpoints: url, s3Endpoint, checkpointsTimeoutMs: timeoutMs } = options;
+      mirror = await openMirror({ url, s3Endpoint, timeoutMs }, { logger, onTrouble });
     }
     await adoptJobs();
     const server = await startGrpcServer({
@@ -190,16 +210,24 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     for (const record of [...local, ...(mirror ? mirroredJobs(mirror, isLocal) : [])]) {
       const { jobId } = record;
       const checkpoints = checkpointsOf(jobId);
-      await checkpoints.tidy();
-      const [newest] = await checkpoints.list();
-      const { step = 0, digest = "", loss = 0 } = newest?.manifest ?? {};
+      const stored = await checkpoints.list();
+      const { step = 0, digest = "", loss = 0 } = stored[0]?.manifest ?? {};
       book.adopt(record, { ...NOT_STARTED, step, loss, checkpointStep: step, checkpointDigest: digest });
+      await checkpoints.tidy();
+      book.setLive(jobId, { notCopied: mirror?.troubleOf(jobId) ?? "" });
+      for (const { manifest } of stored) evaluations.found(manifest, dueAt(record, manifest.step, step));
       // A pause that was under way is complete now: nothing runs, and the newest checkpoint counts.
       if (record.phase === "PAUSING" && !isActive(record))
         await book.setPhase(jobId, "PAUSED", "paused; the coordinator was restarted meanwhile");
     }
     logger.info({ event: "storeOpened", store, jobs: book.jobs.length }, "the store is open");
   }
+}
+
+/** The evaluations that a stored checkpoint of a job must have had by now. A cancelled job gets no more. */
+function dueAt({ phase, spec }: JobRecord, step: number, newestStep: number): EvaluationSpec[] {
+  if (phase === "CANCELLED") return [];
+  return planEvaluations(spec.evaluations, spec.checkpoints, { step, isLast: phase === "SUCCEEDED" && step === newestStep });
 }
 
 /** Resolves with the promise or after the deadline, whichever comes first. */

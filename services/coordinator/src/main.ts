@@ -25,6 +25,8 @@ await runService(
         SEGUE_STORE: settings.SEGUE_STORE.default(".segue/store"),
         SEGUE_CHECKPOINTS: settings.SEGUE_CHECKPOINTS.optional(),
         SEGUE_S3_ENDPOINT: settings.SEGUE_S3_ENDPOINT.optional(),
+        SEGUE_CHECKPOINTS_TIMEOUT_MS: settings.SEGUE_CHECKPOINTS_TIMEOUT_MS.optional(),
+        SEGUE_REDIS_TIMEOUT_MS: settings.SEGUE_REDIS_TIMEOUT_MS.optional(),
         SEGUE_HEARTBEAT_MS: settings.SEGUE_HEARTBEAT_MS.default(750),
         REDIS_URL: settings.REDIS_URL.optional(),
       }),
@@ -33,7 +35,8 @@ await runService(
     if (env.REDIS_URL === undefined) {
       logger.warn({ event: "noRedis" }, "REDIS_URL is not set: training goes on, but without metrics, dashboard and evaluations");
     }
-    const redis = env.REDIS_URL === undefined ? undefined : connectRedis(env.REDIS_URL, { logger, role: "producer" });
+    const timeoutMs = env.SEGUE_REDIS_TIMEOUT_MS;
+    const redis = env.REDIS_URL === undefined ? undefined : connectRedis(env.REDIS_URL, { logger, role: "producer", timeoutMs });
     const storeLost = new AbortController();
     let coordinator: Coordinator | undefined;
     const gauges = serviceGauges(() => coordinator ?? { jobs: [], workers: [] });
@@ -45,6 +48,7 @@ await runService(
         store: env.SEGUE_STORE,
         checkpoints: env.SEGUE_CHECKPOINTS,
         s3Endpoint: env.SEGUE_S3_ENDPOINT,
+        checkpointsTimeoutMs: env.SEGUE_CHECKPOINTS_TIMEOUT_MS,
         heartbeatMs: env.SEGUE_HEARTBEAT_MS,
         data: createDataSource({ baseDir: process.cwd(), cacheDir: join(env.SEGUE_STORE, "cache") }),
         security,

@@ -135,7 +135,7 @@ describe("damaged checkpoints", () => {
       const listed = (await store.list()).map(({ manifest }) => manifest.step);
       assert.deepEqual(listed, [12]);
       // It stays where it is until a newer one is verified, and the good one is not deleted for it.
-      assert.deepEqual(await store.retain({ keepLast: 1, keepEvery: 0 }, () => Promise.resolve(false)), []);
+      assert.deepEqual(await store.retain({ keepLast: 1, keepEvery: 0 }, () => false), []);
     });
   }
 

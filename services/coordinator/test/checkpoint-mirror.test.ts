@@ -33,7 +33,7 @@ function keepsItsPromises(placeOf: () => Place): void {
   const keys = async (): Promise<string[]> => {
     const objects = await openObjectStore(place.url, { s3Endpoint: place.s3Endpoint });
     try {
-      return await objects.list();
+      return (await objects.list()).map(({ key }) => key);
     } finally {
       objects.close();
     }
@@ -191,14 +191,14 @@ describe("copies of checkpoints in S3", () => {
   keepsItsPromises(() => ({ url: `s3://${bucket}/${prefix}`, ...(endpoint === undefined ? {} : { s3Endpoint: endpoint }) }));
 
   afterEach(async () => {
-    const objects = new S3Objects(bucket, prefix, endpoint);
-    await objects.remove(await objects.list());
+    const objects = new S3Objects(bucket, prefix, endpoint, 30_000);
+    await objects.remove((await objects.list()).map(({ key }) => key));
     objects.close();
   });
 
   it("goes up in parts when it is big, comes back the same, and not at all when its digest is wrong", async () => {
     const folder = await mkdtemp(join(tmpdir(), "segue-s3-"));
-    const objects = new S3Objects(bucket, prefix, endpoint);
+    const objects = new S3Objects(bucket, prefix, endpoint, 30_000);
     const { signal } = new AbortController();
     try {
       const bytes = randomBytes(70 * 2 ** 20 + 123);
@@ -212,7 +212,7 @@ describe("copies of checkpoints in S3", () => {
       await objects.upload("a/big", join(folder, "big"), record, signal);
       await objects.download("a/big", join(folder, "back"));
       assert.ok(bytes.equals(await readFile(join(folder, "back"))));
-      assert.deepEqual(await objects.list(), ["a/big"]);
+      assert.deepEqual(await objects.list(), [{ key: "a/big", bytes: bytes.byteLength }]);
       assert.equal(await objects.read("a/none"), undefined);
     } finally {
       objects.close();

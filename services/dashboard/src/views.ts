@@ -38,6 +38,8 @@ export interface JobView {
   readonly checkpointDigest: string;
   /** Why the newest checkpoint that was wanted is not stored or not copied; else empty. */
   readonly notDurable: string;
+  /** Which evaluations are not queued, and why; else empty. */
+  readonly evaluationsNotQueued: string;
   /** Which damaged checkpoints were passed over; else empty. */
   readonly checkpointWarning: string;
   /** What of the files that the data names is not read; empty: nothing. */
@@ -144,7 +146,8 @@ export function jobView(id: string, hash: Hash): JobView {
     parameters: numberOrZero(hash["parameters"]),
     checkpointStep: numberOrZero(hash["checkpointStep"]),
     checkpointDigest: hash["checkpointDigest"] ?? "",
-    notDurable: hash["notDurable"] || (hash["notCopied"] ?? ""),
+    notDurable: [hash["notDurable"], hash["notCopied"]].filter(Boolean).join("; "),
+    evaluationsNotQueued: hash["evaluationsNotQueued"] ?? "",
     checkpointWarning: hash["checkpointWarning"] ?? "",
     leftOut: hash["leftOut"] ?? "",
     documentsRead: numberOrZero(hash["documentsRead"]),

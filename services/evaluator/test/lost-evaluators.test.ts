@@ -3,14 +3,14 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { cellJobId } from "@segue/runtime";
+import { until } from "../../../test/helpers/patience.js";
 import { TestCluster } from "./cluster.js";
 
 const CELL = { length: 400, depth: 0.5 };
 const LOCK_MS = 2_000;
 
 /** Evaluators as processes that die by SIGKILL in the middle of a cell, as by a node upgrade, a spot preemption or a lack of memory. */
-describe("a cell whose evaluators die", function () {
-  this.timeout(180_000);
+describe("a cell whose evaluators die", () => {
   let cluster: TestCluster;
   const children: ChildProcess[] = [];
 
@@ -70,10 +70,10 @@ describe("a cell whose evaluators die", function () {
     const { fields, cells } = await cluster.untilStatus(id, "failed");
     assert.equal(fields["reason"], 'the cell "length 400, depth 0.5" failed (10 evaluators died in it): it is not tried again');
     // The parent's own failure comes later and has nothing to add.
-    const [heatmap] = await waitFor(async () => {
+    const [heatmap] = await until(async () => {
       const failed = await cluster.heatmaps.getFailed();
-      return failed.length > 0 ? failed : undefined;
-    });
+      return failed.length > 0 && failed;
+    }, "the heat map's own failure");
     assert.match(heatmap!.failedReason, /^child bull:segue-cells:.* failed$/);
     assert.equal((await cluster.evaluation(id)).fields["reason"], fields["reason"]);
     assert.equal(cells["400:0.5"], undefined);
@@ -89,11 +89,3 @@ describe("a cell whose evaluators die", function () {
     );
   });
 });
-
-async function waitFor<T>(ask: () => Promise<T | undefined>): Promise<T> {
-  for (;;) {
-    const answer = await ask();
-    if (answer !== undefined) return answer;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}

@@ -105,6 +105,7 @@ function jobText(job: JobView): string {
       job.checkpointDigest === "" ? "none yet" : `step ${formatCount(job.checkpointStep)}, digest ${job.checkpointDigest}`,
     ],
     ...(job.notDurable === "" ? [] : [["not durable", job.notDurable] as [string, string]]),
+    ...(job.evaluationsNotQueued === "" ? [] : [["not queued", job.evaluationsNotQueued] as [string, string]]),
     ...(job.checkpointWarning === "" ? [] : [["warning", job.checkpointWarning] as [string, string]]),
     ...(job.leftOut === "" ? [] : [["left out", job.leftOut] as [string, string]]),
     ["submitted", formatTime(job.submittedAtMs)],

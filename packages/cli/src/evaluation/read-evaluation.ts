@@ -50,8 +50,10 @@ export function heatMapOf({ lengths, depths, cells }: Pick<EvaluationResult, "le
   return { lengths, depths, accuracy: (length, depth) => shares.get(`${length}:${depth}`) };
 }
 
-export function isComplete({ lengths, depths, cells }: EvaluationResult): boolean {
-  return cells.length >= lengths.length * depths.length;
+/** Whether every cell of the heat map is known: which ones they are counts, not how many. */
+export function isComplete(result: EvaluationResult): boolean {
+  const { lengths, depths, accuracy } = heatMapOf(result);
+  return lengths.every((length) => depths.every((depth) => accuracy(length, depth) !== undefined));
 }
 
 /** Waits until every cell of a heat map is known; throws as {@link waitUntilComplete}. */

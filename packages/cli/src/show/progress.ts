@@ -86,6 +86,8 @@ export function newsSince(before: JobView | undefined, job: JobView): string[] {
   }
   if (job.notDurable !== "" && job.notDurable !== before?.notDurable) news.push(`not durable: ${job.notDurable}`);
   if (job.notDurable === "" && (before?.notDurable ?? "") !== "") news.push("durable again");
+  if (job.evaluationsNotQueued !== "" && (before?.evaluationsNotQueued ?? "") === "") news.push(job.evaluationsNotQueued);
+  if (job.evaluationsNotQueued === "" && (before?.evaluationsNotQueued ?? "") !== "") news.push("all evaluations are queued");
   if (job.checkpointWarning !== "" && job.checkpointWarning !== before?.checkpointWarning) news.push(job.checkpointWarning);
   if (job.leftOut !== "" && job.leftOut !== before?.leftOut) news.push(job.leftOut);
   return news;

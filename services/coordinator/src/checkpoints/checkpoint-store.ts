@@ -26,6 +26,7 @@ export class CheckpointStore {
   /** What is wrong with the checkpoint of a step. */
   readonly #damaged = new Map<number, string>();
   readonly #fetching = new Map<number, Promise<boolean>>();
+  #retaining: Promise<unknown> = Promise.resolve();
 
   /** @param jobFolder `<store>/jobs/<id>` */
   constructor(jobFolder: string, logger: Logger, mirror?: CheckpointMirror) {
@@ -94,13 +95,18 @@ export class CheckpointStore {
   }
 
   /**
-   * Deletes what the policy does not keep, here and in the mirror, save what `isNeeded`.
+   * Deletes what the policy does not keep, save what `isNeeded`: here at once, in the mirror in the background. While none is known to be
+   * whole, nothing is deleted.
    * @returns the deleted steps
    */
-  async retain(
-    policy: Pick<CheckpointsSpec, "keepLast" | "keepEvery">,
-    isNeeded: (step: number) => Promise<boolean>,
-  ): Promise<number[]> {
+  async retain(policy: Pick<CheckpointsSpec, "keepLast" | "keepEvery">, isNeeded: (step: number) => boolean): Promise<number[]> {
+    const retained = this.#retaining.then(() => this.#retain(policy, isNeeded));
+    this.#retaining = retained.catch(() => undefined);
+    return retained;
+  }
+
+  async #retain(policy: Pick<CheckpointsSpec, "keepLast" | "keepEvery">, isNeeded: (step: number) => boolean): Promise<number[]> {
+    if (this.#verified.size === 0) return [];
     const steps = [...new Set([...(await this.#localSteps()), ...this.#copies.keys()])];
     const health = await Promise.all(steps.map((step) => this.#health(step)));
     const deleted: number[] = [];
@@ -109,7 +115,7 @@ export class CheckpointStore {
       policy,
     )) {
       const folder = this.folder(step);
-      if (this.#mirror?.isCopying(folder) || (await isNeeded(step))) continue;
+      if (this.#mirror?.isCopying(folder) || isNeeded(step)) continue;
       this.#mirror?.withdraw(folder);
       // Without its manifest it no longer counts, so an interrupted deletion leaves no half checkpoint behind.
       await rm(join(folder, MANIFEST), { force: true });
@@ -117,7 +123,7 @@ export class CheckpointStore {
       this.#damaged.delete(step);
       this.#verified.delete(step);
       deleted.push(step);
-      await this.#removeCopy(step);
+      this.#mirror?.discard(this.#jobId, step);
     }
     return deleted;
   }
@@ -184,19 +190,13 @@ export class CheckpointStore {
   async #health(step: number): Promise<CheckpointHealth> {
     if (this.#damaged.has(step)) return "damaged";
     if (this.#verified.has(step)) return "verified";
+    const damage = this.#mirror?.damageOf(this.#jobId, step);
+    if (damage !== undefined && !(await this.#localSteps()).includes(step)) return "damaged";
     if (this.#copies.has(step)) return "unknown";
     return readManifest(this.folder(step)).then(
       () => "unknown",
       () => "damaged",
     );
-  }
-
-  async #removeCopy(step: number): Promise<void> {
-    try {
-      await this.#mirror?.remove(this.#jobId, step);
-    } catch (error) {
-      this.#logger.warn({ event: "copyNotDeleted", jobId: this.#jobId, step, err: error }, "an old copy stays in the object store");
-    }
   }
 
   async #localSteps(): Promise<number[]> {

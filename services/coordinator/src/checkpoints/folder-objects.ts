@@ -1,9 +1,9 @@
 import { createHash, randomUUID } from "node:crypto";
-import { copyFile, mkdir, readdir, readFile, rename, rm, rmdir } from "node:fs/promises";
+import { copyFile, mkdir, readdir, readFile, rename, rm, rmdir, stat } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
 import { syncFile, syncFolder } from "../store/atomic-file.js";
 import { hashFile } from "./hashed-file.js";
-import { uploadDamaged, type ObjectRecord, type ObjectStore } from "./object-store.js";
+import { uploadDamaged, type ObjectRecord, type ObjectStore, type StoredObject } from "./object-store.js";
 
 const UNFINISHED = ".unfinished";
 
@@ -15,22 +15,26 @@ export class FolderObjects implements ObjectStore {
     this.url = root;
   }
 
-  async list(): Promise<string[]> {
+  async list(): Promise<StoredObject[]> {
     await mkdir(this.url, { recursive: true });
     const entries = await readdir(this.url, { recursive: true, withFileTypes: true });
     const files = entries.filter((entry) => entry.isFile() && !entry.name.endsWith(UNFINISHED));
-    return files.map((entry) => relative(this.url, join(entry.parentPath, entry.name)).split(sep).join("/"));
+    const objects: StoredObject[] = [];
+    for (const { parentPath, name } of files) {
+      const path = join(parentPath, name);
+      const size = await stat(path).then(({ size }) => size, absent);
+      if (size !== undefined) objects.push({ key: relative(this.url, path).split(sep).join("/"), bytes: size });
+    }
+    return objects;
   }
 
   async read(key: string): Promise<Uint8Array | undefined> {
-    return readFile(join(this.url, key)).catch((error: NodeJS.ErrnoException) => {
-      if (error.code === "ENOENT") return undefined;
-      throw error;
-    });
+    return readFile(join(this.url, key)).catch(absent);
   }
 
-  download(key: string, path: string): Promise<void> {
-    return copyFile(join(this.url, key), path);
+  async download(key: string, path: string): Promise<boolean> {
+    const copied = await copyFile(join(this.url, key), path).then(() => true, absent);
+    return copied ?? false;
   }
 
   async upload(key: string, path: string, record: ObjectRecord, signal: AbortSignal): Promise<void> {
@@ -66,4 +70,10 @@ export class FolderObjects implements ObjectStore {
   close(): void {
     // Nothing is held open.
   }
+}
+
+/** @returns undefined for a file that is not there */
+function absent(error: NodeJS.ErrnoException): undefined {
+  if (error.code === "ENOENT") return undefined;
+  throw error;
 }

@@ -4,7 +4,11 @@ import type { ObjectStore } from "./object-store.js";
 export interface ObjectStoreOptions {
   /** Of an S3-compatible service; absent: Amazon's. */
   readonly s3Endpoint?: string | undefined;
+  /** How long nothing may move on a connection that a request waits for. @default 30000 */
+  readonly timeoutMs?: number | undefined;
 }
+
+const TIMEOUT_MS = 30_000;
 
 /** @param url `s3://bucket/prefix`, or a folder. The AWS SDK is loaded only for the former. */
 export async function openObjectStore(url: string, options: ObjectStoreOptions = {}): Promise<ObjectStore> {
@@ -17,5 +21,5 @@ export async function openObjectStore(url: string, options: ObjectStoreOptions =
     return new FolderObjects(url);
   }
   const { S3Objects } = await import("./s3-objects.js");
-  return new S3Objects(bucket, prefix, options.s3Endpoint);
+  return new S3Objects(bucket, prefix, options.s3Endpoint, options.timeoutMs ?? TIMEOUT_MS);
 }

@@ -12,14 +12,18 @@ import {
   HeadObjectCommand,
   ListMultipartUploadsCommand,
   NoSuchKey,
+  NoSuchUpload,
   paginateListObjectsV2,
   PutObjectCommand,
   S3Client,
   UploadPartCommand,
   type CompletedPart,
+  type GetObjectCommandOutput,
+  type ListMultipartUploadsCommandInput,
+  type MultipartUpload,
 } from "@aws-sdk/client-s3";
 import { updateHashes } from "./hashed-file.js";
-import { uploadDamaged, type ObjectRecord, type ObjectStore } from "./object-store.js";
+import { uploadDamaged, type ObjectRecord, type ObjectStore, type StoredObject } from "./object-store.js";
 
 /** S3 takes parts of 5 MiB to 5 GiB, and at most 10,000 of them. */
 const PART_BYTES = 16 * 2 ** 20;
@@ -27,18 +31,26 @@ const MAX_PARTS = 10_000;
 const PARTS_IN_FLIGHT = 4;
 /** Most keys of one DeleteObjects request. */
 const DELETE_KEYS = 1_000;
+/** Unfinished uploads that are aborted at a time. */
+const ABORTS_IN_FLIGHT = 8;
+const CONNECT_MS = 5_000;
+/** The first try included. */
+const ATTEMPTS = 2;
 
 /**
  * Objects in a bucket of S3 or of a compatible service. Credentials and region come from the SDK's standard chain (environment, profile,
- * container, instance). Every part goes with its SHA-256, which the service checks before it accepts it.
+ * container, instance). Every part goes with its SHA-256, which the service checks before it accepts it. A request on whose connection
+ * nothing moves fails, and is tried once more.
  */
 export class S3Objects implements ObjectStore {
   readonly url: string;
   readonly #bucket: string;
   readonly #root: string;
   readonly #client: S3Client;
+  readonly #closing = new AbortController();
 
-  constructor(bucket: string, prefix: string, endpoint?: string) {
+  /** @param idleMs how long nothing may move on a connection that a request waits for */
+  constructor(bucket: string, prefix: string, endpoint: string | undefined, idleMs: number) {
     this.url = `s3://${bucket}/${prefix}`.replace(/\/$/, "");
     this.#bucket = bucket;
     this.#root = prefix === "" ? "" : `${prefix}/`;
@@ -48,31 +60,32 @@ export class S3Objects implements ObjectStore {
       // SHA-256 is sent explicitly; the SDK's own CRC trailers are refused by some compatible services.
       requestChecksumCalculation: "WHEN_REQUIRED",
       responseChecksumValidation: "WHEN_REQUIRED",
-      requestHandler: { connectionTimeout: 5_000, requestTimeout: 120_000 },
+      maxAttempts: ATTEMPTS,
+      // Without a limit for requests as a whole: a large file may take its time as long as it moves.
+      requestHandler: { connectionTimeout: Math.min(CONNECT_MS, idleMs), socketTimeout: idleMs },
     });
   }
 
-  async list(): Promise<string[]> {
-    const keys: string[] = [];
-    for await (const page of paginateListObjectsV2({ client: this.#client }, { Bucket: this.#bucket, Prefix: this.#root })) {
-      for (const { Key } of page.Contents ?? []) if (Key !== undefined) keys.push(Key.slice(this.#root.length));
+  async list(): Promise<StoredObject[]> {
+    const objects: StoredObject[] = [];
+    const where = { Bucket: this.#bucket, Prefix: this.#root };
+    for await (const page of paginateListObjectsV2({ client: this.#client }, where, this.#options)) {
+      for (const { Key, Size = 0 } of page.Contents ?? []) {
+        if (Key !== undefined) objects.push({ key: Key.slice(this.#root.length), bytes: Size });
+      }
     }
-    return keys;
+    return objects;
   }
 
   async read(key: string): Promise<Uint8Array | undefined> {
-    try {
-      const { Body } = await this.#client.send(new GetObjectCommand(this.#at(key)));
-      return await Body?.transformToByteArray();
-    } catch (error) {
-      if (error instanceof NoSuchKey) return undefined;
-      throw error;
-    }
+    return (await this.#get(key))?.transformToByteArray();
   }
 
-  async download(key: string, path: string): Promise<void> {
-    const { Body } = await this.#client.send(new GetObjectCommand(this.#at(key)));
-    await pipeline(Body as Readable, createWriteStream(path, { flags: "wx", flush: true }));
+  async download(key: string, path: string): Promise<boolean> {
+    const body = await this.#get(key);
+    if (!body) return false;
+    await pipeline(body as Readable, createWriteStream(path, { flags: "wx", flush: true }));
+    return true;
   }
 
   async upload(key: string, path: string, record: ObjectRecord, signal: AbortSignal): Promise<void> {
@@ -84,7 +97,7 @@ export class S3Objects implements ObjectStore {
     } finally {
       await file.close();
     }
-    const { ContentLength } = await this.#client.send(new HeadObjectCommand(this.#at(key)));
+    const { ContentLength } = await this.#client.send(new HeadObjectCommand(this.#at(key)), this.#options);
     if (ContentLength !== record.bytes) {
       throw new Error(`${this.url}/${key} has ${ContentLength ?? "no"} bytes after an upload of ${record.bytes}`);
     }
@@ -95,6 +108,7 @@ export class S3Objects implements ObjectStore {
       const Objects = keys.slice(at, at + DELETE_KEYS).map((key) => ({ Key: this.#root + key }));
       const { Errors } = await this.#client.send(
         new DeleteObjectsCommand({ Bucket: this.#bucket, Delete: { Objects, Quiet: true }, ChecksumAlgorithm: "SHA256" }),
+        this.#options,
       );
       const [first] = Errors ?? [];
       if (first) throw new Error(`${this.url}: cannot delete ${first.Key ?? ""}: ${first.Code ?? ""} ${first.Message ?? ""}`);
@@ -102,14 +116,50 @@ export class S3Objects implements ObjectStore {
   }
 
   async removeUnfinished(): Promise<void> {
-    const { Uploads } = await this.#client.send(new ListMultipartUploadsCommand({ Bucket: this.#bucket, Prefix: this.#root }));
-    for (const { Key, UploadId } of Uploads ?? []) {
-      await this.#client.send(new AbortMultipartUploadCommand({ Bucket: this.#bucket, Key, UploadId }));
+    for await (const uploads of this.#unfinished()) {
+      for (let at = 0; at < uploads.length; at += ABORTS_IN_FLIGHT) {
+        await Promise.all(uploads.slice(at, at + ABORTS_IN_FLIGHT).map((upload) => this.#abort(upload)));
+      }
     }
   }
 
   close(): void {
+    this.#closing.abort();
     this.#client.destroy();
+  }
+
+  get #options(): { abortSignal: AbortSignal } {
+    return { abortSignal: this.#closing.signal };
+  }
+
+  async #get(key: string): Promise<GetObjectCommandOutput["Body"]> {
+    try {
+      return (await this.#client.send(new GetObjectCommand(this.#at(key)), this.#options)).Body;
+    } catch (error) {
+      if (error instanceof NoSuchKey) return undefined;
+      throw error;
+    }
+  }
+
+  /** Unfinished uploads page by page. */
+  async *#unfinished(): AsyncGenerator<MultipartUpload[], void, undefined> {
+    for (let after: Pick<ListMultipartUploadsCommandInput, "KeyMarker" | "UploadIdMarker"> = {}; ;) {
+      const request = new ListMultipartUploadsCommand({ Bucket: this.#bucket, Prefix: this.#root, ...after });
+      const { Uploads = [], IsTruncated, NextKeyMarker, NextUploadIdMarker } = await this.#client.send(request, this.#options);
+      yield Uploads;
+      const isSamePage = NextKeyMarker === after.KeyMarker && NextUploadIdMarker === after.UploadIdMarker;
+      if (IsTruncated !== true || NextKeyMarker === undefined || isSamePage) return;
+      after = { KeyMarker: NextKeyMarker, UploadIdMarker: NextUploadIdMarker };
+    }
+  }
+
+  /** One that is gone already, since its owner completed or aborted it, is as good as aborted. */
+  async #abort({ Key, UploadId }: MultipartUpload): Promise<void> {
+    try {
+      await this.#client.send(new AbortMultipartUploadCommand({ Bucket: this.#bucket, Key, UploadId }), this.#options);
+    } catch (error) {
+      if (!(error instanceof NoSuchUpload) && (error as Error).name !== "NoSuchUpload") throw error;
+    }
   }
 
   #at(key: string): { Bucket: string; Key: string } {
@@ -159,7 +209,7 @@ export class S3Objects implements ObjectStore {
     } catch (error) {
       await Promise.allSettled(inFlight);
       // Should this fail too, the next start removes the parts.
-      await this.#client.send(new AbortMultipartUploadCommand({ ...at, UploadId })).catch(() => undefined);
+      await this.#client.send(new AbortMultipartUploadCommand({ ...at, UploadId }), this.#options).catch(() => undefined);
       throw error;
     }
   }

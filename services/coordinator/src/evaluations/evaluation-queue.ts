@@ -1,6 +1,7 @@
 import { SegueError, type CureSpec, type EvaluationSpec } from "@segue/core";
 import { cellJobId, evaluationId, queueNames, redisKeys, type connectRedis, type Logger } from "@segue/runtime";
 import { FlowProducer, Queue } from "bullmq";
+import { differences, nameTaken } from "./evaluation-settings.js";
 import { queuedEvaluation } from "./queued-evaluation.js";
 
 type Redis = ReturnType<typeof connectRedis>;
@@ -19,21 +20,24 @@ export interface Submitted {
 }
 
 /**
- * Puts evaluations into BullMQ: one parent per evaluation and cure, one child per cell of its work, with ids that make repeats no-ops. One
- * that failed is tried again when it is asked for again.
+ * Puts evaluations into BullMQ: one parent per evaluation and cure, one child per cell of its work, with ids that make repeats no-ops. An
+ * evaluation's settings are written once and never changed.
  */
 export class EvaluationQueue {
   readonly #redis: Redis;
   readonly #flows: FlowProducer;
   readonly #heatmaps: Queue;
   readonly #cells: Queue;
+  #submitting: Promise<unknown> = Promise.resolve();
 
   /** Takes a connection of role "producer"; the caller closes it after this queue. */
   constructor(redis: Redis, logger: Logger) {
     this.#redis = redis;
-    this.#flows = new FlowProducer({ connection: redis });
-    this.#heatmaps = new Queue(queueNames.heatmaps, { connection: redis });
-    this.#cells = new Queue(queueNames.cells, { connection: redis });
+    // BullMQ asks for the version once; an object whose question went unanswered would be of no use for ever.
+    const options = { connection: redis, skipVersionCheck: true };
+    this.#flows = new FlowProducer(options);
+    this.#heatmaps = new Queue(queueNames.heatmaps, options);
+    this.#cells = new Queue(queueNames.cells, options);
     const report = (error: Error): void =>
       logger.debug({ event: "evaluationQueueError", err: error }, "the evaluation queue has trouble");
     this.#flows.on("error", report);
@@ -41,41 +45,65 @@ export class EvaluationQueue {
     this.#cells.on("error", report);
   }
 
-  /** @returns one for each cure; @throws SegueError EVALUATION_QUEUE_UNAVAILABLE when Redis is away */
-  async submit(request: EvaluationRequest): Promise<Submitted[]> {
-    if (this.#redis.status !== "ready") throw unavailable();
-    try {
-      const submitted: Submitted[] = [];
-      for (const cure of request.evaluation.cures) submitted.push(await this.#submit(request, cure));
-      return submitted;
-    } catch (error) {
-      throw unavailable(error);
-    }
+  /**
+   * @param retryFailed whether an evaluation that has failed is tried again
+   * @returns one for each cure
+   * @throws SegueError EVALUATION_NAME_TAKEN by one with other settings; EVALUATION_QUEUE_UNAVAILABLE when Redis does not answer
+   */
+  async submit(request: EvaluationRequest, retryFailed: boolean): Promise<Submitted[]> {
+    // One after the other: what is under a name is looked at before it is written.
+    const submitted = this.#submitting.then(() => this.#submitAll(request, retryFailed));
+    this.#submitting = submitted.catch(() => undefined);
+    return submitted;
   }
 
-  /** Whether any heat map of a checkpoint still waits for cells, and so for its files. False when Redis is away. */
+  /**
+   * Whether any evaluation of a checkpoint still waits for cells, and so for its files.
+   * @throws SegueError EVALUATION_QUEUE_UNAVAILABLE when Redis does not answer
+   */
   async isPending(jobId: string, step: number): Promise<boolean> {
-    if (this.#redis.status !== "ready") return false;
-    const ids = await this.#redis.zrangebyscore(redisKeys.evaluations(jobId), step, step).catch(() => []);
-    const pending = ids.map(async (id) => {
-      const job = await this.#heatmaps.getJob(id).catch(() => undefined);
-      const state = await job?.getState().catch(() => undefined);
-      return state !== undefined && state !== "completed" && state !== "failed" && state !== "unknown";
+    return this.#ask(async () => {
+      for (const id of await this.#redis.zrangebyscore(redisKeys.evaluations(jobId), step, step)) {
+        const state = await (await this.#heatmaps.getJob(id))?.getState();
+        if (state !== undefined && state !== "completed" && state !== "failed" && state !== "unknown") return true;
+      }
+      return false;
     });
-    return (await Promise.all(pending)).includes(true);
   }
 
   async close(): Promise<void> {
     await Promise.allSettled([this.#flows.close(), this.#heatmaps.close(), this.#cells.close()]);
   }
 
-  async #submit({ jobId, step, digest, evaluation }: EvaluationRequest, cure: CureSpec): Promise<Submitted> {
-    const id = evaluationId(jobId, step, evaluation.name, cure);
+  async #submitAll(request: EvaluationRequest, retryFailed: boolean): Promise<Submitted[]> {
+    return this.#ask(async () => {
+      const submitted: Submitted[] = [];
+      for (const cure of request.evaluation.cures) submitted.push(await this.#submit(request, cure, retryFailed));
+      return submitted;
+    });
+  }
+
+  async #ask<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#redis.status !== "ready") throw unavailable();
+    try {
+      return await work();
+    } catch (error) {
+      throw error instanceof SegueError ? error : unavailable(error);
+    }
+  }
+
+  async #submit(request: EvaluationRequest, cure: CureSpec, retryFailed: boolean): Promise<Submitted> {
+    const { jobId, step, digest, evaluation } = request;
     const { fields, parent, cells } = queuedEvaluation(evaluation);
+    const { id, known } = await this.#placeOf(request, cure);
+    const submitted = { evaluationId: id, cells: cells.length };
+    const differing = known ? differences(fields, known) : [];
+    if (differing.length > 0) throw nameTaken(request, differing);
+    if (known?.["status"] === "done" || (known?.["status"] === "failed" && !retryFailed)) return submitted;
     const key = redisKeys.evaluation(id);
     const now = Date.now();
     const cellIds = cells.map(({ part }) => cellJobId(id, part));
-    if (await this.#removeFailed(id, cellIds)) await this.#redis.hdel(key, "status", "reason");
+    if (retryFailed && (await this.#removeFailed(id, cellIds))) await this.#redis.hdel(key, "status", "reason");
     await this.#redis
       .multi()
       .hset(key, {
@@ -112,7 +140,21 @@ export class EvaluationQueue {
         },
       })),
     });
-    return { evaluationId: id, cells: cells.length };
+    return submitted;
+  }
+
+  /**
+   * The id of an evaluation, and what Redis has of it. A checkpoint that was written anew with other weights gets evaluations of its own,
+   * beside those of the old weights.
+   */
+  async #placeOf({ jobId, step, digest, evaluation }: EvaluationRequest, cure: CureSpec) {
+    const first = evaluationId(jobId, step, evaluation.name, cure);
+    for (const id of [first, `${first}@${digest.slice(0, 16)}`]) {
+      const known = await this.#redis.hgetall(redisKeys.evaluation(id));
+      if (known["digest"] === undefined) return { id, known: undefined };
+      if (known["digest"] === digest) return { id, known };
+    }
+    return { id: `${first}@${digest}`, known: undefined };
   }
 
   /** BullMQ adds no job whose id it knows, and it never forgets those that failed. @returns whether the heat map had failed */

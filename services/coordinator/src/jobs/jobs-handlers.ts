@@ -2,7 +2,7 @@ import { SegueError, validateJobSpec, type EvaluationSpec, type JobSpec } from "
 import type { EvaluationSpec as EvaluationMessage, Handlers, Jobs } from "@segue/protocol";
 import { jobSpecInputFromProto, jobSpecToProto, type Logger } from "@segue/runtime";
 import type { CheckpointStore } from "../checkpoints/checkpoint-store.js";
-import type { EvaluationQueue } from "../evaluations/evaluation-queue.js";
+import type { DueEvaluations } from "../evaluations/due-evaluations.js";
 import type { DataPlan, DataSource } from "../feed/step-cutter.js";
 import type { Scheduler } from "../run/scheduler.js";
 import type { EventLog } from "../run/event-log.js";
@@ -23,8 +23,7 @@ export interface JobsDependencies {
   readonly eventsOf: (jobId: string) => EventLog;
   readonly data: DataSource;
   readonly checkpointsOf: (jobId: string) => CheckpointStore;
-  /** undefined: no Redis. */
-  readonly evaluations: EvaluationQueue | undefined;
+  readonly evaluations: Pick<DueEvaluations, "submit">;
   readonly logger: Logger;
 }
 
@@ -170,11 +169,6 @@ export function jobsHandlers(deps: JobsDependencies): Handlers<typeof Jobs> {
         throw new SegueError("CHECKPOINT_NOT_FOUND", `The job ${jobId} has ${which}.`, { status: "NOT_FOUND" });
       }
       const checked = checkEvaluation(record.spec, evaluation);
-      if (!deps.evaluations) {
-        throw new SegueError("EVALUATION_QUEUE_UNAVAILABLE", "Evaluations need Redis; start the coordinator with REDIS_URL.", {
-          status: "FAILED_PRECONDITION",
-        });
-      }
       const { digest, step: foundStep } = checkpoint.manifest;
       const evaluations = await deps.evaluations.submit({ jobId, step: foundStep, digest, evaluation: checked });
       return { ...evaluations[0], step: foundStep, evaluations };

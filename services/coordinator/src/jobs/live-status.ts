@@ -32,8 +32,10 @@ export interface LiveStatus {
   readonly checkpointDigest: string;
   /** Why the checkpoint that was wanted last is not on disk; empty when it is. */
   readonly notDurable: string;
-  /** Why the newest checkpoint is not in the object store; empty when it is, or there is none. */
+  /** Which checkpoints are not in the object store as they should be, and why; empty when all are, or there is none. */
   readonly notCopied: string;
+  /** Which evaluations are not queued, and why; empty when all are. */
+  readonly evaluationsNotQueued: string;
   /** Which damaged checkpoints were passed over; empty again when a new one is written. */
   readonly checkpointWarning: string;
   /** What of the files that the data names is left out; empty: nothing. */
@@ -57,6 +59,7 @@ export const NOT_STARTED: LiveStatus = {
   checkpointDigest: "",
   notDurable: "",
   notCopied: "",
+  evaluationsNotQueued: "",
   checkpointWarning: "",
   leftOut: "",
 };

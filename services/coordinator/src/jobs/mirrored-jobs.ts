@@ -8,12 +8,15 @@ import type { JobRecord } from "./job-record.js";
  */
 export function mirroredJobs(mirror: CheckpointMirror, isKnown: (jobId: string) => boolean): JobRecord[] {
   return mirror.jobIds.flatMap((jobId) => {
-    const newest = Math.max(...mirror.manifests(jobId).keys());
-    const manifest = mirror.manifests(jobId).get(newest);
+    const manifests = mirror.manifests(jobId);
+    const steps = [...manifests.keys()].sort((a, b) => b - a);
+    const whole = steps.find((step) => mirror.damageOf(jobId, step) === undefined);
+    const manifest = manifests.get(whole ?? steps[0] ?? NaN);
     if (!manifest || isKnown(jobId)) return [];
-    const { step, createdAtMs } = manifest;
+    const { createdAtMs } = manifest;
     const spec = storedJobSpec(manifest.spec);
-    const reason = `found in ${mirror.url} at step ${step}; resume it when no other coordinator trains it`;
+    const at = whole === undefined ? "without a whole checkpoint" : `at step ${whole}`;
+    const reason = `found in ${mirror.url} ${at}; resume it when no other coordinator trains it`;
     return [{ jobId, spec, phase: "PAUSED", reason, attempt: 0, submittedAtMs: createdAtMs, updatedAtMs: createdAtMs }];
   });
 }

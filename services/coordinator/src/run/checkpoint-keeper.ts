@@ -1,10 +1,12 @@
-import { SegueError, type EvaluationSpec, type JobSpec, type Ledger } from "@segue/core";
+import { SegueError, type JobSpec, type Ledger } from "@segue/core";
 import { pullTensor } from "@segue/protocol";
 import { faultPoint, type Logger } from "@segue/runtime";
 import type { CheckpointStore } from "../checkpoints/checkpoint-store.js";
 import type { LoadedCheckpoint } from "../checkpoints/load-checkpoint.js";
 import type { CheckpointCursor, StoredCheckpoint } from "../checkpoints/manifest.js";
 import type { CheckpointInput } from "../checkpoints/write-checkpoint.js";
+import { retainCheckpoints } from "../checkpoints/retain-checkpoints.js";
+import type { DueEvaluations } from "../evaluations/due-evaluations.js";
 import { planEvaluations } from "../evaluations/plan.js";
 import type { JobBook } from "../jobs/job-book.js";
 import type { JobMetrics } from "../metrics/job-metrics.js";
@@ -13,13 +15,6 @@ import { freeBytes, isOutOfSpace, retryDelayMs } from "../store/storage-trouble.
 import type { AttachedWorker } from "../workers/attached-worker.js";
 import { modelRef } from "./lane-states.js";
 
-/** The evaluation queue as a runner sees it; without Redis, one that says so. */
-export interface Enqueue {
-  submit(jobId: string, checkpoint: StoredCheckpoint["manifest"], evaluation: EvaluationSpec): Promise<unknown>;
-  /** Whether an evaluation of the checkpoint still waits for cells, and so needs its files. */
-  isPending(jobId: string, step: number): Promise<boolean>;
-}
-
 export interface CheckpointKeeperOptions {
   readonly jobId: string;
   readonly spec: JobSpec;
@@ -27,7 +22,7 @@ export interface CheckpointKeeperOptions {
   readonly checkpoints: CheckpointStore;
   readonly fence: StoreFence;
   readonly metrics: JobMetrics;
-  readonly enqueue: Enqueue;
+  readonly evaluations: Pick<DueEvaluations, "add" | "isNeeded">;
   readonly logger: Logger;
   readonly workers: ReadonlyMap<string, AttachedWorker>;
 }
@@ -35,8 +30,8 @@ export interface CheckpointKeeperOptions {
 type Committed = Pick<CheckpointInput, "eosId" | "tokenizerJson" | "states" | "weightsDigest">;
 
 /**
- * Makes committed steps of one job durable, in the background, one at a time; then queues evaluations and deletes old checkpoints. While
- * that fails training goes on: the job is marked as not durable, and the next committed step after a growing pause is tried.
+ * Makes committed steps of one job durable, in the background, one at a time; then evaluations fall due and old checkpoints are deleted.
+ * Only the local disk is waited for. While that fails training goes on: the job is marked as not durable, and the next committed step after a growing pause is tried.
  */
 export class CheckpointKeeper {
   readonly #options: CheckpointKeeperOptions;
@@ -102,9 +97,9 @@ export class CheckpointKeeper {
     return done;
   }
 
-  /** Queues every evaluation for the checkpoint that training ended with. Repeats are harmless. */
-  async evaluateLast(): Promise<void> {
-    if (this.#newest) await this.#evaluate(this.#newest, true);
+  /** Every evaluation falls due for the checkpoint that training ended with. Repeats are harmless. */
+  evaluateLast(): void {
+    if (this.#newest) this.#evaluate(this.#newest, true);
   }
 
   async #write(ledger: Ledger, cursor: CheckpointCursor, committed: Committed): Promise<boolean> {
@@ -123,7 +118,7 @@ export class CheckpointKeeper {
       this.#failures = 0;
       book.setLive(jobId, { checkpointStep: step, checkpointDigest: digest, notDurable: "", checkpointWarning: "" });
       metrics.checkpoint(checkpoint.manifest);
-      await this.#evaluate(checkpoint, false);
+      this.#evaluate(checkpoint, false);
     } catch (error) {
       await this.#failed(cursor.step, error);
       return false;
@@ -184,35 +179,15 @@ export class CheckpointKeeper {
     throw new SegueError("SNAPSHOT_LOST", `No worker holds the snapshot of step ${step} any more.`, { status: "UNAVAILABLE" });
   }
 
-  async #evaluate({ manifest }: StoredCheckpoint, isLast: boolean): Promise<void> {
-    const { jobId, spec, enqueue, logger } = this.#options;
-    for (const evaluation of planEvaluations(spec.evaluations, spec.checkpoints, { step: manifest.step, isLast })) {
-      try {
-        await enqueue.submit(jobId, manifest, evaluation);
-        logger.info({ event: "evaluationQueued", step: manifest.step, evaluation: evaluation.name }, "an evaluation is queued");
-      } catch (error) {
-        logger.warn(
-          { event: "evaluationNotQueued", step: manifest.step, evaluation: evaluation.name, err: error },
-          "no evaluation was queued",
-        );
-      }
-    }
+  #evaluate({ manifest }: StoredCheckpoint, isLast: boolean): void {
+    const { jobId, spec, evaluations } = this.#options;
+    const { step, digest } = manifest;
+    evaluations.add({ jobId, step, digest }, planEvaluations(spec.evaluations, spec.checkpoints, { step, isLast }));
   }
 
   /** @returns how many were deleted */
-  async #retain(keepLast: number): Promise<number> {
-    const { jobId, spec, checkpoints, enqueue, metrics, logger } = this.#options;
-    const { keepEvery } = spec.checkpoints;
-    try {
-      const deleted = await checkpoints.retain({ keepLast, keepEvery }, (step) => enqueue.isPending(jobId, step));
-      for (const step of deleted) {
-        metrics.checkpointDeleted(jobId, step);
-        logger.debug({ event: "checkpointDeleted", step }, "an old checkpoint is deleted");
-      }
-      return deleted.length;
-    } catch (error) {
-      logger.warn({ event: "checkpointNotDeleted", err: error }, "old checkpoints could not be deleted");
-      return 0;
-    }
+  #retain(keepLast: number): Promise<number> {
+    const { keepEvery } = this.#options.spec.checkpoints;
+    return retainCheckpoints({ ...this.#options, policy: { keepLast, keepEvery } });
   }
 }

@@ -352,7 +352,7 @@ export class JobRunner {
       return false;
     }
     const { step, totalSteps } = this.#ledger;
-    await this.#cut.keeper.evaluateLast();
+    this.#cut.keeper.evaluateLast();
     this.#releaseAll();
     const { train, schedule } = this.#parts.spec;
     const isUndecayed = schedule.revision === 1 && schedule.decaySteps > 0;

@@ -2,13 +2,13 @@ import type { JobSpec } from "@segue/core";
 import type { TensorRegistry } from "@segue/protocol";
 import type { Logger } from "@segue/runtime";
 import type { CheckpointStore } from "../checkpoints/checkpoint-store.js";
+import type { DueEvaluations } from "../evaluations/due-evaluations.js";
 import type { DataSource } from "../feed/step-cutter.js";
 import type { JobBook } from "../jobs/job-book.js";
 import type { JobMetrics } from "../metrics/job-metrics.js";
 import type { StoreFence } from "../store/fence.js";
 import type { Demand } from "../workers/allocate.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
-import type { Enqueue } from "./checkpoint-keeper.js";
 import type { Dispatcher } from "./dispatcher.js";
 import type { EventLog } from "./event-log.js";
 import type { LiveLedger } from "./live-ledger.js";
@@ -19,7 +19,7 @@ export interface RunnerDependencies {
   readonly registry: TensorRegistry;
   readonly data: DataSource;
   readonly metrics: JobMetrics;
-  readonly enqueue: Enqueue;
+  readonly evaluations: Pick<DueEvaluations, "add" | "isNeeded">;
   readonly logger: Logger;
   /** Where this coordinator's Tensors service answers, as workers reach it. */
   readonly address: string;

@@ -20,7 +20,9 @@ checkpoints: { everySteps: 6, keepLast: 2 }
 `;
 
 export interface TestClusterOptions
-  extends Pick<CoordinatorOptions, "redis" | "checkpoints" | "s3Endpoint">, Partial<Pick<CoordinatorOptions, "data">> {
+  extends
+    Pick<CoordinatorOptions, "redis" | "checkpoints" | "s3Endpoint" | "checkpointsTimeoutMs">,
+    Partial<Pick<CoordinatorOptions, "data">> {
   /** @default fails the test */
   readonly onStoreLost?: (error: Error) => void;
   /** Folder in which the store's own is made. */

@@ -77,6 +77,7 @@ function header(job) {
     job.reason ? h("p.reason", { "data-tone": job.phase === "FAILED" ? "bad" : undefined }, job.reason) : [],
     job.notDurable ? h("p.reason", { "data-tone": "bad" }, `Not durable: ${job.notDurable}`) : [],
     job.leftOut ? h("p.reason", {}, job.leftOut) : [],
+    job.evaluationsNotQueued ? h("p.reason", { "data-tone": "bad" }, job.evaluationsNotQueued) : [],
     job.checkpointWarning ? h("p.reason", { "data-tone": "bad" }, job.checkpointWarning) : [],
     progress(job),
     h("p.sub", {}, progressWords(job)),
