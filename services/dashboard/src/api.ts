@@ -18,7 +18,12 @@ interface JobParams {
 export function addApi(app: FastifyInstance, store: DashboardStore, feed: LiveFeed, needsLogin: boolean): void {
   // Answers only with a session, if one is needed; tells the page whether there is something to log out of.
   app.get("/api/session", () => ({ login: needsLogin }));
-  app.get("/api/jobs", async () => ({ jobs: await store.jobs() }));
+  // Every job that is not finished and the newest finished ones; with `older` the finished ones after that job.
+  app.get<{ Querystring: { older?: string } }>(
+    "/api/jobs",
+    { schema: { querystring: { type: "object", properties: { older: JOB_ID } } } },
+    ({ query }) => store.jobs(query.older),
+  );
   app.get<JobParams>("/api/jobs/:jobId", { schema: { params: JOB_PARAMS } }, async ({ params }) => {
     const detail = await store.job(params.jobId);
     if (detail === undefined) throw new SegueError("JOB_NOT_FOUND", `There is no job ${params.jobId}.`, { status: "NOT_FOUND" });

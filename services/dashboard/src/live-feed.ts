@@ -5,7 +5,8 @@ import type { DashboardStore, StreamCursor } from "./store.js";
 
 /** One message to a browser. `topic` is what changed; `payload` its whole new value, except for `points`, which are new ones only. */
 export interface LiveEvent {
-  readonly topic: "redis" | "jobs" | "workers" | "evaluators" | "queues" | "job" | "evaluations" | "losses" | "points";
+  readonly topic:
+    "redis" | "jobs" | "jobCounts" | "workers" | "evaluators" | "queues" | "job" | "evaluations" | "losses" | "points";
   readonly payload: unknown;
 }
 
@@ -89,8 +90,9 @@ export class LiveFeed {
 
   async #read(): Promise<void> {
     try {
-      const { jobs, workers, evaluators, queues } = await this.#store.overview();
+      const { jobs, counts, workers, evaluators, queues } = await this.#store.overview();
       this.#publish({ topic: "redis", payload: { up: true } });
+      this.#publish({ topic: "jobCounts", payload: counts });
       this.#publish({ topic: "jobs", payload: jobs });
       this.#publish({ topic: "workers", payload: workers });
       this.#publish({ topic: "evaluators", payload: evaluators });

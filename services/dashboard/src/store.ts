@@ -31,9 +31,23 @@ import {
 /** Jobs of one queue by state. */
 export type QueueCounts = Readonly<Record<string, number>>;
 
-export interface Overview {
+/** Some of the jobs, and how many there are. */
+export interface JobList {
   /** Newest first. */
   readonly jobs: readonly JobView[];
+  readonly counts: JobCounts;
+}
+
+export interface JobCounts {
+  /** All jobs that Redis knows. */
+  readonly total: number;
+  /** Those that have succeeded, failed or been cancelled. */
+  readonly finished: number;
+  /** Finished jobs that come after the listed ones start behind this one; null: there are none. */
+  readonly older: string | null;
+}
+
+export interface Overview extends JobList {
   readonly workers: readonly WorkerView[];
   readonly evaluators: readonly EvaluatorView[];
   readonly queues: Readonly<Record<string, QueueCounts>>;
@@ -63,7 +77,9 @@ export interface StreamCursor {
   readonly lastId: string;
 }
 
-const MAX_JOBS = 200;
+/** Finished jobs of one page. */
+const FINISHED_PAGE = 200;
+const FINISHED: readonly (string | null)[] = ["SUCCEEDED", "CANCELLED", "FAILED"];
 const MAX_ATTEMPTS = 50;
 const MAX_EVALUATIONS = 500;
 const ANSWER_MS = 5_000;
@@ -83,14 +99,28 @@ export class DashboardStore {
   }
 
   async overview(): Promise<Overview> {
-    const [jobs, workers, evaluators, queues] = await Promise.all([this.jobs(), this.workers(), this.evaluators(), this.queues()]);
-    return { jobs, workers, evaluators, queues };
+    const [list, workers, evaluators, queues] = await Promise.all([this.jobs(), this.workers(), this.evaluators(), this.queues()]);
+    return { ...list, workers, evaluators, queues };
   }
 
-  async jobs(): Promise<JobView[]> {
-    const ids = await this.#ask(() => this.#redis.zrevrange(redisKeys.jobs, 0, MAX_JOBS - 1));
+  /**
+   * Every job that is not finished, however many newer ones there are, and the newest finished ones.
+   * @param older a finished job: only the finished ones that come after it are listed
+   */
+  async jobs(older?: string): Promise<JobList> {
+    const phases = await this.#phases();
+    const finished = phases.filter(({ isFinished }) => isFinished);
+    // One that is not there any more has nothing after it.
+    const first = older === undefined ? 0 : finished.findIndex(({ id }) => id === older) + 1 || finished.length;
+    const page = new Set(finished.slice(first, first + FINISHED_PAGE).map(({ id }) => id));
+    const ids = phases.flatMap(({ id, isFinished }) => (page.has(id) || (!isFinished && older === undefined) ? [id] : []));
     const hashes = await this.#hashes(ids.map(redisKeys.job));
-    return ids.map((id, index) => jobView(id, hashes[index] ?? {}));
+    const isMore = first + FINISHED_PAGE < finished.length;
+    const last = isMore ? (finished[first + FINISHED_PAGE - 1]?.id ?? null) : null;
+    return {
+      jobs: ids.map((id, index) => jobView(id, hashes[index] ?? {})),
+      counts: { total: phases.length, finished: finished.length, older: last },
+    };
   }
 
   async workers(): Promise<WorkerView[]> {
@@ -174,6 +204,19 @@ export class DashboardStore {
     const entries = await this.#ask(() => this.#redis.xrange(key, `(${cursor.lastId}`, "+", "COUNT", 5_000));
     const points = entries.map(([, fields]) => parseEntry(fields)).filter((point) => point !== undefined);
     return { points, cursor: { attempt: cursor.attempt, lastId: entries.at(-1)?.[0] ?? cursor.lastId } };
+  }
+
+  /** All jobs, newest first, in one command: their hashes are read of those only that are shown. */
+  async #phases(): Promise<{ id: string; isFinished: boolean }[]> {
+    const phaseOf = `${redisKeys.job("*")}->phase`;
+    const by = [redisKeys.jobs, "BY", "nosort", "DESC", "GET", "#", "GET", phaseOf];
+    const flat = (await this.#ask(() => this.#redis.call("sort", ...by))) as (string | null)[];
+    return flat.flatMap((id, index) => {
+      if (index % 2 === 1 || id === null) return [];
+      const phase = flat[index + 1]?.replace(/^JOB_PHASE_/, "") ?? null;
+      // What has no phase is nothing that runs.
+      return [{ id, isFinished: phase === null || FINISHED.includes(phase) }];
+    });
   }
 
   async #newest(key: string, count: number): Promise<SeriesPoint[]> {

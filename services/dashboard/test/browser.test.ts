@@ -89,6 +89,52 @@ describe("dashboard page", () => {
     assert.deepEqual(complaints, []);
   });
 
+  it("shows running and waiting jobs among hundreds of newer ones, says how many there are, and shows older ones when asked", async () => {
+    const now = Date.now();
+    const pipeline = seed.pipeline();
+    for (let index = 0; index < 450; index++) {
+      const id = `many-${String(index).padStart(3, "0")}`;
+      const phase = ["RUNNING", "WAITING"][index] ?? "SUCCEEDED";
+      pipeline.zadd(redisKeys.jobs, now - 1_000_000 + index, id);
+      const numbers = {
+        step: index,
+        totalSteps: 450,
+        loss: 1,
+        workers: index === 0 ? 1 : 0,
+        submittedAtMs: now - 1_000_000 + index,
+      };
+      pipeline.hset(redisKeys.job(id), { name: `run ${index}`, phase, tokensPerSecond: 100, ...numbers });
+    }
+    await pipeline.exec();
+    await page.goto(dashboard.url);
+    const rows = page.locator("table.jobs tbody tr");
+    await rows.first().waitFor();
+    assert.equal(await rows.count(), 202);
+    assert.deepEqual((await rows.locator("a").allTextContents()).slice(0, 3), ["run 1", "run 0", "run 449"]);
+    assert.match(
+      await page.locator(".panel-extra").first().innerText(),
+      /1 running, 100 tokens\/s . 1 waiting or paused . 450 in all/,
+    );
+    assert.match(await page.locator(".older").innerText(), /202 of 450 jobs are shown; 248 older finished ones are not/);
+    if (process.env["TEST_SCREENSHOTS"]) {
+      await page.screenshot({ path: join(process.env["TEST_SCREENSHOTS"], "jobs-top.png") });
+      await page.locator(".older").scrollIntoViewIfNeeded();
+      await page.screenshot({ path: join(process.env["TEST_SCREENSHOTS"], "jobs-older.png") });
+    }
+    await page.locator(".older button").focus();
+    await page.keyboard.press("Enter");
+    await rows.nth(401).waitFor();
+    await page.locator(".older button").click();
+    await rows.nth(449).waitFor();
+    assert.equal(await rows.count(), 450);
+    assert.equal(await page.locator(".older").count(), 0);
+    // A newer one pushes none of them off the page.
+    await seed.zadd(redisKeys.jobs, now, "newest");
+    await seed.hset(redisKeys.job("newest"), { name: "newest", phase: "SUCCEEDED", submittedAtMs: now });
+    await rows.nth(450).waitFor();
+    assert.deepEqual(complaints, []);
+  });
+
   it("shows names as text, whatever they contain", async () => {
     await seedCluster(seed, { steps: 20 });
     await page.goto(dashboard.url);

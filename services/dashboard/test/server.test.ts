@@ -55,6 +55,34 @@ describe("dashboard server", () => {
     assert.equal(body.jobs[0].tokensPerSecond, 48_210);
   });
 
+  it("lists every job that is not finished whatever the number of newer ones, and finished ones page by page", async () => {
+    const number = 450;
+    const ids = Array.from({ length: number }, (_, index) => `many-${String(index).padStart(3, "0")}`);
+    const pipeline = redis.pipeline();
+    ids.forEach((id, index) => {
+      // The oldest three are those that run, wait and rest.
+      const phase = ["RUNNING", "WAITING", "PAUSED"][index] ?? ["SUCCEEDED", "FAILED", "CANCELLED"][index % 3]!;
+      pipeline.zadd(redisKeys.jobs, 1_000 + index, id);
+      pipeline.hset(redisKeys.job(id), { name: id, phase, submittedAtMs: 1_000 + index });
+    });
+    await pipeline.exec();
+    const idsOf = (body: any): string[] => body.jobs.map((job: { id: string }) => job.id);
+    const first = (await get("/api/jobs")).body;
+    const newestFirst = [JOB_ID, "job-old", ...ids.toReversed()];
+    // `job-old` and 199 of the many.
+    assert.deepEqual(idsOf(first), [...newestFirst.slice(0, 201), "many-002", "many-001", "many-000"]);
+    assert.deepEqual(first.counts, { total: number + 2, finished: number - 2, older: newestFirst[200] });
+    const second = (await get(`/api/jobs?older=${first.counts.older}`)).body;
+    assert.deepEqual(idsOf(second), newestFirst.slice(201, 401));
+    const third = (await get(`/api/jobs?older=${second.counts.older}`)).body;
+    assert.deepEqual(idsOf(third), newestFirst.slice(401, 449));
+    assert.equal(third.counts.older, null);
+    assert.deepEqual(idsOf((await get("/api/jobs?older=no-such-job")).body), []);
+    assert.equal((await get("/api/jobs?older=%2F")).status, 400);
+    await redis.zrem(redisKeys.jobs, ...ids);
+    await redis.del(...ids.map(redisKeys.job));
+  });
+
   it("gives one job with spec and checkpoints, newest first, and 404 for an unknown one", async () => {
     const { body } = await get(`/api/jobs/${JOB_ID}`);
     assert.equal(body.spec.tbptt.segmentTokens, 256);

@@ -31,7 +31,18 @@ export class Live {
       // A browser gives up after an answer other than 200, for instance of a proxy whose server restarts.
       if (source.readyState === EventSource.CLOSED) this.retry = setTimeout(() => source === this.source && this.#open(), 3000);
     };
-    for (const topic of ["redis", "jobs", "workers", "evaluators", "queues", "job", "evaluations", "losses", "points"]) {
+    for (const topic of [
+      "redis",
+      "jobs",
+      "jobCounts",
+      "workers",
+      "evaluators",
+      "queues",
+      "job",
+      "evaluations",
+      "losses",
+      "points",
+    ]) {
       source.addEventListener(topic, (event) => {
         if (source !== this.source) return;
         const payload = JSON.parse(event.data);

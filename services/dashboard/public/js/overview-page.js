@@ -10,19 +10,78 @@ export class OverviewPage {
   constructor(root, state) {
     this.root = root;
     this.state = state;
+    /** Finished jobs that were shown once stay, by id: newer ones must not push them off the page. */
+    this.finished = new Map();
+    /** Where older ones go on; undefined: where the server's list ends. */
+    this.older = undefined;
+    this.asking = "";
     document.title = "Segue";
+    this.onClick = (event) => event.target.closest?.("[data-older]") && void this.showOlder();
+    root.addEventListener("click", this.onClick);
+  }
+
+  close() {
+    this.root.removeEventListener("click", this.onClick);
+  }
+
+  /** Asks for the next page of finished jobs. */
+  async showOlder() {
+    const from = this.nextOlder();
+    if (!from || this.asking === "asking") return;
+    this.asking = "asking";
+    this.render();
+    try {
+      const response = await fetch(`/api/jobs?older=${encodeURIComponent(from)}`);
+      if (!response.ok) throw new Error(String(response.status));
+      const { jobs, counts } = await response.json();
+      for (const job of jobs) this.finished.set(job.id, job);
+      this.older = counts.older;
+      this.asking = "";
+    } catch {
+      this.asking = "failed";
+    }
+    this.render();
+  }
+
+  /** How many finished jobs are not shown, and the way to them. */
+  olderJobs(jobs) {
+    const { jobCounts } = this.state;
+    const hidden = (jobCounts?.total ?? 0) - jobs.length;
+    if (hidden <= 0 || !this.nextOlder()) return [];
+    const label = this.asking === "asking" ? "Asking\u2026" : "Show older jobs";
+    return h(
+      "p.older",
+      {},
+      `${whole(jobs.length)} of ${whole(jobCounts.total)} jobs are shown; ${whole(hidden)} older finished ones are not. `,
+      h("button.button", { type: "button", "data-older": true, disabled: this.asking === "asking" }, label),
+      this.asking === "failed" ? h("span.warn", { role: "status" }, " The server did not answer; try again.") : [],
+    );
+  }
+
+  nextOlder() {
+    return this.older === undefined ? this.state.jobCounts?.older : this.older;
+  }
+
+  /** What is not finished first, then what is, each newest first. */
+  shownJobs() {
+    const jobs = this.state.jobs;
+    for (const job of jobs) if (isFinished(job)) this.finished.set(job.id, job);
+    const finished = [...this.finished.values()].sort((a, b) => b.submittedAtMs - a.submittedAtMs || (a.id < b.id ? 1 : -1));
+    return [...jobs.filter((job) => !isFinished(job)), ...finished];
   }
 
   render() {
-    const { jobs, workers, evaluators, queues } = this.state;
-    if (jobs === undefined) {
+    const { workers, evaluators, queues, jobCounts } = this.state;
+    if (this.state.jobs === undefined) {
       patchChildren(this.root, h("p.loading", {}, "Waiting for data\u2026"));
       return;
     }
+    const jobs = this.shownJobs();
+    const content = jobs.length > 0 ? [jobTable(jobs), this.olderJobs(jobs)] : noJobs();
     patchChildren(
       this.root,
       h("h1.visually-hidden", {}, "Overview"),
-      panel("Jobs", { extra: jobs.length > 0 ? summary(jobs) : [] }, jobs.length > 0 ? jobTable(jobs) : noJobs()),
+      panel("Jobs", { extra: jobs.length > 0 ? summary(jobs, jobCounts) : [] }, content),
       h(
         "div.columns",
         {},
@@ -33,7 +92,18 @@ export class OverviewPage {
   }
 }
 
-function summary(jobs) {
+/** A job of this phase never runs again. */
+function isFinished({ phase }) {
+  return ["SUCCEEDED", "CANCELLED", "FAILED"].includes(phase) || !phase;
+}
+
+function summary(jobs, counts) {
+  const waiting = jobs.filter((job) => !isFinished(job) && job.phase !== "RUNNING").length;
+  const total = counts ? [`${whole(counts.total)} in all`] : [];
+  return [runningSummary(jobs), ...(waiting > 0 ? [`${whole(waiting)} waiting or paused`] : []), ...total].join(" \u00b7 ");
+}
+
+function runningSummary(jobs) {
   const running = jobs.filter((job) => job.phase === "RUNNING");
   const speed = running.reduce((sum, job) => sum + (job.tokensPerSecond ?? 0), 0);
   return running.length > 0 ? `${running.length} running, ${short(speed)} tokens/s` : "none running";
