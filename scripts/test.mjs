@@ -40,25 +40,27 @@ function runMocha(files) {
     let tail = "";
     let passed = 0;
     let failed = 0;
+    let pending = 0;
     let watchdog;
     mocha.stdout.on("data", (data) => {
       process.stdout.write(data);
       const lines = (tail + data.toString()).split("\n");
       tail = lines.pop() ?? "";
       for (const line of lines) {
-        const [, count, outcome] = /^\s*(\d+) (passing|failing)/.exec(stripVTControlCharacters(line)) ?? [];
+        const [, count, outcome] = /^\s*(\d+) (passing|failing|pending)/.exec(stripVTControlCharacters(line)) ?? [];
         if (outcome === "passing") passed += Number(count);
         if (outcome === "failing") failed += Number(count);
+        if (outcome === "pending") pending += Number(count);
         if (outcome !== undefined) watchdog ??= setTimeout(() => end(mocha), EXIT_MS);
       }
     });
     mocha.on("error", (error) => {
       console.error(`error: cannot run mocha: ${error.message}`);
-      resolve({ passed: 0, failed: 1 });
+      resolve({ passed: 0, failed: 1, pending: 0 });
     });
     mocha.on("exit", (status) => {
       clearTimeout(watchdog);
-      const finish = () => resolve({ passed, failed: status === 0 ? failed : Math.max(failed, 1) });
+      const finish = () => resolve({ passed, pending, failed: status === 0 ? failed : Math.max(failed, 1) });
       mocha.on("close", finish);
       // A process that a test left behind may hold the pipe for ever.
       setTimeout(finish, LEFT_BEHIND_MS);
@@ -77,5 +79,7 @@ const results = [];
 for (const files of names.length === 0 ? [[]] : names.map((name) => suites[name])) results.push(await runMocha(files));
 const passed = results.reduce((sum, result) => sum + result.passed, 0);
 const failed = results.reduce((sum, result) => sum + result.failed, 0);
-console.log(`${passed} passed, ${failed} failed`);
+// What was skipped for want of something on this machine was not tested.
+const pending = results.reduce((sum, result) => sum + result.pending, 0);
+console.log(`${passed} passed, ${failed} failed${pending > 0 ? `, ${pending} pending` : ""}`);
 process.exit(failed === 0 ? 0 : 1);

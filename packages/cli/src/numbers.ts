@@ -11,10 +11,12 @@ export function wholeNumber(min: number, max: number): (text: string) => number 
   };
 }
 
-/** Bytes as "8GiB", "512MiB" or a plain number, as a parser for commander. */
+/** Bytes as "8GiB", "512MiB", "5GB" (5,000,000,000) or a plain number, as a parser for commander. */
 export function byteCount(text: string): number {
-  const [, amount, unit = "B"] = /^(\d{1,15}(?:\.\d{1,6})?) ?(B|KiB|MiB|GiB|TiB)?$/i.exec(text.trim()) ?? [];
-  const bytes = Math.floor(Number(amount) * 1024 ** ["b", "kib", "mib", "gib", "tib"].indexOf(unit.toLowerCase()));
+  const [, amount, prefix = "", binary = ""] = /^(\d{1,15}(?:\.\d{1,6})?) ?(?:([KMGT])(i?)B|B)?$/i.exec(text.trim()) ?? [];
+  const bytes = Math.floor(
+    Number(amount) * (binary === "" ? 1000 : 1024) ** ["", "k", "m", "g", "t"].indexOf(prefix.toLowerCase()),
+  );
   if (amount === undefined || bytes < 1) throw new InvalidArgumentError("It must be a number of bytes such as 8GiB or 512MiB.");
   return bytes;
 }

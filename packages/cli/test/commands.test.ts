@@ -231,9 +231,23 @@ describe("segue", () => {
     it("writes a verified Hugging Face folder and nothing beside it", async () => {
       const { exitCode, stdout } = await run("export", "job-1", join(dir, "model"));
       assert.equal(exitCode, 0, stdout);
-      assert.deepEqual((await readdir(join(dir, "model"))).sort(), ["config.json", "model.safetensors"]);
+      const files = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+      assert.deepEqual((await readdir(join(dir, "model"))).sort(), files);
       assert.deepEqual(new Uint8Array(await readFile(join(dir, "model", "model.safetensors"))), MODEL_BYTES);
+      const config = JSON.parse(await readFile(join(dir, "model", "config.json"), "utf8")) as Record<string, unknown>;
+      assert.deepEqual([config["eos_token_id"], "time_step_limit" in config], [10, false]);
       assert.deepEqual(await readdir(dir), ["model"]);
+    });
+
+    it("rounds to bf16 and cuts into files of a size, and says which there are", async () => {
+      const more = ["--dtype", "bf16", "--max-shard-size", "64KB", "--json"];
+      const { exitCode, stdout } = await run("export", "job-1", join(dir, "model"), ...more);
+      assert.equal(exitCode, 0, stdout);
+      const { files, dtype } = JSON.parse(stdout) as { files: string[]; dtype: string };
+      assert.equal(dtype, "bf16");
+      assert.deepEqual((await readdir(join(dir, "model"))).sort(), files);
+      assert.ok(files.includes("model.safetensors.index.json") && files.includes("model-00003-of-00003.safetensors"), stdout);
+      assert.equal((await segue(["generate", join(dir, "model"), "--prompt", "a", "--tokens", "1"])).exitCode, 0);
     });
 
     it("leaves nothing behind when a file does not have the manifest's digest", async () => {

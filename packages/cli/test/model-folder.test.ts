@@ -79,6 +79,53 @@ describe("segue on a model folder", () => {
     assert.match(missing.stderr, /^error FILE_UNREADABLE/);
   });
 
+  it("stops at an end token that any of the usual places names, at the first of a list that comes", async () => {
+    const other = await mkdtemp(join(tmpdir(), "segue-generate-"));
+    await writeModelFolder(other, { model, parameters: onePage(parameters) }, 255);
+    const tokensWith = async (files: Record<string, unknown>): Promise<number[]> => {
+      for (const [name, content] of Object.entries(files)) await writeFile(join(other, name), JSON.stringify(content));
+      const { exitCode, stdout, stderr } = await segue(["generate", other, "--json", "--prompt", "a", "--tokens", "12"]);
+      for (const name of Object.keys(files)) if (name !== "config.json") await rm(join(other, name));
+      assert.equal(exitCode, 0, stdout + stderr);
+      return (JSON.parse(stdout) as { tokens: number[] }).tokens;
+    };
+    const all = await tokensWith({});
+    assert.equal(all.length, 12);
+    // A token that was not there before, and one that does not come.
+    const at = all.findIndex((token, place) => place > 0 && !all.slice(0, place).includes(token));
+    const end = all[at]!;
+    const never = Array.from({ length: 256 }, (_, id) => id).find((id) => !all.includes(id))!;
+    const expected = all.slice(0, at);
+    const name = "<|fin|>";
+    const tokenizer = {
+      added_tokens: [
+        { id: end, content: name, special: true, normalized: false, single_word: false, lstrip: false, rstrip: false },
+      ],
+      ...{ normalizer: null, post_processor: null },
+      pre_tokenizer: { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true },
+      decoder: { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true },
+      // Ids of a padded vocabulary; "a" has the byte's.
+      model: {
+        type: "BPE",
+        vocab: Object.fromEntries(
+          Array.from({ length: 256 }, (_, id) => [id === end ? name : id === 97 ? "a" : String.fromCodePoint(0x4e00 + id), id]),
+        ),
+        merges: [],
+      },
+    };
+    const config = JSON.parse(await readFile(join(other, "config.json"), "utf8")) as object;
+    assert.deepEqual(await tokensWith({ "generation_config.json": { eos_token_id: end } }), expected);
+    assert.deepEqual(await tokensWith({ "generation_config.json": { eos_token_id: [never, end, 9999] } }), expected);
+    assert.deepEqual(await tokensWith({ "config.json": { ...config, eos_token_id: [end, 255] } }), expected);
+    assert.deepEqual(await tokensWith({ "config.json": { ...config, eos_token_id: end } }), expected);
+    const nameless = { "config.json": { ...config, eos_token_id: undefined }, "tokenizer.json": tokenizer };
+    for (const eos_token of [name, { content: name }]) {
+      assert.deepEqual(await tokensWith({ ...nameless, "tokenizer_config.json": { eos_token } }), expected);
+      assert.deepEqual(await tokensWith({ ...nameless, "special_tokens_map.json": { eos_token } }), expected);
+    }
+    await rm(other, { recursive: true, force: true });
+  });
+
   it("asks for the tokenizer of a model that does not read bytes", async () => {
     const other = await mkdtemp(join(tmpdir(), "segue-generate-"));
     const large = { ...model, vocab: 4096 };

@@ -51,7 +51,18 @@ export { EDITABLE_SETTINGS, editJobSpec, type EditedSpec } from "./spec/edit.js"
 export { jobSpecToYaml, parseJobSpec, plainYaml } from "./spec/yaml.js";
 export { addsWhole } from "./reduction/adds-whole.js";
 export { maximalNodes, splitPoint, type ReductionNode } from "./reduction/tree.js";
-export { configFromHuggingFace, configToHuggingFace, flattenParameters, placedParameters } from "./checkpoint/hugging-face.js";
+export { roundToBf16, widenBf16 } from "./bf16.js";
+export {
+  configFromHuggingFace,
+  configToHuggingFace,
+  EXPORT_DTYPES,
+  flattenParameters,
+  placedParameters,
+  type ExportDtype,
+} from "./checkpoint/hugging-face.js";
+export { namedEndTokens, type EndTokenFiles } from "./checkpoint/end-tokens.js";
+export { folderTexts, weightFiles, type WeightFile } from "./checkpoint/folder-files.js";
+export { parsePythonJson } from "./checkpoint/python-json.js";
 export {
   decodeSafetensors,
   encodeSafetensors,
@@ -129,6 +140,8 @@ export {
 } from "./tokenizer/tokenizer.js";
 export { documentTokens } from "./tokenizer/document-tokens.js";
 export type { TokenStream } from "./tokenizer/token-stream.js";
+export { byteTokenizerJson, isByteTokenizer } from "./tokenizer/byte-tokenizer-json.js";
+export { tokenId } from "./tokenizer/token-names.js";
 export { TextStream } from "./tokenizer/text-stream.js";
 export { stepsOfDocuments, type DocumentsEndOptions } from "./data/documents-end.js";
 export { shuffledDocument } from "./data/document-order.js";

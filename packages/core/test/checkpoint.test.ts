@@ -152,6 +152,7 @@ describe("Hugging Face folder", () => {
       model_type: "mamba",
       use_bias: true,
       time_step_limit: [0.1, 1],
+      layer_norm_epsilon: Infinity,
       num_heads: 7,
       vocab_size: "x",
     };
@@ -160,9 +161,25 @@ describe("Hugging Face folder", () => {
       (error) =>
         error instanceof SegueError &&
         error.code === "MODEL_UNSUPPORTED" &&
-        error.violations?.map(({ field }) => field).join() === "model_type,use_bias,time_step_limit,vocab_size,num_heads",
+        error.violations?.map(({ field }) => field).join() ===
+          "model_type,use_bias,time_step_limit,vocab_size,layer_norm_epsilon,num_heads",
     );
     assert.throws(() => configFromHuggingFace(null), /not a JSON object/);
+    assert.throws(
+      () => configFromHuggingFace({ ...configToHuggingFace(model, 0), n_groups: 3 }),
+      /n_groups must divide the number of/,
+    );
+    // Mamba2Config has eight groups where a config does not say; this model has four heads.
+    assert.throws(() => configFromHuggingFace({ ...configToHuggingFace(model, 0), n_groups: undefined }), /4, but is 8/);
+  });
+
+  it("takes time steps without limits for the default, however they are written", () => {
+    for (const limit of [undefined, null, [0, Infinity], [0, null]]) {
+      assert.equal(configFromHuggingFace({ ...configToHuggingFace(model, 0), time_step_limit: limit }).dModel, model.dModel);
+    }
+    for (const limit of [[0.1, Infinity], [0, 1], [0], "none"]) {
+      assert.throws(() => configFromHuggingFace({ ...configToHuggingFace(model, 0), time_step_limit: limit }), /time_step_limit/);
+    }
   });
 
   it("brings tensors of either naming into the flat order and names what does not fit", () => {

@@ -37,6 +37,7 @@ describe("huggingFaceTokenizer", () => {
     assert.deepEqual([tokenizer.vocab, tokenizer.eosId], [7, 6]);
     assert.deepEqual(tokenizer.encode("ab a"), [2, 5]);
     assert.equal(tokenizer.decode([2, 5, 6]), "ab a");
+    assert.equal(tokenizer.decode([]), "");
   });
 
   it("takes the end token from the config or from the caller", () => {

@@ -1,14 +1,13 @@
-import { mkdir, open, readFile, writeFile, type FileHandle } from "node:fs/promises";
+import { access, open, readFile, type FileHandle } from "node:fs/promises";
 import { basename, join } from "node:path";
 import {
   configFromHuggingFace,
-  configToHuggingFace,
   decodeSafetensors,
   pagedFloats,
   parameterLayout,
+  parsePythonJson,
   placedParameters,
   readSafetensorsHeader,
-  safetensorsHeader,
   safetensorsHeaderLength,
   SegueError,
   setFloats,
@@ -38,7 +37,7 @@ const PIECE_BYTES = 2 ** 25;
 
 /**
  * Reads `config.json` and the tensors of a Mamba-2 folder in Hugging Face's layout or that of state-spaces/mamba. The tensors are in
- * `model.safetensors`, or in the files that `model.safetensors.index.json` names.
+ * `model.safetensors`, or in the files that `model.safetensors.index.json` names. Holds the parameters and a piece of one tensor.
  * @throws SegueError MODEL_UNSUPPORTED, SAFETENSORS_INVALID or CHECKPOINT_MISMATCH; the system's error for a file that is not there
  */
 export async function readModelFolder(folder: string, pageFloats?: number): Promise<ModelFolder> {
@@ -68,29 +67,12 @@ export async function readSafetensorsFile(path: string): Promise<Map<string, Saf
   }
 }
 
-/** Writes the folder that `Mamba2ForCausalLM.from_pretrained` reads; makes it if need be, overwrites what it holds. */
-export async function writeModelFolder(folder: string, { model, parameters }: ModelFolder, eosId: number): Promise<void> {
-  await mkdir(folder, { recursive: true });
-  await writeFile(join(folder, "config.json"), `${JSON.stringify(configToHuggingFace(model, eosId), null, 2)}\n`);
-  const entries = parameterLayout(model).entries.map(({ name, shape }) => ({ name, dtype: "F32" as const, shape }));
-  const file = await open(join(folder, "model.safetensors"), "w");
-  try {
-    // The flat vector holds the tensors in the header's order, so its bytes are the file's data.
-    await file.writeFile(safetensorsHeader(entries, { format: "pt" }));
-    for (const page of parameters.pages) await file.writeFile(new Uint8Array(page.buffer, page.byteOffset, page.byteLength));
-  } finally {
-    await file.close();
-  }
-}
-
 /** Floats of the flat vector from number `offset` on. */
 type WriteFloats = (values: Float32Array, offset: number) => void;
 
 async function readParameters(folder: string, model: ModelSpec, write: WriteFloats): Promise<void> {
-  const tensors = new Map<string, StoredTensor>();
-  for (const file of await tensorFiles(folder)) {
-    for (const tensor of await storedTensors(join(folder, file))) tensors.set(tensor.name, tensor);
-  }
+  const files = await tensorFiles(folder);
+  const tensors = (await Promise.all(files.map((file) => storedTensors(join(folder, file))))).flat();
   for (const { tensor, offset } of placedParameters(model, tensors)) await readTensor(tensor, offset, write);
 }
 
@@ -132,12 +114,17 @@ async function storedTensors(path: string): Promise<StoredTensor[]> {
 
 /** transformers cuts large models into several files and writes an index of them instead of `model.safetensors`. */
 async function tensorFiles(folder: string): Promise<string[]> {
-  const whole = ["model.safetensors"];
+  const whole = "model.safetensors";
+  const isThere = access(join(folder, whole)).then(
+    () => true,
+    () => false,
+  );
+  if (await isThere) return [whole];
   let index: unknown;
   try {
     index = JSON.parse(await readFile(join(folder, "model.safetensors.index.json"), "utf8"));
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return whole;
+    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return [whole];
     throw cause instanceof SyntaxError ? invalidIndex(cause) : cause;
   }
   const files = typeof index === "object" && index !== null && "weight_map" in index ? Object.values(index.weight_map ?? {}) : [];
@@ -153,7 +140,7 @@ function invalidIndex(cause?: unknown): SegueError {
 
 function parseConfig(text: string): unknown {
   try {
-    return JSON.parse(text) as unknown;
+    return parsePythonJson(text);
   } catch (cause) {
     throw new SegueError("MODEL_UNSUPPORTED", "config.json is not JSON", { cause });
   }

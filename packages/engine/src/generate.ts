@@ -10,8 +10,8 @@ export interface SamplingOptions {
   /** 0: always the most likely token. Else the logits are divided by it. */
   readonly temperature: number;
   readonly seed: number;
-  /** Ends the text; not part of it. */
-  readonly eosId: number;
+  /** Each ends the text; not part of it. */
+  readonly endIds: readonly number[];
 }
 
 /**
@@ -44,7 +44,7 @@ export async function prefillStream(
 }
 
 /**
- * Continues the text of one lane, at most `newTokens` tokens, until its end token. The same seed gives the same tokens.
+ * Continues the text of one lane, at most `newTokens` tokens, until an end token. The same seed gives the same tokens.
  * @param logits_V logits after the prompt
  */
 export function* continueText(
@@ -58,7 +58,7 @@ export function* continueText(
   let logits = logits_V;
   for (let drawn = 0; drawn < newTokens; drawn++) {
     const token = drawToken(logits, options, random);
-    if (token === options.eosId) return;
+    if (options.endIds.includes(token)) return;
     yield token;
     if (drawn + 1 < newTokens) logits = engine.prefill({ lanes: 1, tokens: 1, tokens_BT: Int32Array.of(token) }, states);
   }

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { encodeSafetensors, onePage, parameterLayout, type ModelSpec, type SafetensorsTensor } from "@segue/core";
-import { readModelFolder, writeModelFolder } from "../src/checkpoint-folder.js";
+import { encodeSafetensors, onePage, parameterLayout, roundToBf16, type ModelSpec, type SafetensorsTensor } from "@segue/core";
+import { readModelFolder } from "../src/checkpoint-folder.js";
+import { exportFolder, writeModelFolder } from "../src/export-folder.js";
 import { GOLDEN_CASES, readGolden } from "./native-support.js";
 
 /** The tensors of a flat vector, named as Hugging Face does. */
@@ -72,12 +73,54 @@ describe("model folders", () => {
     assert.deepEqual(Float32Array.from(inPages.parameters.pages.flatMap((page) => [...page])), parameters);
     await writeModelFolder(join(folder, "copy"), inPages, 0);
     assert.deepEqual(await readModelFolder(join(folder, "copy")), { model, parameters: onePage(parameters) });
+    // A whole file is read before an index, as transformers does.
+    await writeFile(join(folder, "model.safetensors"), encodeSafetensors([...tensors, { ...tensors[0]!, name: "extra" }]));
+    await assert.rejects(readModelFolder(folder), { code: "CHECKPOINT_MISMATCH" });
+    await rm(join(folder, "model.safetensors"));
+    await writeFile(join(folder, files[0]!), encodeSafetensors(tensors.slice(0, 6)));
+    await assert.rejects(readModelFolder(folder), /is there twice/);
+    await writeFile(join(folder, files[0]!), encodeSafetensors(tensors.slice(0, 5)));
     await writeIndex({ weight_map: { "backbone.norm_f.weight": files[1] } });
     await assert.rejects(readModelFolder(folder), { code: "CHECKPOINT_MISMATCH" });
     for (const weights of [undefined, {}, { a: 1 }, { a: "../model.safetensors" }]) {
       await writeIndex({ weight_map: weights });
       await assert.rejects(readModelFolder(folder), { code: "SAFETENSORS_INVALID" });
     }
+  });
+
+  it("exports and reads whole and in several files, in float32 and rounded to bf16", async () => {
+    const { model, parameters } = readGolden("untied");
+    const rounded = parameters.slice();
+    roundToBf16(rounded, new Uint16Array(rounded.length));
+    assert.notDeepEqual(rounded, parameters);
+    const bytes = { f32: 4 * parameters.length, bf16: 2 * parameters.length };
+    for (const [dtype, mostFileBytes, files] of [
+      ["f32", 5e9, 1],
+      ["f32", bytes.f32 - 1, 2],
+      ["f32", 5000, undefined],
+      ["bf16", 5e9, 1],
+      ["bf16", bytes.bf16 / 2, undefined],
+    ] as const) {
+      const out = join(folder, `${dtype}-${mostFileBytes}`);
+      await writeModelFolder(out, { model, parameters: onePage(parameters) }, 0);
+      const names = await exportFolder(out, { dtype, mostFileBytes });
+      assert.deepEqual((await readdir(out)).sort(), names);
+      const weights = names.filter((name) => name.endsWith(".safetensors"));
+      if (files !== undefined) assert.equal(weights.length, files);
+      assert.equal(names.includes("model.safetensors.index.json"), weights.length > 1);
+      assert.deepEqual(await readModelFolder(out), { model, parameters: onePage(dtype === "f32" ? parameters : rounded) });
+    }
+  });
+
+  it("reads a config with the bare word Infinity, as transformers 4 wrote it", async () => {
+    const { model, parameters } = readGolden("tiny");
+    await writeModelFolder(folder, { model, parameters: onePage(parameters) }, 0);
+    const path = join(folder, "config.json");
+    const config = await readFile(path, "utf8");
+    await writeFile(path, config.replace(/^\{/, '{"time_step_limit": [0.0, Infinity],'));
+    assert.deepEqual((await readModelFolder(folder)).parameters, onePage(parameters));
+    await writeFile(path, config.replace(/^\{/, '{"time_step_limit": [NaN, Infinity],'));
+    await assert.rejects(readModelFolder(folder), { code: "MODEL_UNSUPPORTED" });
   });
 
   it("refuses damaged files", async () => {

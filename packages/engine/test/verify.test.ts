@@ -12,7 +12,7 @@ import {
   type ModelSpec,
   type SafetensorsTensor,
 } from "@segue/core";
-import { writeModelFolder } from "../src/checkpoint-folder.js";
+import { writeModelFolder } from "../src/export-folder.js";
 import { createEngine, type EngineName } from "../src/create-engine.js";
 import type { Engine } from "../src/engine.js";
 import { createReferenceEngine } from "../src/native/index.js";

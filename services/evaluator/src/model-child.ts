@@ -4,7 +4,7 @@
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { createTokenizer, SegueError, tbpttAt, validateJobSpec } from "@segue/core";
+import { createTokenizer, namedEndTokens, parsePythonJson, SegueError, tbpttAt, validateJobSpec } from "@segue/core";
 import { createEngine, loadParameters, readModelConfig } from "@segue/engine";
 import type { ModelReply, ModelRequest } from "./model-messages.js";
 import { Subjects } from "./subjects.js";
@@ -26,6 +26,9 @@ async function subjectsOf({ folder, engine: choice, threads, gpu }: ModelRequest
     spec.tokenizer.kind === "huggingface"
       ? (JSON.parse(await readFile(join(folder, "tokenizer.json"), "utf8")) as unknown)
       : undefined;
+  // The end token that the documents of the training had, however it was found.
+  const config = parsePythonJson(await readFile(join(folder, "config.json"), "utf8"));
+  const [eosId = spec.tokenizer.eosId] = namedEndTokens({ config }, model.vocab, () => undefined);
   // Evaluations are in float32 (paper.md section 4.4), whatever the training computes in.
   const engine = await createEngine(choice, { model, precision: "f32", threads, gpu });
   try {
@@ -35,7 +38,7 @@ async function subjectsOf({ folder, engine: choice, threads, gpu }: ModelRequest
     throw error;
   }
   const { segmentTokens } = tbpttAt(spec.tbptt, Math.max(0, manifest.step - 1));
-  const subjects = new Subjects(engine, createTokenizer(spec.tokenizer, tokenizerJson), segmentTokens);
+  const subjects = new Subjects(engine, createTokenizer({ ...spec.tokenizer, eosId }, tokenizerJson), segmentTokens);
   loaded = { folder, subjects };
   return subjects;
 }

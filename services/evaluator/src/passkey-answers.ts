@@ -43,12 +43,18 @@ export function answerGroup(
     const decoded_BT = greedyDecode(engine, states, logits_BV, first.answerTokens);
     const answers = prompts.map(({ answer, answerTokens }, lane) => ({
       expected: answer,
-      decoded: tokenizer.decode(Array.from(decoded_BT.subarray(lane * answerTokens, (lane + 1) * answerTokens))),
+      decoded: tokenizer.decode(untilEnd(decoded_BT.subarray(lane * answerTokens, (lane + 1) * answerTokens), tokenizer.eosId)),
     }));
     return { answers, tokens: lanes * (tokens + first.answerTokens - 1) };
   } finally {
     engine.freeStates(states);
   }
+}
+
+/** What comes before the end token. */
+function untilEnd(tokens: Int32Array, eosId: number): number[] {
+  const end = tokens.indexOf(eosId);
+  return Array.from(end < 0 ? tokens : tokens.subarray(0, end));
 }
 
 interface Start {

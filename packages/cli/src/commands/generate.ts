@@ -33,7 +33,9 @@ export function addGenerateCommand(program: Command, runtime: CliRuntime): void 
     .addHelpText(
       "after",
       "\nThe folder has config.json, model.safetensors and, unless the model reads bytes, tokenizer.json: what segue export writes, or a\n" +
-        "public Mamba-2 model. The text goes to standard output as it is made. The prompt's length costs time but no memory.\n\n" +
+        "public Mamba-2 model. The text goes to standard output as it is made, up to an end token (eos_token_id of generation_config.json\n" +
+        "or config.json, eos_token of tokenizer_config.json or special_tokens_map.json: the first that is there). The prompt's length\n" +
+        "costs time but no memory.\n\n" +
         'Examples:\n  segue generate ./text-model --prompt "The grass is"\n' +
         "  segue generate ./text-model --prompt-file book.txt --temperature 0.8 --tokens 1K\n",
     )
@@ -45,7 +47,7 @@ async function generate(dir: string, options: GenerateOptions, runtime: CliRunti
     throw new SegueError("USAGE", "Give --prompt or --prompt-file, not both.");
   }
   const output = new Output(runtime, options.json === true);
-  const { engine, tokenizer } = await openModelFolder(dir, options);
+  const { engine, tokenizer, endIds } = await openModelFolder(dir, options);
   const { model } = engine;
   try {
     const states = engine.createStates(1);
@@ -53,9 +55,8 @@ async function generate(dir: string, options: GenerateOptions, runtime: CliRunti
     const prompt = await prefillStream(engine, states, promptTokens(options, tokenizer, runtime.signal));
     const logits_V = prompt.logits_V ?? engine.prefill({ lanes: 1, tokens: 1, tokens_BT: Int32Array.of(tokenizer.eosId) }, states);
     const promptSeconds = (performance.now() - startedAt) / 1000;
-    const { eosId } = tokenizer;
     const vocab = Math.min(tokenizer.vocab, model.vocab);
-    const sampling = { vocab, temperature: options.temperature, seed: options.seed, eosId };
+    const sampling = { vocab, temperature: options.temperature, seed: options.seed, endIds };
     const stream = new TextStream(tokenizer);
     const tokens: number[] = [];
     let text = "";

@@ -1,5 +1,13 @@
 import { createHash } from "node:crypto";
-import { cureSchema, NO_CURE, SegueError, parseJobSpec } from "@segue/core";
+import {
+  configToHuggingFace,
+  cureSchema,
+  encodeSafetensors,
+  NO_CURE,
+  parameterLayout,
+  SegueError,
+  parseJobSpec,
+} from "@segue/core";
 import {
   create,
   JobPhase,
@@ -31,8 +39,21 @@ export interface ScriptedCoordinator {
   close(): Promise<void>;
 }
 
-export const MODEL_BYTES = new Uint8Array(100_000).map((_, index) => index % 251);
-const CONFIG_BYTES = Buffer.from('{"model_type":"mamba2"}');
+const { spec: CHECKPOINT_SPEC } = parseJobSpec("{model: {layers: 1, dModel: 64}, data: {passkey: {}}, train: {steps: 100}}");
+const LAYOUT = parameterLayout(CHECKPOINT_SPEC.model);
+const WEIGHTS = Float32Array.from({ length: LAYOUT.size }, (_, index) => (index % 251) / 250 - 0.5);
+/** `model.safetensors` of the checkpoint that can be exported. */
+export const MODEL_BYTES = encodeSafetensors(
+  LAYOUT.entries.map(({ name, shape, offset, size }) => ({
+    ...{ name, shape, dtype: "F32" },
+    data: new Uint8Array(WEIGHTS.buffer, 4 * offset, 4 * size),
+  })),
+  { format: "pt" },
+);
+/** As checkpoints had it before exports wrote one of their own. */
+const CONFIG_BYTES = Buffer.from(
+  JSON.stringify({ ...configToHuggingFace(CHECKPOINT_SPEC.model, 10), time_step_limit: [0, { __float__: "Infinity" }] }),
+);
 
 export function job(fields: Partial<Omit<Job, "$typeName" | "$unknown">> = {}): Job {
   const { spec } = parseJobSpec("{model: {layers: 1, dModel: 64}, data: {passkey: {}}, train: {steps: 100}}");

@@ -9,8 +9,16 @@ const STATE_SPACES_PAD = 8;
 /** `n_groups` of transformers' Mamba2Config where a config does not say. */
 const TRANSFORMERS_GROUPS = 8;
 
-/** The `config.json` of a Hugging Face `Mamba2ForCausalLM` folder, as a JSON value. */
-export function configToHuggingFace(model: ModelSpec, eosId: number): Record<string, unknown> {
+/** Element types of exported weights, by their names in safetensors and in `config.json`. */
+export const EXPORT_DTYPES = { f32: { stored: "F32", config: "float32" }, bf16: { stored: "BF16", config: "bfloat16" } } as const;
+
+export type ExportDtype = keyof typeof EXPORT_DTYPES;
+
+/**
+ * The `config.json` of a Hugging Face `Mamba2ForCausalLM` folder, as a JSON value. Time steps have no limit, which every version of
+ * transformers takes for granted; there is no way to write it down that all of them read.
+ */
+export function configToHuggingFace(model: ModelSpec, eosId: number, dtype: ExportDtype = "f32"): Record<string, unknown> {
   return {
     architectures: ["Mamba2ForCausalLM"],
     model_type: "mamba2",
@@ -19,7 +27,7 @@ export function configToHuggingFace(model: ModelSpec, eosId: number): Record<str
     pad_token_id: eosId,
     chunk_size: model.chunk,
     conv_kernel: model.dConv,
-    dtype: "float32",
+    dtype: EXPORT_DTYPES[dtype].config,
     expand: model.expand,
     head_dim: model.headDim,
     hidden_act: "silu",
@@ -32,7 +40,6 @@ export function configToHuggingFace(model: ModelSpec, eosId: number): Record<str
     rms_norm: true,
     state_size: model.dState,
     tie_word_embeddings: model.tieEmbeddings,
-    time_step_limit: [0, { __float__: "Infinity" }],
     use_bias: false,
     use_conv_bias: true,
     vocab_size: model.vocab,
@@ -71,7 +78,7 @@ function fromTransformers(json: Record<string, unknown>): ModelSpec {
     vocab: reader.size("vocab_size"),
     padVocabMultiple: 1,
     tieEmbeddings: json["tie_word_embeddings"] === true,
-    rmsEps: typeof json["layer_norm_epsilon"] === "number" ? json["layer_norm_epsilon"] : DEFAULT_SPEC.model.rmsEps,
+    rmsEps: reader.positive("layer_norm_epsilon", DEFAULT_SPEC.model.rmsEps),
   };
   const { heads } = modelWidths(model);
   if (heads !== reader.size("num_heads", heads)) reader.refuse("num_heads", `must be expand * hidden_size / head_dim = ${heads}`);
@@ -115,16 +122,19 @@ function fromStateSpaces(json: Record<string, unknown>): ModelSpec {
 /**
  * The tensors of a checkpoint in the order of the flat parameter vector, and where each belongs. state-spaces' name of the embedding is
  * accepted, a tied head's copy ignored.
- * @throws SegueError CHECKPOINT_MISMATCH naming every tensor that is missing, superfluous or of another shape
+ * @throws SegueError CHECKPOINT_MISMATCH naming every tensor that is missing, superfluous, there twice or of another shape
  */
 export function placedParameters<Tensor extends SafetensorsEntry>(
   model: ModelSpec,
-  tensors: ReadonlyMap<string, Tensor>,
+  tensors: Iterable<Tensor>,
 ): { readonly tensor: Tensor; readonly offset: number }[] {
-  const byName = new Map(
-    [...tensors].map(([name, tensor]) => [name.replace(/^backbone\.embedding\./, "backbone.embeddings."), tensor]),
-  );
   const problems: Violation[] = [];
+  const byName = new Map<string, Tensor>();
+  for (const tensor of tensors) {
+    const name = tensor.name.replace(/^backbone\.embedding\./, "backbone.embeddings.");
+    if (byName.has(name)) problems.push({ field: name, description: "is there twice" });
+    byName.set(name, tensor);
+  }
   const placed: { tensor: Tensor; offset: number }[] = [];
   for (const { name, shape, offset } of parameterLayout(model).entries) {
     const tensor = byName.get(name);
@@ -146,7 +156,8 @@ export function placedParameters<Tensor extends SafetensorsEntry>(
 /** The flat parameter vector of a model that fits into one array; see {@link placedParameters}. */
 export function flattenParameters(model: ModelSpec, tensors: ReadonlyMap<string, SafetensorsTensor>): Float32Array {
   const flat = new Float32Array(parameterLayout(model).size);
-  for (const { tensor, offset } of placedParameters(model, tensors)) flat.set(tensorToFloat32(tensor), offset);
+  const named = [...tensors].map(([name, tensor]) => ({ ...tensor, name }));
+  for (const { tensor, offset } of placedParameters(model, named)) flat.set(tensorToFloat32(tensor), offset);
   return flat;
 }
 
@@ -166,20 +177,24 @@ function configReader(json: Record<string, unknown>) {
       refuse(key, "must be a positive whole number");
       return 1;
     },
+    positive(key: string, fallback: number): number {
+      const value = json[key] ?? fallback;
+      if (typeof value === "number" && value > 0 && value < Infinity) return value;
+      refuse(key, "must be a positive number");
+      return fallback;
+    },
     finish(): void {
       if (violations.length > 0) throw unsupported(violations);
     },
   };
 }
 
-/** transformers writes infinity as {"__float__": "Infinity"}; older versions wrote the bare word, which JSON readers turn to null or refuse. */
+/** As {@link parsePythonJson} reads it; other readers turn the bare word to null. */
 function isUnlimited(limit: unknown): boolean {
   if (limit === undefined || limit === null) return true;
   if (!Array.isArray(limit) || limit.length !== 2) return false;
   const [low, high] = limit as unknown[];
-  const infinite =
-    high === null || high === Infinity || (typeof high === "object" && "__float__" in high && high.__float__ === "Infinity");
-  return low === 0 && infinite;
+  return low === 0 && (high === null || high === Infinity);
 }
 
 function unsupported(violations: readonly Violation[]): SegueError {

@@ -1,4 +1,4 @@
-import { SegueError, stretches, type PagedFloats, type ReductionNode } from "@segue/core";
+import { roundToBf16, SegueError, stretches, widenBf16, type PagedFloats, type ReductionNode } from "@segue/core";
 import type { AdamWStep, Engine, EngineOptions, GradientExchange, LaneStates, TrainingPart } from "@segue/engine";
 import {
   VOID,
@@ -10,7 +10,6 @@ import {
   type ShardBatch,
 } from "./calls.js";
 import type { JoinParts } from "./join-parts.js";
-import { roundToBf16, widenBf16 } from "./bf16.js";
 import { withInitialStates } from "./initial-states.js";
 import { OuterStep } from "./outer-step.js";
 import { sharedFloats } from "./shared.js";

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { roundToBf16, widenBf16 } from "../src/compute/bf16.js";
+import { roundToBf16, widenBf16 } from "@segue/core";
 
 describe("bfloat16", () => {
   const round = (...values: number[]): number[] => {
