@@ -6,11 +6,11 @@ import type { Manifest } from "./manifest.js";
 /** The digest over a checkpoint: weights, moments, outer momentum, then lane states and cursor. */
 export interface CheckpointDigest {
   /** The next bytes of the vectors. */
-  vectors(bytes: Uint8Array): Promise<void>;
+  readonly vectors: (bytes: Uint8Array) => Promise<void>;
   /** What comes behind them. */
-  rest(bytes: Uint8Array): Promise<void>;
+  readonly rest: (bytes: Uint8Array) => Promise<void>;
   /** Hex; after the first vector it is that of the weights. */
-  soFar(): Promise<string>;
+  readonly soFar: () => Promise<string>;
 }
 
 /** Of the kind that a manifest's format has: of bytes, or of blocks (docs/design/cluster-protocol.md). */
