@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Decision, MemberDigest } from "@segue/core";
 import { faultPoint } from "@segue/runtime";
-import { engineOn } from "../workers/allocate.js";
+import { kindOn } from "../workers/kind.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 import type { CommittedCut } from "./committed-cut.js";
 import { memberStatuses } from "./member-status.js";
@@ -93,7 +93,8 @@ export class Membership {
       const hello = workers.get(workerId)?.hello;
       if (!hello) return [];
       const { hostId, ncclVersion, gpu } = hello;
-      return [{ engine: engineOn(hello, spec.train.engine), hostId, ncclVersion, gpuUuid: gpu?.uuid ?? "" }];
+      const kind = kindOn({ engines: hello.engines, gpu: gpu?.name }, spec.train.engine);
+      return [{ engine: kind?.engine, hostId, ncclVersion, gpuUuid: gpu?.uuid ?? "" }];
     });
     return chooseTransport(spec, reach, this.#failedTransports);
   }
