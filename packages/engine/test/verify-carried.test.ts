@@ -3,7 +3,7 @@ import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { decodeSafetensors, encodeSafetensors, type SafetensorsTensor } from "@segue/core";
+import { decodeSafetensors, encodeSafetensors, stretches, type SafetensorsTensor } from "@segue/core";
 import { createEngine, type EngineName } from "../src/create-engine.js";
 import type { Engine } from "../src/engine.js";
 import { createReferenceEngine } from "../src/native/index.js";
@@ -18,7 +18,7 @@ const failures = (measurements: readonly CarriedMeasurement[]): string[] =>
 async function measure(folder: string, open: (name: string) => Promise<Engine>): Promise<CarriedMeasurement[]> {
   const { model, parameters } = await readVerifyCase(folder, { seed: 0, lanes: 1, tokens: 8 });
   const engine = await open(folder);
-  engine.writeParameters(parameters);
+  for (const { floats, offset } of stretches(parameters)) engine.writeParameters(floats, offset);
   try {
     return await verifyCarried(engine, await readCarriedCases(folder, model));
   } finally {
