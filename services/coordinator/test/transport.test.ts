@@ -3,7 +3,7 @@ import { DEFAULT_SPEC, type JobSpec } from "@segue/core";
 import { chooseTransport, type Reach, type Transport } from "../src/run/transport.js";
 
 const sync = (changes: Partial<JobSpec["sync"]> = {}): Pick<JobSpec, "sync"> => ({
-  sync: { ...DEFAULT_SPEC.sync, replicas: 1, ...changes } as JobSpec["sync"],
+  sync: { ...DEFAULT_SPEC.sync, replicas: 1, ...changes },
 });
 const gpu = (hostId: string, gpuUuid: string): Reach => ({ engine: "cuda", hostId, gpuUuid, ncclVersion: "2.28.9" });
 const cpu = (hostId: string): Reach => ({ engine: "cpu", hostId, gpuUuid: "", ncclVersion: "" });

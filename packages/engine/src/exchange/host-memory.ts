@@ -68,9 +68,9 @@ export class HostMemory {
 
   /** Zeroed. @throws SegueError EXCHANGE_UNAVAILABLE */
   static create(bytes: number): HostMemory {
-    const { memfdCreate, truncate } = loadLibC();
-    const file = memfdCreate("segue", 0);
-    if (file < 0 || truncate(file, PAGE_BYTES + wholePages(bytes)) !== 0) {
+    const library = loadLibC();
+    const file = library.memfdCreate("segue", 0);
+    if (file < 0 || library.truncate(file, PAGE_BYTES + wholePages(bytes)) !== 0) {
       throw exchangeUnavailable(`${bytes} bytes of shared memory are not to be had`);
     }
     const nonce = randomBytes(NONCE_BYTES);

@@ -1,12 +1,4 @@
-import {
-  corpusText,
-  resolveVocabulary,
-  SegmentCutter,
-  SegueError,
-  type DataCursor,
-  type JobSpec,
-  type ShardSegment,
-} from "@segue/core";
+import { corpusText, resolveVocabulary, SegmentCutter, type DataCursor, type JobSpec, type ShardSegment } from "@segue/core";
 import type { CutShard, CutStep, DataPosition, DataSource, StepCutter } from "../feed/step-cutter.js";
 import { countSteps, planData } from "./data-plan.js";
 import type { StoredFingerprint } from "./fingerprint.js";
