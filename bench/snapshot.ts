@@ -62,7 +62,7 @@ try {
   const [weights = sharedPages(0)] = snapshots.modelBuffer();
   // Moments of no parameters: one vector is enough to fill this machine.
   const vectors = [weights, sharedPages(0), sharedPages(0)];
-  await timed("read into pages", () => host.saveWeights({ epoch: 0, model: vectors }));
+  await timed("read into pages", () => host.save({ epoch: 0, model: vectors, states: [] }));
   const digest = await timed("hashed", () => digestOf(weights, new AbortController().signal));
   snapshots.add({ step: 1, model: [weights], states: new Map(), digest });
   const pulled = await timed("served, pulled, hashed", async () => {

@@ -22,10 +22,10 @@ describe("sync in a job spec", () => {
     assert.fail("was accepted");
   };
 
-  it("adds gradients at every step by default, in float32, over gRPC", () => {
+  it("adds gradients at every step by default, in float32, by what the members share", () => {
     const { sync } = validateJobSpec({ ...spec({}), sync: undefined }).spec;
     const outer = { replicas: 8, innerSteps: 500, outerLearningRate: 0.7, outerMomentum: 0.9 };
-    assert.deepEqual(sync, { mode: "exact", ...outer, wire: "f32", transport: "grpc" });
+    assert.deepEqual(sync, { mode: "exact", ...outer, wire: "f32", transport: "auto" });
   });
 
   it("places the shards of a replica together and allows one worker for each", () => {

@@ -1,7 +1,8 @@
 import { SegueError, type EvaluationSpec } from "@segue/core";
 import type { Logger } from "@segue/runtime";
 import { Bell } from "../async-queue.js";
-import type { EvaluationQueue, EvaluationRequest, Submitted } from "./evaluation-queue.js";
+import type { EvaluationQueue, Submitted } from "./evaluation-queue.js";
+import type { EvaluationRequest } from "./evaluation-settings.js";
 
 export interface DueEvaluationsOptions {
   /** undefined: there is no Redis, so nothing is queued and no checkpoint waits for an evaluation. */

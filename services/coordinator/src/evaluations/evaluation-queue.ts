@@ -1,18 +1,10 @@
 import { SegueError, type CureSpec, type EvaluationSpec } from "@segue/core";
 import { cellJobId, evaluationId, queueNames, redisKeys, type connectRedis, type Logger } from "@segue/runtime";
 import { FlowProducer, Queue } from "bullmq";
-import { differences, nameTaken } from "./evaluation-settings.js";
+import { differences, nameTaken, type EvaluationRequest } from "./evaluation-settings.js";
 import { queuedEvaluation } from "./queued-evaluation.js";
 
 type Redis = ReturnType<typeof connectRedis>;
-
-export interface EvaluationRequest {
-  readonly jobId: string;
-  readonly step: number;
-  /** Of the checkpoint. */
-  readonly digest: string;
-  readonly evaluation: EvaluationSpec;
-}
 
 export interface Submitted {
   readonly evaluationId: string;

@@ -1,6 +1,13 @@
-import { SegueError, type Violation } from "@segue/core";
-import type { EvaluationRequest } from "./evaluation-queue.js";
+import { SegueError, type EvaluationSpec, type Violation } from "@segue/core";
 import type { QueuedEvaluation } from "./kinds/kind.js";
+
+export interface EvaluationRequest {
+  readonly jobId: string;
+  readonly step: number;
+  /** Of the checkpoint. */
+  readonly digest: string;
+  readonly evaluation: EvaluationSpec;
+}
 
 /** What fields hold that versions before them did not write. */
 const BEFORE: Readonly<Record<string, string>> = { kind: "passkey" };

@@ -59,10 +59,8 @@ export interface ComputeCalls {
   initialise: { request: { readonly seed: number; readonly model: ModelVectors }; response: null };
   /** Takes over weights, moments, outer momentum if there is one, and the states of exactly these shards. */
   load: { request: { readonly model: ModelVectors; readonly states: readonly ShardStates[] }; response: null };
-  /** Writes the weights into `model`. */
-  saveWeights: { request: { readonly epoch: number; readonly model: ModelVectors }; response: null };
-  /** Writes the other vectors and the states into `model` and `states`. */
-  saveRest: {
+  /** Writes weights, moments, outer momentum if there is one, and states into `model` and `states`, as they are after the steps before. */
+  save: {
     request: { readonly epoch: number; readonly model: ModelVectors; readonly states: readonly ShardStates[] };
     response: null;
   };

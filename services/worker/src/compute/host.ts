@@ -99,21 +99,29 @@ export class ComputeHost implements Handlers {
     return null;
   }
 
-  saveWeights({ epoch, model }: ComputeCalls["saveWeights"]["request"]): null {
+  /** Unfinished where a device of its own copies; steps may be begun before it is waited for. */
+  save({ epoch, model, states }: ComputeCalls["save"]["request"]): null | Unfinished<null> {
     this.#refuseVoid(epoch);
     const engine = this.#open;
-    for (const { floats, offset } of stretches(modelParts(model).weights)) engine.readParameters(floats, offset);
-    return null;
-  }
-
-  saveRest({ epoch, model, states }: ComputeCalls["saveRest"]["request"]): null {
-    this.#refuseVoid(epoch);
-    const engine = this.#open;
-    const { moments, outerMomentum } = modelParts(model);
-    for (const { first, second, offset } of moments) engine.readMoments(first, second, offset);
+    const { weights, moments, outerMomentum } = modelParts(model);
     if (outerMomentum) required(this.#outer, "outer step").readMomentum(outerMomentum);
-    for (const { shard, states: into } of states) engine.readStates(this.#laneStates(shard), into);
-    return null;
+    if (!engine.snapshot) {
+      for (const { floats, offset } of stretches(weights)) engine.readParameters(floats, offset);
+      for (const { first, second, offset } of moments) engine.readMoments(first, second, offset);
+      for (const { shard, states: into } of states) engine.readStates(this.#laneStates(shard), into);
+      return null;
+    }
+    const wait = engine.snapshot({
+      parameters: [...stretches(weights)],
+      firstMoment: moments.map(({ first, offset }) => ({ floats: first, offset })),
+      secondMoment: moments.map(({ second, offset }) => ({ floats: second, offset })),
+      states: states.map(({ shard, states: into }) => ({ states: this.#laneStates(shard), into })),
+    });
+    return new Unfinished(() => {
+      wait();
+      this.#refuseVoid(epoch);
+      return null;
+    });
   }
 
   gradient(request: ComputeCalls["gradient"]["request"]): ComputeCalls["gradient"]["response"] {

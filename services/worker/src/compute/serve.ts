@@ -26,8 +26,8 @@ export function serveCompute(factory: EngineFactory): void {
       }
       port.postMessage(response);
     };
-    // A step is begun behind the one before, so that a device of its own never waits for this thread. All else wants its end.
-    if (name !== "wholeStep") finish();
+    // A step or a copy is begun behind the one before, so that a device of its own never waits for this thread. All else wants its end.
+    if (name !== "wholeStep" && name !== "save") finish();
     try {
       const result = await call(host, name, request);
       finish();

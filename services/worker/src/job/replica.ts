@@ -244,17 +244,15 @@ export class JobReplica {
     const states = new Map(membership.self.shards.map((shard) => [shard, snapshots.statesBuffer()]));
     const endedMs = performance.now();
     const sinceEnd = (): number => performance.now() - endedMs;
-    await compute.call("saveWeights", { epoch, model });
-    const saveRest = async (): Promise<number> => {
-      await compute.call("saveRest", { epoch, model, states: shardStates(states) });
-      signal.throwIfAborted();
-      for (const step of segments.keys()) if (step < lastStep) segments.delete(step);
-      // The device goes on while the copy is reported and committed.
-      work.beginEarly(lastStep, lastStep + nextSteps);
-      return sinceEnd();
-    };
-    // The weights are hashed while the rest is copied.
-    const [copiedMs, digest] = await Promise.all([saveRest(), digestOf(weightsOf(model), signal)]);
+    const saved = compute.call("save", { epoch, model, states: shardStates(states) });
+    saved.catch(() => undefined);
+    for (const step of segments.keys()) if (step < lastStep) segments.delete(step);
+    // The device goes on while the copy is made, hashed, reported and committed.
+    work.beginEarly(lastStep, lastStep + nextSteps);
+    await saved;
+    signal.throwIfAborted();
+    const copiedMs = sinceEnd();
+    const digest = await digestOf(weightsOf(model), signal);
     const hashedMs = sinceEnd();
     snapshots.add({ step: lastStep, model, states, digest });
     await faultPoint("worker.snapshotPublished", lastStep);
