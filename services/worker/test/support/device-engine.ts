@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { parameterLayout, SegueError, type ModelSpec } from "@segue/core";
-import type { AdamWStep, Engine, EngineOptions, LaneStates, TrainingResult } from "@segue/engine";
+import type { AdamWStep, Engine, EngineOptions, EngineSnapshot, LaneStates, TrainingResult } from "@segue/engine";
 import { serveCompute } from "../../src/compute/serve.js";
 
 /** The step with this number fails while the device computes it. */
@@ -26,8 +26,9 @@ class DeviceEngine {
   writeStates(): void {}
   writeParameters(): void {}
   writeMoments(): void {}
-  readParameters(into: Float32Array): void {
-    into.fill(this.#begun);
+  snapshot({ parameters }: EngineSnapshot): () => void {
+    const begun = this.#begun;
+    return () => parameters.forEach(({ floats }) => floats.fill(begun));
   }
   close(): void {}
 
