@@ -35,6 +35,14 @@ describe(`exactness: killed at ${isFull ? "every" : "a few of the"} named points
     });
   }
 
+  it("a worker killed while the others wait for it in the memory that they share changes nothing", async () => {
+    const fault: Fault = { point: "worker.computing", action: "kill", fromStep: FROM_STEP };
+    const cluster = await supervisedCluster(scratch, { workers, faults: { "worker-2": [fault] } });
+    const sharing = exactnessSpec({ minWorkers: workers, maxWorkers: workers, transport: "ipc" });
+    assert.equal(await trainDisturbed(scratch, cluster, sharing), undisturbed);
+    assert.equal(faultsSuffered(cluster, "worker-2"), 1);
+  });
+
   for (const point of chosen(COORDINATOR_POINTS)) {
     it(`a coordinator killed at ${point} changes nothing`, async () => {
       const isForming = point === "coordinator.forming";

@@ -9,8 +9,9 @@ import { finalDigest, submitSpec, waitForSuccess } from "./jobs.js";
  * The job of the exactness suite: 200 steps of eight shards, a checkpoint every 60, rounds of a few steps, and enough parameters that
  * three workers exchange slices.
  */
-export function exactnessSpec(overrides: { minWorkers?: number; maxWorkers?: number } = {}): string {
-  const { minWorkers = 1, maxWorkers = 4 } = overrides;
+export function exactnessSpec(overrides: { minWorkers?: number; maxWorkers?: number; transport?: "grpc" | "ipc" } = {}): string {
+  // Over gRPC there is the most that can fail; all workers here share a host.
+  const { minWorkers = 1, maxWorkers = 4, transport = "grpc" } = overrides;
   return `
 name: exactness
 seed: 11
@@ -22,6 +23,7 @@ optimizer: { learningRate: 0.01 }
 schedule: { warmupSteps: 2, decaySteps: 50 }
 train: { steps: 200, engine: cpu }
 rounds: { targetMs: 200, maxSteps: 8 }
+sync: { transport: ${transport} }
 checkpoints: { everySteps: 60, keepLast: 3 }
 workers: { min: ${minWorkers}, max: ${maxWorkers} }
 `;

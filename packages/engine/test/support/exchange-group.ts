@@ -36,7 +36,8 @@ export async function runGroup({ death, ...task }: GroupTask, program = FROM_SOU
     const results = children.map((child, self) => message(child, ends[self]!));
     for (const child of children) child.send(offers);
     const told = await Promise.all(results);
-    for (const child of children) if (child.connected) child.send("end");
+    // One that failed is leaving by itself.
+    for (const child of children) if (child.connected) child.send("end", () => undefined);
     await Promise.all(ends);
     return told;
   } finally {
