@@ -1,4 +1,4 @@
-import { SegueError, type CureSpec, type EvaluationSpec } from "@segue/core";
+import { SegueError, type CureSpec } from "@segue/core";
 import { cellJobId, evaluationId, queueNames, redisKeys, type connectRedis, type Logger } from "@segue/runtime";
 import { FlowProducer, Queue } from "bullmq";
 import { differences, nameTaken, type EvaluationRequest } from "./evaluation-settings.js";
