@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { cp, mkdir, mkdtemp, open, readdir, readFile, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { JobSpec } from "@segue/core";
 import { JobPhase } from "@segue/protocol";
 import { createLogger } from "@segue/runtime";
@@ -72,7 +72,7 @@ const damages: Readonly<Record<string, { damage: (folder: string) => Promise<unk
   "the files of another step": {
     damage: async (folder) => {
       await rm(folder, { recursive: true });
-      await cp(folder.replace("18", "12"), folder, { recursive: true });
+      await cp(join(dirname(folder), "step-00000012"), folder, { recursive: true });
     },
     message: /holds step 12/,
   },

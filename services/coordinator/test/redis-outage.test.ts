@@ -17,6 +17,7 @@ import { Queue } from "bullmq";
 import { until } from "../../../test/helpers/patience.js";
 import { SPEC, TestCluster } from "./helpers/cluster.js";
 import { Relay } from "./helpers/relay.js";
+import { StepGate } from "./helpers/step-gate.js";
 
 /** Checkpoints at 6, 12, 18, 24, two of them kept; an evaluation of each. */
 const EVALUATED = `${SPEC}evaluations:
@@ -65,11 +66,13 @@ describe("a Redis that keeps its connections and does not answer", () => {
   const idsOf = (jobId: string, steps: number[]): string[] => steps.map((step) => evaluationId(jobId, step, "short"));
 
   it("stops neither rounds nor checkpoints nor a pause; the job says what is missing, and gets it when Redis is back", async () => {
-    await cluster.worker();
+    const gate = new StepGate(20);
+    await cluster.worker({ onStep: gate.pass });
     relay.hang();
     const jobId = await cluster.submit(EVALUATED);
     const told = await cluster.until(jobId, ({ evaluationsNotQueued }) => evaluationsNotQueued !== "");
     assert.match(told.evaluationsNotQueued, /evaluations of steps? 6.* are not queued: Redis does not answer/);
+    gate.open();
     const digest = await cluster.digest(jobId);
     assert.equal(digest, await TestCluster.undisturbedDigest(EVALUATED));
 
@@ -123,7 +126,8 @@ describe("a Redis that keeps its connections and does not answer", () => {
     await cluster.stopCoordinator();
     await cluster.startCoordinator();
     assert.deepEqual(await stepsOnDisk(jobId), [12, 24]);
-    await cluster.until(jobId, ({ evaluationsNotQueued }) => evaluationsNotQueued !== "");
+    // The job is over, so that watching it would end.
+    await until(async () => (await cluster.jobs.getJob({ jobId })).job!.evaluationsNotQueued !== "", "the coordinator to notice");
     relay.goOn();
     await until(async () => (await queued(jobId)).length === 2, "the evaluations");
     assert.deepEqual(await queued(jobId), idsOf(jobId, [12, 24]));

@@ -60,6 +60,23 @@ describe("exchange between the members' engines", () => {
     assert.equal(await train("grpc", [0, 1, 2], [3, 4]), alone);
   });
 
+  it("reports a round while it waits for the others in a step of the next", async () => {
+    const [left, right] = [await attach("left"), await attach("right")];
+    const both = generationOf(1, [
+      [left, [0, 1, 2]],
+      [right, [3, 4]],
+    ]);
+    const [first, second] = both.placed.map((member): Generation => ({ ...both, placed: [member] }));
+    await join(both, { transport: "ipc" });
+    const segmentsOfAll = [0, 1, 2, 3, 4];
+    // The other one is promised nothing, so that it comes to step 3 only when the next round is asked for.
+    sendRound(first!, 0, 3, { nextSteps: 2, weighed: segmentsOfAll });
+    sendRound(second!, 0, 3, { weighed: segmentsOfAll });
+    for (const { placed } of [first!, second!]) assert.equal((await placed[0]![0].next("roundDone")).firstStep, 0);
+    const [done] = await runRound(both, 3, 2);
+    assert.equal(done!.weightsDigest, await train("ipc", segmentsOfAll));
+  });
+
   it("is given up when the generation is withdrawn while others are waited for, and the next one ends in the same bits", async () => {
     const alone = await train("ipc", [0, 1, 2, 3, 4]);
     const [left, right] = [await attach("left"), await attach("right")];

@@ -117,11 +117,13 @@ export class ComputeHost implements Handlers {
       secondMoment: moments.map(({ second, offset }) => ({ floats: second, offset })),
       states: states.map(({ shard, states: into }) => ({ states: this.#laneStates(shard), into })),
     });
-    return new Unfinished(() => {
+    const finish = (): null => {
       wait();
       this.#refuseVoid(epoch);
       return null;
-    });
+    };
+    // Where this thread itself computes, the next step may wait for peers, who wait until this copy is reported.
+    return engine.worksAhead ? new Unfinished(finish) : finish();
   }
 
   gradient(request: ComputeCalls["gradient"]["request"]): ComputeCalls["gradient"]["response"] {

@@ -193,6 +193,8 @@ interface RoundOptions {
   readonly mark?: { readonly step: number; readonly token: number };
   /** Promised of the round after it, whose segments are sent along. */
   readonly nextSteps?: number;
+  /** Shards whose labels count in the total weight. @default those of the generation */
+  readonly weighed?: readonly number[];
 }
 
 /** Sends the segments of a round and RunRound. */
@@ -200,9 +202,9 @@ export function sendRound(
   { spec, generation, placed }: Generation,
   firstStep: number,
   steps: number,
-  { mark, nextSteps = 0 }: RoundOptions = {},
+  { mark, nextSteps = 0, weighed }: RoundOptions = {},
 ): void {
-  const all = placed.flatMap(([, shards]) => shards);
+  const all = weighed ?? placed.flatMap(([, shards]) => shards);
   for (const [stream, shards] of placed) {
     for (let step = firstStep; step < firstStep + steps + nextSteps; step++) {
       const segments = shards.map((shard) => segment(spec, step, shard, mark?.step === step ? mark.token : undefined));
