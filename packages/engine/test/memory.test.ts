@@ -77,13 +77,39 @@ describe("jobMemory", () => {
   it("counts what workers exchange, whole or in slices", () => {
     const small = specOf();
     const vectorBytes = 4 * parameterLayout(small.model).size;
+    const overGrpc = specOf({ sync: { transport: "grpc" } });
     assert.equal(partBytes(small, "nodes of peers"), 0);
-    assert.equal(partBytes(small, "sum"), vectorBytes);
-    assert.equal(partBytes(small, "sums", { workers: 2 }), 4 * vectorBytes);
-    assert.equal(partBytes(small, "nodes of peers", { workers: 4 }), 6 * vectorBytes);
-    const large = specOf({ model: { dModel: 512 } });
-    const largeBytes = 4 * parameterLayout(large.model).size;
-    assert.equal(partBytes(large, "nodes of peers", { workers: 4 }), (6 * largeBytes) / 4);
+    assert.equal(partBytes(small, "sum"), 0);
+    assert.equal(partBytes(small, "sum", { engine: "tfjs" }), vectorBytes);
+    for (const [spec, engine] of [
+      [small, "tfjs"],
+      [overGrpc, "cpu"],
+      [overGrpc, "cuda"],
+    ] as const) {
+      assert.equal(partBytes(spec, "sums", { workers: 2, engine }), 4 * vectorBytes);
+      assert.equal(partBytes(spec, "nodes of peers", { workers: 4, engine }), 6 * vectorBytes);
+    }
+    assert.equal(partBytes(small, "sums", { workers: 2 }), 2 * vectorBytes);
+    assert.equal(partBytes(small, "nodes of peers", { workers: 4 }), 3 * vectorBytes);
+    const large = { dModel: 512 };
+    const largeBytes = 4 * parameterLayout(specOf({ model: large }).model).size;
+    assert.equal(partBytes(specOf({ model: large }), "nodes of peers", { workers: 4 }), (6 * largeBytes) / 4);
+    const largeOverGrpc = specOf({ model: large, sync: { transport: "grpc" } });
+    assert.equal(partBytes(largeOverGrpc, "nodes of peers", { workers: 4 }), (6 * largeBytes) / 4);
+  });
+
+  it("counts what GPUs exchange on the GPU, and what peers have there once", () => {
+    const parts = (transport: string) => {
+      const spec = { ...specOf({ sync: { transport } }) };
+      const { parts } = jobMemory(
+        { ...spec, train: { ...spec.train, engine: "cuda" } },
+        { ...CPU, engine: "cuda", workers: 2 },
+      ).worker;
+      return parts.filter(({ name }) => name === "sums" || name === "nodes of peers").map(({ name, place }) => `${name}: ${place}`);
+    };
+    assert.deepEqual(parts("auto"), ["sums: device"]);
+    assert.deepEqual(parts("ipc"), ["sums: device"]);
+    assert.deepEqual(parts("grpc"), ["sums: host", "nodes of peers: host"]);
   });
 
   it("counts replicas and the outer step of diloco", () => {

@@ -57,7 +57,7 @@ export function jobMemory(spec: JobSpec, options: MemoryOptions): JobMemory {
     assignShards(spec.batch.shards, workers, shardsPerPlacement(spec)).map(({ length }, member) =>
       processMemory([
         ...engineParts({ spec: stage, engine, threads, shards: length }),
-        ...workerParts(stage, workers, member, threads),
+        ...workerParts({ spec: stage, workers, member, engine, threads }),
       ]),
     ),
   );

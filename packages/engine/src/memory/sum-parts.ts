@@ -8,10 +8,15 @@ import {
   type JobSpec,
   type ReductionNode,
 } from "@segue/core";
+import type { EngineName } from "../create-engine.js";
 import { FLOAT_BYTES, hostPart, type MemoryPart } from "./memory-part.js";
 
-/** What it takes on a worker to add up gradients, or under diloco the replicas' changes. @param member its place among the workers */
-export function sumParts(spec: JobSpec, workers: number, member: number): MemoryPart[] {
+/**
+ * What it takes on a worker to add up gradients, or under diloco the replicas' changes. Transport `auto` counts as `ipc` where the engine
+ * has it: whether the workers will share a host, nobody knows yet.
+ * @param member its place among the workers
+ */
+export function sumParts(spec: JobSpec, workers: number, member: number, engine: EngineName): MemoryPart[] {
   const isDiloco = spec.sync.mode === "diloco";
   const vectorBytes = parameterLayout(spec.model).size * FLOAT_BYTES;
   // The tree is over shards or, under diloco, over replicas.
@@ -24,13 +29,17 @@ export function sumParts(spec: JobSpec, workers: number, member: number): Memory
     own,
     tree: { lo: 0, hi: leaves },
     isRounded: spec.sync.wire === "bf16",
-    sets: spec.sync.transport === "nccl" ? 1 : 2,
     summedBytes: (isDiloco ? 3 : 1) * vectorBytes,
     summed: isDiloco ? "3 x parameters" : "parameters",
   };
-  const parts = workers === 1 ? [hostPart("sum", exchange.summed, exchange.summedBytes)] : exchangeParts(exchange);
-  parts.push(...(isDiloco ? replicaParts(own, perLeaf, vectorBytes) : shardParts(own, vectorBytes)));
-  return parts.filter(({ bytes }) => bytes > 0);
+  const hasEngineSums = engine !== "tfjs" && !isDiloco;
+  const isInEngine = hasEngineSums && (workers === 1 || (spec.sync.transport !== "grpc" && !exchange.isRounded));
+  const parts = isDiloco ? replicaParts(own, perLeaf, vectorBytes) : shardParts(own, vectorBytes);
+  if (workers > 1)
+    parts.push(...(isInEngine ? engineExchangeParts(exchange, engine, spec.sync.transport) : exchangeParts(exchange)));
+  else if (!isInEngine) parts.push(hostPart("sum", exchange.summed, exchange.summedBytes));
+  const place = isInEngine && engine === "cuda" ? "device" : "host";
+  return parts.filter(({ bytes }) => bytes > 0).map((part) => ({ ...part, place }));
 }
 
 interface ExchangeShape {
@@ -40,34 +49,56 @@ interface ExchangeShape {
   readonly tree: ReductionNode;
   /** Whether bf16 is sent. */
   readonly isRounded: boolean;
-  /** Buffers used in turn. */
-  readonly sets: number;
   readonly summedBytes: number;
   readonly summed: string;
 }
 
-function exchangeParts({ nodesOf, own, tree, isRounded, sets, summedBytes, summed }: ExchangeShape): MemoryPart[] {
-  const workers = nodesOf.length;
+/** Buffers of an exchange over gRPC, used in turn. */
+const SETS = 2;
+
+/** What of the others' nodes a worker adds. */
+function sliceAdded({ nodesOf, own, summedBytes, summed }: ExchangeShape) {
   const counts = nodesOf.map(({ length }) => length);
   const peerNodes = counts.reduce((sum, count) => sum + count, 0) - own.length;
   const isWhole = addsWhole(counts, summedBytes / FLOAT_BYTES);
   const slice = isWhole ? summed : `${summed} / workers`;
-  const sliceBytes = isWhole ? summedBytes : summedBytes / workers;
+  const sliceBytes = isWhole ? summedBytes : summedBytes / nodesOf.length;
+  return { peerNodes, isWhole, slice, sliceBytes };
+}
+
+/** Where the engines exchange by themselves. What peers share is mapped: theirs, but counted as this process's own on a CPU. */
+function engineExchangeParts(shape: ExchangeShape, engine: EngineName, transport: JobSpec["sync"]["transport"]): MemoryPart[] {
+  const { own, nodesOf, summedBytes, summed } = shape;
+  const { peerNodes, isWhole, slice, sliceBytes } = sliceAdded(shape);
+  const totals = isWhole || transport === "nccl" ? 0 : nodesOf.length - 1;
+  const isElsewhere = engine === "cuda" && transport !== "nccl";
+  return [
+    hostPart("sums", `(${own.length} nodes here + total) x ${summed}`, (own.length + 1) * summedBytes),
+    hostPart(
+      "nodes of peers",
+      `(${peerNodes} nodes + ${totals} sums) x ${slice}`,
+      isElsewhere ? 0 : (peerNodes + totals) * sliceBytes,
+    ),
+  ];
+}
+
+function exchangeParts(shape: ExchangeShape): MemoryPart[] {
+  const { nodesOf, own, tree, isRounded, summedBytes, summed } = shape;
+  const { peerNodes, isWhole, slice, sliceBytes } = sliceAdded(shape);
   const wireShare = isRounded ? 0.5 : 1;
   const levels = levelsAbove(tree, nodesOf.flat(), isRounded);
   const parts = [
-    hostPart("sums", `${sets} x (${own.length} nodes here + total) x ${summed}`, sets * (own.length + 1) * summedBytes),
-    // NCCL has them on the GPU.
+    hostPart("sums", `${SETS} x (${own.length} nodes here + total) x ${summed}`, SETS * (own.length + 1) * summedBytes),
     hostPart(
       "nodes of peers",
-      `${sets} x ${peerNodes} nodes x ${slice}${isRounded ? " / 2" : ""}`,
-      sets === 1 ? 0 : sets * peerNodes * sliceBytes * wireShare,
+      `${SETS} x ${peerNodes} nodes x ${slice}${isRounded ? " / 2" : ""}`,
+      SETS * peerNodes * sliceBytes * wireShare,
     ),
     hostPart("joining", `${levels} levels of the tree x ${slice}`, levels * sliceBytes),
   ];
   if (isRounded) {
     const vectors = own.length + (isWhole ? 0 : 1);
-    parts.push(hostPart("rounded for sending", `${sets} x ${vectors} x ${summed} / 2`, sets * vectors * summedBytes * wireShare));
+    parts.push(hostPart("rounded for sending", `${SETS} x ${vectors} x ${summed} / 2`, SETS * vectors * summedBytes * wireShare));
   }
   return parts;
 }

@@ -7,6 +7,7 @@ import {
   shardsPerPlacement,
   type JobSpec,
 } from "@segue/core";
+import type { EngineName } from "../create-engine.js";
 import { FLOAT_BYTES, hostPart, MIB, type MemoryPart } from "./memory-part.js";
 import { stepsWaiting, TOKEN_BYTES } from "./segments.js";
 import { sumParts } from "./sum-parts.js";
@@ -17,8 +18,17 @@ const PROCESS_BYTES = 104 * MIB;
 /** What V8 lets two heaps at work grow by, and the buffers that wait for it to collect them. */
 const HEAPS_BYTES = 42 * MIB;
 
-/** What a worker holds beside its engine. @param member its place among the job's workers */
-export function workerParts(spec: JobSpec, workers: number, member: number, threads: number): MemoryPart[] {
+interface WorkerLoad {
+  readonly spec: JobSpec;
+  readonly workers: number;
+  /** Its place among the workers. */
+  readonly member: number;
+  readonly engine: EngineName;
+  readonly threads: number;
+}
+
+/** What a worker holds beside its engine. */
+export function workerParts({ spec, workers, member, engine, threads }: WorkerLoad): MemoryPart[] {
   const parameters = parameterLayout(spec.model).size;
   const vectorBytes = parameters * FLOAT_BYTES;
   const shards = (assignShards(spec.batch.shards, workers, shardsPerPlacement(spec))[member] ?? []).length;
@@ -28,7 +38,7 @@ export function workerParts(spec: JobSpec, workers: number, member: number, thre
   return [
     hostPart("process", "Node.js, code, libraries: measured", PROCESS_BYTES),
     hostPart("heaps", "what they and dead buffers grow by at work: measured", HEAPS_BYTES),
-    ...sumParts(spec, workers, member),
+    ...sumParts(spec, workers, member, engine),
     hostPart("snapshots", `2 x (${vectors} x parameters + lane states)`, 2 * (vectors * vectorBytes + statesBytes)),
     hostPart(
       "waiting segments",
