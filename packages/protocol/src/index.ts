@@ -117,13 +117,11 @@ export {
   PullResponseSchema,
   TensorHeaderSchema,
   TensorChunkSchema,
-  TensorTrailerSchema,
   Tensors,
   type PullRequest,
   type PullResponse,
   type TensorHeader,
   type TensorChunk,
-  type TensorTrailer,
 } from "./gen/segue/v1/tensors_pb.js";
 export {
   AttachRequestSchema,

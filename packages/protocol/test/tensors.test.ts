@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
-import { createHash, randomFillSync } from "node:crypto";
+import { randomFillSync } from "node:crypto";
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { crc32 } from "node:zlib";
 import { credentials, status } from "@grpc/grpc-js";
 import {
   createClient,
@@ -158,15 +159,13 @@ describe("pulled tensors", () => {
     await assert.rejects(pullTensor(client, "file"), { code: status.DATA_LOSS });
   });
 
-  it("are refused when the digest is wrong", async () => {
-    const bytes = randomBytes(1000);
-    const { client } = await serve(scripted(bytes, createHash("sha256").update("something else").digest("hex"), [[0, 1000]]));
+  it("are refused when a checksum is wrong", async () => {
+    const { client } = await serve(scripted(randomBytes(1000), [[0, 1000]], () => crc32("something else")));
     await assert.rejects(pullTensor(client, "x"), { code: status.DATA_LOSS, reason: "TENSOR_DIGEST_MISMATCH" });
   });
 
   it("are refused when a chunk is missing, out of order, or too long", async () => {
     const bytes = randomBytes(1000);
-    const digest = createHash("sha256").update(bytes).digest("hex");
     for (const cuts of [
       [[0, 500]],
       [
@@ -178,7 +177,7 @@ describe("pulled tensors", () => {
         [0, 1000],
       ],
     ] as [number, number][][]) {
-      const { client } = await serve(scripted(bytes, digest, cuts));
+      const { client } = await serve(scripted(bytes, cuts));
       await assert.rejects(pullTensor(client, "x"), { code: status.DATA_LOSS, reason: "TENSOR_STREAM_BROKEN" });
     }
   });
@@ -198,7 +197,7 @@ describe("pulled tensors", () => {
     await assert.rejects(pulling, { code: status.CANCELLED });
   });
 
-  it("go on where they stopped after lost connections, under one digest", async () => {
+  it("go on where they stopped after lost connections", async () => {
     const { registry, port } = await serveRegistry();
     const bytes = randomBytes(24 * MIB + 1);
     registry.publish("t", bytesTensor(bytes));
@@ -258,7 +257,11 @@ describe("TensorRegistry", () => {
 });
 
 /** A peer that sends the given cuts of the bytes, whatever was asked. */
-function scripted(bytes: Uint8Array, sha256: string, cuts: readonly (readonly [number, number])[]): Handlers<typeof Tensors> {
+function scripted(
+  bytes: Uint8Array,
+  cuts: readonly (readonly [number, number])[],
+  checksum: (data: Uint8Array) => number = crc32,
+): Handlers<typeof Tensors> {
   return {
     async *pull(): AsyncGenerator<Response> {
       const total = BigInt(bytes.byteLength);
@@ -266,9 +269,9 @@ function scripted(bytes: Uint8Array, sha256: string, cuts: readonly (readonly [n
         part: { case: "header", value: { ref: "x", dtype: "u8", shape: [total], totalBytes: total, offset: 0n, length: total } },
       };
       for (const [from, to] of cuts) {
-        yield { part: { case: "chunk", value: { offset: BigInt(from), data: bytes.slice(from, to) } } };
+        const data = bytes.slice(from, to);
+        yield { part: { case: "chunk", value: { offset: BigInt(from), data, crc32: checksum(data) } } };
       }
-      yield { part: { case: "trailer", value: { sha256 } } };
     },
     async *pullSeries(): AsyncGenerator<never> {},
   };

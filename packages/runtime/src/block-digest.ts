@@ -1,10 +1,13 @@
 import { createHash, webcrypto } from "node:crypto";
 import { setImmediate } from "node:timers/promises";
+import { sharedSha256 } from "./hash-threads.js";
 
 /** 2^20 floats: fixed, since the digest depends on it. */
 const BLOCK_BYTES = 4 * 2 ** 20;
 /** Hashed at once, on Node's thread pool. */
 const MOST_BLOCKS = 4;
+/** From here on threads of their own are worth their start. */
+const THREADED_BYTES = 16 * BLOCK_BYTES;
 /** Hashed on the caller's thread without letting its event loop serve anybody else: about a millisecond. */
 const SLICE_BYTES = 2 ** 20;
 
@@ -16,7 +19,7 @@ const SLICE_BYTES = 2 ** 20;
 export class BlockDigest {
   readonly #vectorBytes: number;
   readonly #hash = createHash("sha256");
-  readonly #hashing: Promise<ArrayBuffer>[] = [];
+  readonly #hashing: Promise<ArrayBuffer | Uint8Array>[] = [];
   #block = new Uint8Array(0);
   #filled = 0;
   /** Of the vector at hand. */
@@ -27,8 +30,30 @@ export class BlockDigest {
     this.#vectorBytes = vectorBytes;
   }
 
-  /** The next bytes of the vectors, which may be changed once this ends. */
+  /** The next bytes of the vectors, which may be changed once this ends. Many in shared memory are hashed where they lie. */
   async update(bytes: Uint8Array): Promise<void> {
+    const isThreaded = bytes.byteLength >= THREADED_BYTES && this.#filled === 0 && isShared(bytes);
+    return isThreaded ? this.#hashShared(bytes) : this.#hashCopies(bytes);
+  }
+
+  async #hashShared(bytes: Uint8Array<SharedArrayBuffer>): Promise<void> {
+    let at = 0;
+    for (;;) {
+      const blockBytes = Math.min(BLOCK_BYTES, this.#vectorBytes - this.#taken);
+      if (at + blockBytes > bytes.byteLength) break;
+      const hashing = sharedSha256(bytes.subarray(at, at + blockBytes));
+      // Of several that fail the first counts.
+      hashing.catch(() => undefined);
+      this.#hashing.push(hashing);
+      at += blockBytes;
+      this.#taken = (this.#taken + blockBytes) % this.#vectorBytes;
+    }
+    const rest = bytes.subarray(at);
+    while (this.#hashing.length > 0) await this.#takeOldest();
+    await this.#hashCopies(rest);
+  }
+
+  async #hashCopies(bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.byteLength;) {
       if (this.#filled === 0) this.#block = new Uint8Array(Math.min(BLOCK_BYTES, this.#vectorBytes - this.#taken));
       const part = bytes.subarray(at, at + this.#block.byteLength - this.#filled);
@@ -67,4 +92,8 @@ export class BlockDigest {
     const digest = await this.#hashing.shift();
     if (digest) this.#hash.update(new Uint8Array(digest));
   }
+}
+
+function isShared(bytes: Uint8Array): bytes is Uint8Array<SharedArrayBuffer> {
+  return bytes.buffer instanceof SharedArrayBuffer;
 }

@@ -39,6 +39,28 @@ describe("digests of the second kind", () => {
     }
   });
 
+  it("are the same of many bytes in shared memory, which threads hash where they lie", async () => {
+    const floats = 17 * 2 ** 20 + 3;
+    const vector = new Uint8Array(new SharedArrayBuffer(4 * floats));
+    for (let at = 0; at < vector.byteLength; at += 4096) vector[at] = at >> 12;
+    const copied = Uint8Array.from(vector);
+    const digestOf = async (pieces: readonly Uint8Array[]): Promise<string> => {
+      const digest = new BlockDigest(vector.byteLength);
+      for (const piece of pieces) await digest.update(piece);
+      return digest.soFar();
+    };
+    const wanted = await digestOf([copied]);
+    assert.equal(await digestOf([vector]), wanted);
+    // Two vectors in one piece, cut where no block ends.
+    const twice = new Uint8Array(new SharedArrayBuffer(2 * vector.byteLength));
+    twice.set(vector);
+    twice.set(vector, vector.byteLength);
+    const cut = vector.byteLength + 5;
+    assert.equal(await digestOf([twice.subarray(0, cut), twice.subarray(cut)]), await digestOf([copied, copied]));
+    vector[4 * 2 ** 20] = 1;
+    assert.notEqual(await digestOf([vector]), wanted);
+  });
+
   it("begin with that of the first vector", async () => {
     const digest = new BlockDigest(vectorBytes);
     await digest.update(vectors.subarray(0, vectorBytes));

@@ -1,6 +1,5 @@
-import { createHash } from "node:crypto";
 import { open, type FileHandle } from "node:fs/promises";
-import { setImmediate } from "node:timers/promises";
+import { crc32 } from "node:zlib";
 import { status } from "@grpc/grpc-js";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { messageInPieces } from "../broadcast.js";
@@ -33,7 +32,6 @@ interface ByteSource {
 type ServedTensor = MemoryTensor | FileTensor | FileRangesTensor;
 
 interface ByteRange {
-  readonly digestOffset: number;
   readonly offset: number;
   readonly end: number;
 }
@@ -56,7 +54,7 @@ export function tensorsHandlers(
       try {
         const range = requestedRange(request, source.totalBytes);
         yield { part: { case: "header", value: header(ref, tensor, source.totalBytes, range) } };
-        yield* chunks(source, range, signal);
+        yield* chunks(source, range);
       } finally {
         await source.close();
       }
@@ -65,20 +63,15 @@ export function tensorsHandlers(
   };
 }
 
-async function* chunks(source: ByteSource, range: ByteRange, signal: AbortSignal): AsyncGenerator<Response, void, undefined> {
-  const digest = createHash("sha256");
-  for (let at = range.digestOffset; at < range.offset && !signal.aborted; at += CHUNK_BYTES) {
-    digest.update(await source.read(at, Math.min(CHUNK_BYTES, range.offset - at)));
-    // Nothing is sent here, so nothing else would let heartbeats through.
-    await setImmediate();
-  }
-  for (let at = range.offset; at < range.end; at += CHUNK_BYTES) {
-    const data = await source.read(at, Math.min(CHUNK_BYTES, range.end - at));
-    digest.update(data);
-    const chunk = [...fields(TensorChunkSchema, { offset: BigInt(at) }), ...bytesField(TensorChunkSchema.field.data.number, data)];
+async function* chunks(source: ByteSource, { offset, end }: ByteRange): AsyncGenerator<Response, void, undefined> {
+  for (let at = offset; at < end; at += CHUNK_BYTES) {
+    const data = await source.read(at, Math.min(CHUNK_BYTES, end - at));
+    const chunk = [
+      ...fields(TensorChunkSchema, { offset: BigInt(at), crc32: crc32(data) }),
+      ...bytesField(TensorChunkSchema.field.data.number, data),
+    ];
     yield messageInPieces(PullResponseSchema, messageField(PullResponseSchema.field.chunk.number, chunk));
   }
-  yield { part: { case: "trailer", value: { sha256: digest.digest("hex") } } };
 }
 
 function header(ref: string, tensor: ServedTensor, totalBytes: number, range: ByteRange) {
@@ -96,12 +89,11 @@ function requestedRange(request: PullRequest, totalBytes: number): ByteRange {
   const total = BigInt(totalBytes);
   const { offset } = request;
   const end = request.length === 0n ? total : offset + request.length;
-  const digestOffset = request.digestOffset ?? offset;
-  if (offset > total || end > total || digestOffset > offset) {
-    const asked = `bytes ${offset} to ${end}, digest from ${digestOffset}`;
+  if (offset > total || end > total) {
+    const asked = `bytes ${offset} to ${end}`;
     throw new RpcError(status.OUT_OF_RANGE, "TENSOR_OUT_OF_RANGE", `${request.ref} has ${total} bytes; asked for ${asked}`);
   }
-  return { digestOffset: Number(digestOffset), offset: Number(offset), end: Number(end) };
+  return { offset: Number(offset), end: Number(end) };
 }
 
 function openSource(tensor: ServedTensor): Promise<ByteSource> {

@@ -4,7 +4,9 @@ import type { PagedFloats } from "@segue/core";
 import { BlockDigest } from "@segue/runtime";
 import { bytesOf } from "../compute/shared.js";
 
-/** About a millisecond's work. */
+/** Hashed between two looks at the signal. */
+const STRETCH_BYTES = 2 ** 28;
+/** Hashed on this thread without letting its event loop serve anybody else: about a millisecond's work. */
 const SLICE_BYTES = 2 ** 21;
 
 /**
@@ -14,9 +16,9 @@ const SLICE_BYTES = 2 ** 21;
  */
 export async function digestOf(weights: PagedFloats, signal: AbortSignal): Promise<string> {
   const digest = new BlockDigest(weights.length * Float32Array.BYTES_PER_ELEMENT);
-  for (const slice of slicesOf(weights)) {
+  for (const stretch of slicesOf(weights, STRETCH_BYTES)) {
     signal.throwIfAborted();
-    await digest.update(slice);
+    await digest.update(stretch);
   }
   return digest.soFar();
 }
@@ -29,7 +31,7 @@ export async function digestLike(wanted: string, weights: PagedFloats, signal: A
   const digest = await digestOf(weights, signal);
   if (wanted === "" || wanted === digest) return digest;
   const hash = createHash("sha256");
-  for (const slice of slicesOf(weights)) {
+  for (const slice of slicesOf(weights, SLICE_BYTES)) {
     await setImmediate();
     signal.throwIfAborted();
     hash.update(slice);
@@ -37,8 +39,8 @@ export async function digestLike(wanted: string, weights: PagedFloats, signal: A
   return hash.digest("hex") === wanted ? wanted : digest;
 }
 
-function* slicesOf({ pages }: PagedFloats): Generator<Uint8Array, void, undefined> {
+function* slicesOf({ pages }: PagedFloats, sliceBytes: number): Generator<Uint8Array, void, undefined> {
   for (const bytes of pages.map(bytesOf)) {
-    for (let at = 0; at < bytes.byteLength; at += SLICE_BYTES) yield bytes.subarray(at, at + SLICE_BYTES);
+    for (let at = 0; at < bytes.byteLength; at += sliceBytes) yield bytes.subarray(at, at + sliceBytes);
   }
 }

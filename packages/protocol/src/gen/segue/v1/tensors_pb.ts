@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file segue/v1/tensors.proto.
  */
 export const file_segue_v1_tensors: GenFile = /*@__PURE__*/
-  fileDesc("ChZzZWd1ZS92MS90ZW5zb3JzLnByb3RvEghzZWd1ZS52MSJ5CgtQdWxsUmVxdWVzdBILCgNyZWYYASABKAkSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoBBIPCgd3YWl0X21zGAQgASgNEhoKDWRpZ2VzdF9vZmZzZXQYBSABKARIAIgBAUIQCg5fZGlnZXN0X29mZnNldCKUAQoMUHVsbFJlc3BvbnNlEigKBmhlYWRlchgBIAEoCzIWLnNlZ3VlLnYxLlRlbnNvckhlYWRlckgAEiYKBWNodW5rGAIgASgLMhUuc2VndWUudjEuVGVuc29yQ2h1bmtIABIqCgd0cmFpbGVyGAMgASgLMhcuc2VndWUudjEuVGVuc29yVHJhaWxlckgAQgYKBHBhcnQibgoMVGVuc29ySGVhZGVyEgsKA3JlZhgBIAEoCRINCgVkdHlwZRgCIAEoCRINCgVzaGFwZRgDIAMoBBITCgt0b3RhbF9ieXRlcxgEIAEoBBIOCgZvZmZzZXQYBSABKAQSDgoGbGVuZ3RoGAYgASgEIisKC1RlbnNvckNodW5rEg4KBm9mZnNldBgBIAEoBBIMCgRkYXRhGAIgASgMIh8KDVRlbnNvclRyYWlsZXISDgoGc2hhMjU2GAEgASgJIl0KEVB1bGxTZXJpZXNSZXF1ZXN0EiMKBXB1bGxzGAEgAygLMhQuc2VndWUudjEuU2VyaWVzUHVsbBIPCgdmaXJzdF9uGAIgASgNEhIKCmZpcnN0X3B1bGwYAyABKA0iOQoKU2VyaWVzUHVsbBILCgNyZWYYASABKAkSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoBCJaChJQdWxsU2VyaWVzUmVzcG9uc2USCQoBbhgBIAEoDRIMCgRwdWxsGAIgASgNEg4KBm9mZnNldBgDIAEoBBIMCgRkYXRhGAQgASgMEg0KBWNyYzMyGAUgASgHMo0BCgdUZW5zb3JzEjcKBFB1bGwSFS5zZWd1ZS52MS5QdWxsUmVxdWVzdBoWLnNlZ3VlLnYxLlB1bGxSZXNwb25zZTABEkkKClB1bGxTZXJpZXMSGy5zZWd1ZS52MS5QdWxsU2VyaWVzUmVxdWVzdBocLnNlZ3VlLnYxLlB1bGxTZXJpZXNSZXNwb25zZTABYgZwcm90bzM");
+  fileDesc("ChZzZWd1ZS92MS90ZW5zb3JzLnByb3RvEghzZWd1ZS52MSJLCgtQdWxsUmVxdWVzdBILCgNyZWYYASABKAkSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoBBIPCgd3YWl0X21zGAQgASgNImgKDFB1bGxSZXNwb25zZRIoCgZoZWFkZXIYASABKAsyFi5zZWd1ZS52MS5UZW5zb3JIZWFkZXJIABImCgVjaHVuaxgCIAEoCzIVLnNlZ3VlLnYxLlRlbnNvckNodW5rSABCBgoEcGFydCJuCgxUZW5zb3JIZWFkZXISCwoDcmVmGAEgASgJEg0KBWR0eXBlGAIgASgJEg0KBXNoYXBlGAMgAygEEhMKC3RvdGFsX2J5dGVzGAQgASgEEg4KBm9mZnNldBgFIAEoBBIOCgZsZW5ndGgYBiABKAQiOgoLVGVuc29yQ2h1bmsSDgoGb2Zmc2V0GAEgASgEEgwKBGRhdGEYAiABKAwSDQoFY3JjMzIYAyABKAciXQoRUHVsbFNlcmllc1JlcXVlc3QSIwoFcHVsbHMYASADKAsyFC5zZWd1ZS52MS5TZXJpZXNQdWxsEg8KB2ZpcnN0X24YAiABKA0SEgoKZmlyc3RfcHVsbBgDIAEoDSI5CgpTZXJpZXNQdWxsEgsKA3JlZhgBIAEoCRIOCgZvZmZzZXQYAiABKAQSDgoGbGVuZ3RoGAMgASgEIloKElB1bGxTZXJpZXNSZXNwb25zZRIJCgFuGAEgASgNEgwKBHB1bGwYAiABKA0SDgoGb2Zmc2V0GAMgASgEEgwKBGRhdGEYBCABKAwSDQoFY3JjMzIYBSABKAcyjQEKB1RlbnNvcnMSNwoEUHVsbBIVLnNlZ3VlLnYxLlB1bGxSZXF1ZXN0GhYuc2VndWUudjEuUHVsbFJlc3BvbnNlMAESSQoKUHVsbFNlcmllcxIbLnNlZ3VlLnYxLlB1bGxTZXJpZXNSZXF1ZXN0Ghwuc2VndWUudjEuUHVsbFNlcmllc1Jlc3BvbnNlMAFiBnByb3RvMw");
 
 /**
  * @generated from message segue.v1.PullRequest
@@ -39,14 +39,6 @@ export type PullRequest = Message<"segue.v1.PullRequest"> & {
    * @generated from field: uint32 wait_ms = 4;
    */
   waitMs: number;
-
-  /**
-   * First byte the trailer's digest covers, at most `offset`; absent: `offset`. A resumed pull names the byte it began with,
-   * so one digest vouches for everything received, however often the stream broke.
-   *
-   * @generated from field: optional uint64 digest_offset = 5;
-   */
-  digestOffset?: bigint | undefined;
 };
 
 /**
@@ -75,12 +67,6 @@ export type PullResponse = Message<"segue.v1.PullResponse"> & {
      */
     value: TensorChunk;
     case: "chunk";
-  } | {
-    /**
-     * @generated from field: segue.v1.TensorTrailer trailer = 3;
-     */
-    value: TensorTrailer;
-    case: "trailer";
   } | { case: undefined; value?: undefined };
 };
 
@@ -150,6 +136,13 @@ export type TensorChunk = Message<"segue.v1.TensorChunk"> & {
    * @generated from field: bytes data = 2;
    */
   data: Uint8Array;
+
+  /**
+   * CRC-32 (ISO-HDLC) of `data`: what TCP's sum lets through is found, at a tenth of a digest's cost.
+   *
+   * @generated from field: fixed32 crc32 = 3;
+   */
+  crc32: number;
 };
 
 /**
@@ -158,25 +151,6 @@ export type TensorChunk = Message<"segue.v1.TensorChunk"> & {
  */
 export const TensorChunkSchema: GenMessage<TensorChunk> = /*@__PURE__*/
   messageDesc(file_segue_v1_tensors, 3);
-
-/**
- * @generated from message segue.v1.TensorTrailer
- */
-export type TensorTrailer = Message<"segue.v1.TensorTrailer"> & {
-  /**
-   * SHA-256 of the bytes from digest_offset to the end of the range, hex.
-   *
-   * @generated from field: string sha256 = 1;
-   */
-  sha256: string;
-};
-
-/**
- * Describes the message segue.v1.TensorTrailer.
- * Use `create(TensorTrailerSchema)` to create a new message.
- */
-export const TensorTrailerSchema: GenMessage<TensorTrailer> = /*@__PURE__*/
-  messageDesc(file_segue_v1_tensors, 4);
 
 /**
  * @generated from message segue.v1.PullSeriesRequest
@@ -205,7 +179,7 @@ export type PullSeriesRequest = Message<"segue.v1.PullSeriesRequest"> & {
  * Use `create(PullSeriesRequestSchema)` to create a new message.
  */
 export const PullSeriesRequestSchema: GenMessage<PullSeriesRequest> = /*@__PURE__*/
-  messageDesc(file_segue_v1_tensors, 5);
+  messageDesc(file_segue_v1_tensors, 4);
 
 /**
  * @generated from message segue.v1.SeriesPull
@@ -234,7 +208,7 @@ export type SeriesPull = Message<"segue.v1.SeriesPull"> & {
  * Use `create(SeriesPullSchema)` to create a new message.
  */
 export const SeriesPullSchema: GenMessage<SeriesPull> = /*@__PURE__*/
-  messageDesc(file_segue_v1_tensors, 6);
+  messageDesc(file_segue_v1_tensors, 5);
 
 /**
  * One chunk of one pull. A pull is complete when its length has arrived.
@@ -267,7 +241,7 @@ export type PullSeriesResponse = Message<"segue.v1.PullSeriesResponse"> & {
   data: Uint8Array;
 
   /**
-   * CRC-32 (ISO-HDLC) of `data`: cheaper than a digest at every step, and more than TCP's sum protects.
+   * CRC-32 (ISO-HDLC) of `data`.
    *
    * @generated from field: fixed32 crc32 = 5;
    */
@@ -279,7 +253,7 @@ export type PullSeriesResponse = Message<"segue.v1.PullSeriesResponse"> & {
  * Use `create(PullSeriesResponseSchema)` to create a new message.
  */
 export const PullSeriesResponseSchema: GenMessage<PullSeriesResponse> = /*@__PURE__*/
-  messageDesc(file_segue_v1_tensors, 7);
+  messageDesc(file_segue_v1_tensors, 6);
 
 /**
  * Big tensors are pulled, never pushed: the receiver is the client, because only a client can widen its receive window.
@@ -288,7 +262,7 @@ export const PullSeriesResponseSchema: GenMessage<PullSeriesResponse> = /*@__PUR
  */
 export const Tensors: GenService<{
   /**
-   * Streams one Header, Chunks in order, one Trailer. Waits up to wait_ms for a tensor that is not there yet, then NOT_FOUND.
+   * Streams one Header, then Chunks in order until they hold its length. Waits up to wait_ms for a tensor that is not there yet, then NOT_FOUND.
    *
    * @generated from rpc segue.v1.Tensors.Pull
    */
