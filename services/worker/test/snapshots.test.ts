@@ -58,6 +58,14 @@ describe("snapshots", () => {
     assert.deepEqual(new Set(snapshots.modelBuffer()), new Set(first));
   });
 
+  it("take back memory that was never published", () => {
+    const model = snapshots.modelBuffer();
+    const states = new Map([[0, snapshots.statesBuffer()]]);
+    snapshots.giveBack({ model, states });
+    assert.deepEqual(new Set(snapshots.modelBuffer()), new Set(model));
+    assert.equal(snapshots.statesBuffer(), states.get(0));
+  });
+
   it("keep their memory while somebody pulls it", async () => {
     const first = add(0);
     let finish = (): void => undefined;

@@ -240,21 +240,28 @@ export class JobReplica {
     const results = await work.run(firstStep, steps);
     const lastStep = firstStep + steps;
     await faultPoint("worker.snapshotBegins", lastStep);
-    const model = snapshots.modelBuffer();
-    const states = new Map(membership.self.shards.map((shard) => [shard, snapshots.statesBuffer()]));
+    const buffers = {
+      model: snapshots.modelBuffer(),
+      states: new Map(membership.self.shards.map((shard) => [shard, snapshots.statesBuffer()])),
+    };
     const endedMs = performance.now();
     const sinceEnd = (): number => performance.now() - endedMs;
-    const saved = compute.call("save", { epoch, model, states: shardStates(states) });
+    const saved = compute.call("save", { epoch, model: buffers.model, states: shardStates(buffers.states) });
     saved.catch(() => undefined);
     for (const step of segments.keys()) if (step < lastStep) segments.delete(step);
     // The device goes on while the copy is made, hashed, reported and committed.
     work.beginEarly(lastStep, lastStep + nextSteps);
-    await saved;
-    signal.throwIfAborted();
-    const copiedMs = sinceEnd();
-    const digest = await digestOf(weightsOf(model), signal);
+    const hashing = async (): Promise<{ copiedMs: number; digest: string }> => {
+      await saved;
+      signal.throwIfAborted();
+      return { copiedMs: sinceEnd(), digest: await digestOf(weightsOf(buffers.model), signal) };
+    };
+    const { copiedMs, digest } = await hashing().catch((error: unknown) => {
+      snapshots.giveBack(buffers);
+      throw error;
+    });
     const hashedMs = sinceEnd();
-    snapshots.add({ step: lastStep, model, states, digest });
+    snapshots.add({ step: lastStep, ...buffers, digest });
     await faultPoint("worker.snapshotPublished", lastStep);
     attempt.step = lastStep;
     attempt.phase = "ready";

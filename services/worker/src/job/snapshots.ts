@@ -29,6 +29,7 @@ export interface SnapshotSizes {
 type Buffer = PagedFloats | Float32Array;
 
 interface Retired {
+  /** Empty: it was never published. */
   readonly ref: string;
   readonly buffer: Buffer;
 }
@@ -81,6 +82,11 @@ export class Snapshots {
       const shape = [lanesPerShard, laneStateFloats];
       this.#registry.publish(refs.states(jobId, step, shard), { dtype: "f32", shape, data: bytesOf(values) });
     }
+  }
+
+  /** Takes back buffers that were never published, as those of a round that was withdrawn while it was copied. */
+  giveBack(buffers: Pick<Snapshot, "model" | "states">): void {
+    for (const buffer of [...buffers.model, ...buffers.states.values()]) this.#retired.push({ ref: "", buffer });
   }
 
   /** Drops the snapshots whose step fails the test. */
