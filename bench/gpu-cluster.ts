@@ -159,6 +159,8 @@ interface Commit {
   readonly step: number;
   readonly steps: number;
   readonly roundMs: number;
+  /** Of it, until the lane states had come. */
+  readonly statesMs: number;
 }
 interface Round {
   readonly time: string;
@@ -213,6 +215,8 @@ async function measure(cluster: LocalCluster, spec: JobSpec, targetMs: number): 
         const commit = commits.find(({ step }) => step === firstStep + steps);
         return total + Date.parse(commit?.time ?? time) - Date.parse(time);
       }, 0);
+      const counted = commits.slice(settled + 1);
+      const statesMs = counted.reduce((total, commit) => total + commit.statesMs, 0) / counted.length;
       return {
         rate: (1000 * steps * tokensPerStep(spec)) / elapsedMs,
         text:
@@ -220,7 +224,7 @@ async function measure(cluster: LocalCluster, spec: JobSpec, targetMs: number): 
           `${(computeMs / steps).toFixed(2)} the first worker's engine's and ${(sum("exchangeMs") / steps).toFixed(2)} exchange; ` +
           `its snapshot is copied ${(sum("copiedMs") / rounds.length).toFixed(0)} ms and hashed ` +
           `${(sum("hashedMs") / rounds.length).toFixed(0)} ms after its last step, and committed ` +
-          `${(commitMs / rounds.length).toFixed(0)} ms after that`,
+          `${(commitMs / rounds.length).toFixed(0)} ms after that (${statesMs.toFixed(0)} ms for its lane states)`,
       };
     }
   } finally {

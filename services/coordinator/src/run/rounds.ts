@@ -88,7 +88,9 @@ export class Rounds {
     const roundMs = performance.now() - this.#startedAtMs;
     const endStep = round.firstStep + round.steps;
     await faultPoint("coordinator.roundReported", endStep);
+    const pullingSinceMs = performance.now();
     const states = await this.#pullStates(endStep);
+    const statesMs = performance.now() - pullingSinceMs;
     await faultPoint("coordinator.statesPulled", endStep);
     const cut = await feed.get(endStep - 1);
     if (!states || !cut || ledger.state.generation !== generation || ledger.state.phase !== "reported") return;
@@ -116,7 +118,7 @@ export class Rounds {
       members: memberStatuses(ledger.state, parts.workers),
     });
     metrics.steps(book.get(jobId), steps);
-    logger.debug({ event: "roundCommitted", step: endStep, steps: round.steps, loss, roundMs }, "a round is committed");
+    logger.debug({ event: "roundCommitted", step: endStep, steps: round.steps, loss, roundMs, statesMs }, "a round is committed");
     committed.checkpointIfDue();
     await faultPoint("coordinator.roundCommitted", endStep);
   }
