@@ -198,8 +198,10 @@ async function measure(cluster: LocalCluster, spec: JobSpec, targetMs: number): 
       const commits = linesOf<Commit>(cluster, "coordinator").filter(
         ({ event, time }) => event === "roundCommitted" && Date.parse(time) >= startedAtMs,
       );
-      // Rounds grow fourfold until they last as long as they should; from there on they count.
-      const settled = commits.findIndex(({ roundMs }) => roundMs > 0.6 * targetMs);
+      // Rounds grow fourfold until they last as long as they should; from there on they count. The time of the first ones tells nothing:
+      // kernels are compiled in it, or the commit takes longer than the steps.
+      const longest = Math.max(...commits.map(({ steps }) => steps));
+      const settled = commits.findIndex(({ steps }) => steps > 0.6 * longest);
       const [first, last] = [commits[settled], commits.at(-1)];
       if (!first || !last || commits.length - 1 - settled < least) continue;
       const elapsedMs = Date.parse(last.time) - Date.parse(first.time);

@@ -44,20 +44,26 @@ describe("coordinator with Redis", () => {
     await rm(folder, { recursive: true });
   });
 
+  /** Old ones are deleted beside the training. */
+  const untilCheckpoints = (jobId: string, steps: readonly number[]) => {
+    let found: number[] = [];
+    const areThese = async (): Promise<boolean> => {
+      found = (await cluster.jobs.listCheckpoints({ jobId })).checkpoints.map(({ step }) => step);
+      return found.join() === steps.join();
+    };
+    return until(areThese, () => `checkpoints ${steps.join(", ")}; there are ${found.join(", ")}`);
+  };
+
   it("tells Redis what it does, queues evaluations, and keeps the checkpoints they need", async () => {
     const worker = await cluster.worker();
     const jobId = await cluster.submit(EVALUATED);
     const digest = await cluster.digest(jobId);
-    const { checkpoints } = await cluster.jobs.listCheckpoints({ jobId });
     // 12 is older than the two that are kept, but its heat map still waits for an evaluator.
-    assert.deepEqual(
-      checkpoints.map(({ step }) => step),
-      [24, 18, 12],
-    );
-    assert.deepEqual(await redis.zrange(redisKeys.evaluations(jobId), 0, "-1"), [
-      evaluationId(jobId, 12, "short"),
-      evaluationId(jobId, 24, "short"),
-    ]);
+    await untilCheckpoints(jobId, [24, 18, 12]);
+    // The last is queued when the job is over.
+    const evaluations = () => redis.zrange(redisKeys.evaluations(jobId), 0, "-1");
+    await until(async () => (await evaluations()).length > 1, "the last evaluation");
+    assert.deepEqual(await evaluations(), [evaluationId(jobId, 12, "short"), evaluationId(jobId, 24, "short")]);
     const registered = await redis.hgetall(redisKeys.evaluation(evaluationId(jobId, 24, "short")));
     assert.equal(registered["digest"], digest);
     assert.equal(registered["status"], "queued");
@@ -114,11 +120,7 @@ describe("coordinator with Redis", () => {
     const { step } = await cluster.jobs.submitEvaluation({ jobId, step: 6, evaluation: { name: "by-hand", passkey } });
     gate.open();
     await cluster.digest(jobId);
-    const { checkpoints } = await cluster.jobs.listCheckpoints({ jobId });
-    assert.deepEqual(
-      checkpoints.map((checkpoint) => checkpoint.step),
-      [60, 54, step],
-    );
+    await untilCheckpoints(jobId, [60, 54, step]);
     await worker.kill();
   });
 });
