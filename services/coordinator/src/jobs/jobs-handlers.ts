@@ -1,4 +1,4 @@
-import { SegueError, validateJobSpec, type EvaluationSpec, type JobSpec } from "@segue/core";
+import { SegueError, validateJobSpec, type EvaluationSpec, type JobSpec, type ParsedSpec } from "@segue/core";
 import type { EvaluationSpec as EvaluationMessage, Handlers, Jobs } from "@segue/protocol";
 import { jobSpecInputFromProto, jobSpecToProto, type Logger } from "@segue/runtime";
 import type { CheckpointStore } from "../checkpoints/checkpoint-store.js";
@@ -6,6 +6,7 @@ import type { DueEvaluations } from "../evaluations/due-evaluations.js";
 import type { DataPlan, DataSource } from "../feed/step-cutter.js";
 import type { Scheduler } from "../run/scheduler.js";
 import type { EventLog } from "../run/event-log.js";
+import { refuseWithoutRoom } from "../workers/room.js";
 import { workerInfo } from "../workers/worker-info.js";
 import type { WorkerPool } from "../workers/worker-pool.js";
 import { editJob } from "./edit-job.js";
@@ -14,7 +15,7 @@ import type { JobBook } from "./job-book.js";
 import { jobToProto } from "./job-view.js";
 import { NOT_STARTED } from "./live-status.js";
 import { planToProto } from "./plan-data.js";
-import { newJobId, planJob, plannedSteps, requestedSpec } from "./submit.js";
+import { newJobId, planJob, plannedSteps, requestedSpec, type PlannedJob } from "./submit.js";
 
 export interface JobsDependencies {
   readonly book: JobBook;
@@ -40,6 +41,15 @@ const MAX_PAGE = 1_000;
 export function jobsHandlers(deps: JobsDependencies): Handlers<typeof Jobs> {
   const { book, scheduler, pool, data, checkpointsOf } = deps;
   const answer = (jobId: string) => ({ job: jobToProto(book.get(jobId)) });
+  /** @throws SegueError SPEC_INVALID, MEMORY_INSUFFICIENT */
+  const planHere = async (parsed: ParsedSpec): Promise<PlannedJob> => {
+    const staying = pool.workers.filter(({ draining, expelled }) => !draining && !expelled);
+    refuseWithoutRoom(
+      parsed.spec,
+      staying.map(({ room }) => room),
+    );
+    return planJob(parsed, data);
+  };
   /** What is being accepted right now, by its key. */
   const accepting = new Map<string, { readonly spec: JobSpec; readonly accepted: Promise<Accepted> }>();
 
@@ -48,7 +58,7 @@ export function jobsHandlers(deps: JobsDependencies): Handlers<typeof Jobs> {
       const { idempotencyKey: key } = request;
       const parsed = requestedSpec(request);
       if (request.validateOnly) {
-        const planned = await planJob(parsed, data);
+        const planned = await planHere(parsed);
         const { spec, warnings, plan } = planned;
         const at = Date.now();
         const times = { submittedAtMs: at, updatedAtMs: at };
@@ -73,7 +83,7 @@ export function jobsHandlers(deps: JobsDependencies): Handlers<typeof Jobs> {
       }
 
       async function accept(): Promise<Accepted> {
-        const planned = await planJob(parsed, data);
+        const planned = await planHere(parsed);
         const { spec, warnings, plan } = planned;
         const jobId = newJobId(spec.name);
         const now = Date.now();

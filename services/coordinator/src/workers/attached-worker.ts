@@ -3,6 +3,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { connectClient, type Security } from "@segue/runtime";
 import { AsyncQueue } from "../async-queue.js";
 import type { Computing } from "./kind.js";
+import type { Room } from "./room.js";
 import type { StepTimes } from "../run/stragglers.js";
 
 type Outgoing = MessageInitShape<typeof AttachResponseSchema>;
@@ -44,6 +45,12 @@ export class AttachedWorker {
   /** What decides its bits. */
   get computing(): Computing {
     return { engines: this.hello.engines, gpu: this.hello.gpu?.name };
+  }
+
+  /** What decides whether a job fits. */
+  get room(): Room {
+    const { name, memoryBytes, gpu } = this.hello;
+    return { ...this.computing, name, memoryBytes: Number(memoryBytes), gpuBytes: Number(gpu?.memoryBytes ?? 0n) };
   }
 
   /** Queued at once; dropped when the stream is over. */

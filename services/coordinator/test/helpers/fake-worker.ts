@@ -30,6 +30,8 @@ export interface FakeWorkerOptions {
   /** Loss sum of every shard at a step, in place of the right one. */
   readonly lossSum?: (step: number) => number | undefined;
   readonly engines?: string[];
+  /** Of its machine. @default more than any job needs */
+  readonly memoryBytes?: number;
   /** Name of its GPU. */
   readonly gpu?: string;
   /** Told before every step, which waits for it. */
@@ -250,7 +252,7 @@ export async function startFakeWorker(options: FakeWorkerOptions) {
       tensorsAddress: server.address,
       engines: options.engines ?? ["cpu"],
       device: `fake device of ${options.name}`,
-      memoryBytes: 1n,
+      memoryBytes: BigInt(options.memoryBytes ?? 2 ** 40),
       threads: 1,
       version: "test",
       ...(gpu === undefined ? {} : { gpu: { name: gpu, uuid: `GPU-${options.name}`, memoryBytes: 8n * 2n ** 30n, ordinal: 0 } }),
