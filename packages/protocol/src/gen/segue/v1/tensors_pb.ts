@@ -138,7 +138,7 @@ export type TensorChunk = Message<"segue.v1.TensorChunk"> & {
   data: Uint8Array;
 
   /**
-   * CRC-32 (ISO-HDLC) of `data`: what TCP's sum lets through is found, at a tenth of a digest's cost.
+   * CRC-32 (ISO-HDLC) of `data`: what TCP's sum lets through is found, at half a digest's cost.
    *
    * @generated from field: fixed32 crc32 = 3;
    */
