@@ -11,20 +11,7 @@ import { until } from "../../../test/helpers/patience.js";
 import { isRefusal } from "../src/checkpoints/open-mirror.js";
 import { S3Objects } from "../src/checkpoints/s3-objects.js";
 import { SPEC, TestCluster } from "./helpers/cluster.js";
-
-const CREDENTIALS = { AWS_ACCESS_KEY_ID: "k", AWS_SECRET_ACCESS_KEY: "s" };
-
-/** The SDK's credentials, for services that check none. */
-function withCredentials(): void {
-  const before = new Map(Object.keys(CREDENTIALS).map((name) => [name, process.env[name]]));
-  beforeEach(() => Object.assign(process.env, CREDENTIALS));
-  afterEach(() => {
-    for (const [name, value] of before) {
-      if (value === undefined) Reflect.deleteProperty(process.env, name);
-      else process.env[name] = value;
-    }
-  });
-}
+import { withCredentials } from "./helpers/credentials.js";
 
 describe("a bucket whose service accepts connections and never answers", () => {
   withCredentials();

@@ -59,8 +59,8 @@ export class CheckpointKeeper {
     this.#newest = checkpoint;
     this.#cursor = undefined;
     this.#committed = undefined;
-    const passedOver = [...checkpoints.damaged].map(([step, what]) => `step ${step}: ${what}`);
-    const checkpointWarning = passedOver.length === 0 ? "" : `damaged checkpoints were passed over: ${passedOver.join("; ")}`;
+    const passedOver = [...checkpoints.passedOver].map(([step, what]) => `step ${step}: ${what}`);
+    const checkpointWarning = passedOver.length === 0 ? "" : `checkpoints were passed over: ${passedOver.join("; ")}`;
     book.setLive(jobId, { checkpointWarning });
   }
 
@@ -117,6 +117,7 @@ export class CheckpointKeeper {
       if (this.#failures > 0) logger.info({ event: "durableAgain", step }, "checkpoints can be written again");
       this.#failures = 0;
       book.setLive(jobId, { checkpointStep: step, checkpointDigest: digest, notDurable: "", checkpointWarning: "" });
+      book.note(jobId, { checkpointStep: step });
       metrics.checkpoint(checkpoint.manifest);
       this.#evaluate(checkpoint, false);
     } catch (error) {
