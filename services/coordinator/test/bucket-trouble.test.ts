@@ -86,7 +86,7 @@ describe("unfinished uploads", () => {
     goneMeanwhile.clear();
   });
 
-  /** ListMultipartUploads in pages of 1,000, and AbortMultipartUpload, as S3 answers them. */
+  /** ListMultipartUploads in pages of 1,000, and AbortMultipartUpload. */
   function answer({ method, url = "" }: IncomingMessage, response: ServerResponse): void {
     const { searchParams } = new URL(url, "http://s3");
     if (method === "DELETE") {
@@ -96,6 +96,12 @@ describe("unfinished uploads", () => {
       return void response.writeHead(404).end("<Error><Code>NoSuchUpload</Code><Message>no such upload</Message></Error>");
     }
     const after = searchParams.get("upload-id-marker") ?? "";
+    // As versitygw answers.
+    if (after !== "" && !uploads.has(after)) {
+      return void response
+        .writeHead(400)
+        .end("<Error><Code>InvalidArgument</Code><Message>Invalid uploadId marker</Message></Error>");
+    }
     const all = [...uploads].filter((id) => id > after).sort();
     const page = all.slice(0, 1_000);
     const entries = page.map((id) => `<Upload><Key>p/job/step-00000001/model.safetensors</Key><UploadId>${id}</UploadId></Upload>`);

@@ -231,6 +231,18 @@ describe("a job that has written checkpoints and finds none", () => {
     });
   }
 
+  it("but older ones, goes on from the newest of these and says what is gone", async () => {
+    const cluster = await start();
+    const jobId = await trainedTo12(cluster, () => true);
+    await rm(join(checkpoints(cluster, jobId), "step-00000012"), { recursive: true });
+    await cluster.startCoordinator();
+    const { checkpointWarning, step } = await cluster.until(jobId, (job) => job.checkpointWarning !== "");
+    assert.equal(checkpointWarning, "checkpoints were passed over: step 12: it is not there any more");
+    assert.equal(step, 6);
+    await cluster.worker();
+    assert.equal(await cluster.digest(jobId), await undisturbed());
+  });
+
   it("here and on a volume that is not mounted, pauses, and goes on from the volume when it is", async () => {
     const volume = join(folder, "volume");
     const cluster = await start({ checkpoints: volume });

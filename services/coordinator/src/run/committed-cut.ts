@@ -41,7 +41,8 @@ export class CommittedCut {
   async restore(signal?: AbortSignal): Promise<void> {
     const { checkpoints, data, book, spec, jobId, ledger, logger } = this.#parts;
     await this.keeper.settle();
-    const checkpoint = await checkpoints.loadNewest(spec, book.get(jobId).record.checkpointStep, signal);
+    const written = book.get(jobId).record.checkpointStep;
+    const checkpoint = await checkpoints.loadNewest(spec, written, signal);
     const step = checkpoint?.cursor.step ?? 0;
     await this.#feed?.close();
     const from = {
@@ -54,7 +55,7 @@ export class CommittedCut {
     ledger.apply({ type: "restored", step, weightsDigest: checkpoint?.manifest.weightsDigest ?? "" });
     if (checkpoint) this.#states.commit(step, checkpoint.states);
     else this.#states.clear();
-    this.keeper.restored(checkpoint);
+    this.keeper.restored(checkpoint, written);
     if (checkpoint) book.note(jobId, { checkpointStep: step });
     const { loss = 0, documentsRead = 0, documentsDroppedShort = 0 } = checkpoint?.cursor ?? {};
     const digest = checkpoint?.manifest.digest;
