@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { referenceDevice } from "../src/devices/reference/reference-device.js";
 import type { CpuDevice } from "../src/devices/cpu/cpu-device.js";
 import { DEVICE_CASES } from "./devices-cases.js";
-import { assertAgrees, benchOf, CPU_VARIANTS, cpuVariant, resultsOn, type DeviceCase } from "./devices-support.js";
-import { noise } from "./native-support.js";
+import { assertAgrees, benchOf, CPU_VARIANTS, cpuVariant, resultsOn } from "./devices-support.js";
+import { forgettingHeads } from "./support/forgetting-heads.js";
 
 for (const variant of CPU_VARIANTS) {
   describe(`cpu device (${variant}) against the reference device`, () => {
@@ -28,29 +28,8 @@ for (const variant of CPU_VARIANTS) {
     });
 
     it("gives the gradient of A of every head, however fast it forgets, to float32 rounding", () => {
-      const [lanes, tokens, heads, width] = [2, 300, 16, 16 * 16 + 32];
-      const shape = { lanes, tokens, heads, headDim: 16, dState: 16, groups: 1, chunk: 256 };
-      const [rows, stride] = [lanes * tokens, heads * 16 * 16];
-      const run: DeviceCase = (b) => {
-        const aLog_H = b.floats(Float32Array.from({ length: heads }, (_, head) => (head / (heads - 1)) * Math.log(64)));
-        const dt_RH = b.floats(noise("dt", rows * heads, 0.3).map(Math.abs));
-        const [skip_H, chunkStates_BKHPN] = [b.noise("skip", heads), b.poison(2 * lanes * stride)];
-        const given = { ...shape, resets_R: undefined, xBC_RC: b.noise("xBC", rows * width, 0.7), dt_RH, aLog_H, skip_H };
-        const state = { data: b.noise("state", lanes * stride), stride };
-        b.device.scan({ ...given, chunkStates_BKHPN, state, y_RI: b.poison(rows * heads * 16) });
-        const data = b.poison(heads);
-        b.device.scanBackward({
-          ...{ ...given, chunkStates_BKHPN, dY_RI: b.noise("dY", rows * heads * 16), dXBC_RC: b.poison(rows * width) },
-          ...{ dDt_RH: b.poison(rows * heads), dALog_H: data, dSkip_H: b.poison(heads) },
-          ...{
-            dChunkStates_BKHPN: b.poison(2 * lanes * stride),
-            stateGradient: { data: b.noise("dState", lanes * stride), stride },
-          },
-        });
-        return { dALog: { data, length: heads } };
-      };
-      const right = resultsOn(referenceDevice, run)["dALog"]!;
-      for (const [head, value] of resultsOn(device!, run)["dALog"]!.entries()) {
+      const right = resultsOn(referenceDevice, forgettingHeads)["dALog"]!;
+      for (const [head, value] of resultsOn(device!, forgettingHeads)["dALog"]!.entries()) {
         const off = Math.abs(value / right[head]! - 1);
         assert.ok(off < 3e-5, `head ${head}: ${value} is off by ${off}`);
       }

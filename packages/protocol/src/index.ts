@@ -177,6 +177,7 @@ export {
   type BadRequest_FieldViolation,
 } from "./gen/google/rpc/error_details_pb.js";
 export { StatusSchema, type Status } from "./gen/google/rpc/status_pb.js";
+export { ABORTED, untilAborted } from "./abort.js";
 export { RpcError, isServiceError } from "./rpc-error.js";
 export { broadcastMessage } from "./broadcast.js";
 export { encodedFileDescriptors, serviceDefinition } from "./service-definition.js";

@@ -66,8 +66,10 @@ describe("private Redis and what is written to it", () => {
     const folder = mkdtempSync(join(tmpdir(), "segue-redis-"));
     const mortal = await startPrivateRedis({ dir: folder });
     await connect(mortal.url).set("kept", "yes");
-    // Longer than the append-only file's second.
-    await new Promise((resolve) => setTimeout(resolve, 1_500));
+    // It has gone from memory into the append-only file, within a second or so.
+    const isSynced = (info: string): boolean => /aof_pending_bio_fsync:0\b/.test(info) && /aof_buffer_length:0\b/.test(info);
+    const reader = connect(mortal.url);
+    await until(async () => isSynced(await reader.info("persistence")), "the append-only file");
     await mortal.kill();
     await mortal.restart();
     assert.equal(await connect(mortal.url).get("kept"), "yes");

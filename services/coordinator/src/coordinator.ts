@@ -3,6 +3,7 @@ import { Jobs, TensorRegistry, Tensors, Workers } from "@segue/protocol";
 import { hostOf, letHeapGrow, MetricsWriter, startGrpcServer, type connectRedis, type Logger, type Security } from "@segue/runtime";
 import type { CheckpointMirror } from "./checkpoints/checkpoint-mirror.js";
 import { CheckpointStore } from "./checkpoints/checkpoint-store.js";
+import type { StoredCheckpoint } from "./checkpoints/manifest.js";
 import { openMirror } from "./checkpoints/open-mirror.js";
 import { retainCheckpoints } from "./checkpoints/retain-checkpoints.js";
 import { DueEvaluations } from "./evaluations/due-evaluations.js";
@@ -204,16 +205,27 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     throw error;
   }
 
+  /** A job whose checkpoints cannot be read says so when it goes on, and holds up no other. */
+  async function listed(checkpoints: CheckpointStore): Promise<StoredCheckpoint[]> {
+    try {
+      const stored = await checkpoints.list();
+      await checkpoints.tidy();
+      return stored;
+    } catch (error) {
+      logger.error({ event: "checkpointsUnreadable", folder: checkpoints.parent, err: error }, "checkpoints cannot be read");
+      return [];
+    }
+  }
+
   async function adoptJobs(): Promise<void> {
     const local = await jobs.loadAll();
     const isLocal = (jobId: string): boolean => local.some((record) => record.jobId === jobId);
     for (const record of [...local, ...(mirror ? mirroredJobs(mirror, isLocal) : [])]) {
       const { jobId } = record;
       const checkpoints = checkpointsOf(jobId);
-      const stored = await checkpoints.list();
+      const stored = await listed(checkpoints);
       const { step = 0, digest = "", loss = 0 } = stored[0]?.manifest ?? {};
       book.adopt(record, { ...NOT_STARTED, step, loss, checkpointStep: step, checkpointDigest: digest });
-      await checkpoints.tidy();
       book.setLive(jobId, { notCopied: mirror?.troubleOf(jobId) ?? "" });
       for (const { manifest } of stored) evaluations.found(manifest, dueAt(record, manifest.step, step));
       // A pause that was under way is complete now: nothing runs, and the newest checkpoint counts.

@@ -162,10 +162,13 @@ describe("damaged checkpoints", () => {
     const cluster = await TestCluster.start();
     try {
       const undisturbed = await mostRecentDigest(cluster, await train(cluster));
-      const worker = await cluster.worker({ stepMs: 15 });
+      const gate = StepGate.after(14);
+      const worker = await cluster.worker({ onStep: gate.pass });
       const jobId = await cluster.submit();
       await cluster.until(jobId, ({ step }) => step >= 14);
-      await cluster.stopCoordinator();
+      const stopped = cluster.stopCoordinator();
+      gate.open();
+      await stopped;
       await worker.kill();
       const parent = join(cluster.store, "jobs", jobId, "checkpoints");
       for (const name of await readdir(parent)) await toFirstKind(join(parent, name));

@@ -4,6 +4,7 @@ import { mkdtemp, readdir, readFile, rename, rm, truncate, writeFile } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
+import { CreateMultipartUploadCommand, ListMultipartUploadsCommand, S3Client } from "@aws-sdk/client-s3";
 import { JobPhase, pullTensor, Tensors } from "@segue/protocol";
 import { connectClient } from "@segue/runtime";
 import { openObjectStore } from "../src/checkpoints/open-object-store.js";
@@ -217,6 +218,22 @@ describe("copies of checkpoints in S3", () => {
     } finally {
       objects.close();
       await rm(folder, { recursive: true });
+    }
+  });
+
+  it("more than 1,000 unfinished uploads, which are one page of a listing, are aborted at a start", async () => {
+    const client = new S3Client({ endpoint, forcePathStyle: true, region: "us-east-1" });
+    const at = { Bucket: bucket, Key: `${prefix}/job/step-00000001/model.safetensors` };
+    const inPrefix = { Bucket: bucket, Prefix: `${prefix}/` };
+    try {
+      for (let made = 0; made < 1_040; made += 40) {
+        await Promise.all(Array.from({ length: 40 }, () => client.send(new CreateMultipartUploadCommand(at))));
+      }
+      assert.equal((await client.send(new ListMultipartUploadsCommand(inPrefix))).IsTruncated, true);
+      await (await TestCluster.start({ checkpoints: `s3://${bucket}/${prefix}`, s3Endpoint: endpoint })).close();
+      assert.deepEqual((await client.send(new ListMultipartUploadsCommand(inPrefix))).Uploads ?? [], []);
+    } finally {
+      client.destroy();
     }
   });
 

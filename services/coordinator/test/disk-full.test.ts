@@ -70,12 +70,13 @@ describe("a full disk", () => {
     const jobId = await cluster.submit(LONG);
     await cluster.until(jobId, ({ checkpointStep }) => checkpointStep >= 20);
     await fill(ballast);
-    gate.moveTo(200);
+    gate.moveTo(60);
 
     const trouble = await cluster.until(jobId, ({ notDurable }) => notDurable !== "");
     assert.match(trouble.notDurable, /could not be written to .*ENOSPC.*Free some space there \(\d+ bytes are free\)/);
     // What the failed attempt had written is free again.
     await fill(ballast);
+    gate.moveTo(200);
     const later = await cluster.until(jobId, ({ step, notDurable }) => step >= trouble.step + 40 && notDurable !== "");
     assert.equal(later.phase, JobPhase.RUNNING);
     await assert.rejects(cluster.submit(), /no room for .*job.json/);
@@ -146,7 +147,7 @@ describe("a coordinator that may not write big files", () => {
     await limit("20000");
 
     const jobs = connectClient(Jobs, address);
-    const gate = new StepGate(200);
+    const gate = new StepGate(60);
     const worker = await startFakeWorker({ coordinator: address, name: "limited", onStep: gate.pass });
     try {
       const { job: submitted } = await jobs.submitJob({ source: { case: "yaml", value: LONG } });
@@ -158,6 +159,7 @@ describe("a coordinator that may not write big files", () => {
       };
       const trouble = await jobUntil(({ notDurable }) => notDurable !== "");
       assert.match(trouble.notDurable, /EFBIG/);
+      gate.moveTo(200);
       await jobUntil(({ step }) => step >= trouble.step + 40);
       await limit("unlimited");
       gate.moveTo(250);

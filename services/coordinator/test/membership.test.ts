@@ -47,7 +47,8 @@ describe("membership", () => {
   });
 
   it("forms generations of equal GPUs only, and says which workers it leaves aside", async () => {
-    const cuda = { engines: ["cuda", "cpu"], stepMs: 15 };
+    const gate = StepGate.after(3);
+    const cuda = { engines: ["cuda", "cpu"], onStep: gate.pass };
     const left = await cluster.worker({ ...cuda, name: "a", gpu: "NVIDIA A100" });
     const used = await Promise.all(["h1", "h2"].map((name) => cluster.worker({ ...cuda, name, gpu: "NVIDIA H100" })));
     const jobId = await cluster.submit(`${SPEC}workers: { min: 2, max: 3 }`);
@@ -56,6 +57,7 @@ describe("membership", () => {
     assert.match(running.reason, /^left aside: 1 with NVIDIA A100; the job's members have NVIDIA H100/);
     await left.kill();
     await cluster.until(jobId, ({ reason, phase }) => phase === JobPhase.RUNNING && reason === "");
+    gate.open();
     assert.equal(await cluster.digest(jobId), undisturbed);
     const mixed = await cluster.submit(`${SPEC}workers: { min: 3, max: 3 }`);
     await cluster.worker({ ...cuda, name: "a", gpu: "NVIDIA A100" });

@@ -96,10 +96,12 @@ describe("a Redis that keeps its connections and does not answer", () => {
   });
 
   it("keeps what evaluations wait for while it is away, and deletes it when they are over", async () => {
-    const worker = await cluster.worker({ stepMs: 20 });
+    const gate = StepGate.after(8);
+    const worker = await cluster.worker({ onStep: gate.pass });
     const jobId = await cluster.submit(EVALUATED.replace("steps: 24", "steps: 48"));
     await until(async () => (await queued(jobId)).length >= 1, "the first evaluation");
     await cluster.jobs.pauseJob({ jobId });
+    gate.open();
     await cluster.until(jobId, ({ phase }) => phase === JobPhase.PAUSED);
     relay.hang();
     await cluster.jobs.resumeJob({ jobId });

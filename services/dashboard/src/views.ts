@@ -40,7 +40,7 @@ export interface JobView {
   readonly notDurable: string;
   /** Which evaluations are not queued, and why; else empty. */
   readonly evaluationsNotQueued: string;
-  /** Which damaged checkpoints were passed over; else empty. */
+  /** Which checkpoints were passed over, damaged or out of reach; else empty. */
   readonly checkpointWarning: string;
   /** What of the files that the data names is not read; empty: nothing. */
   readonly leftOut: string;

@@ -25,6 +25,8 @@ interface Trajectory {
 }
 
 const CASES = ["base", "chains", "full-gradient", "drops", "curriculum", "answer-weights", "untied", "groups", "diloco"];
+/** Of the other engine, which is slower, the plain case and that with several groups. */
+const TFJS_CASES = ["base", "groups"];
 /** Relative; about five times what float32 comes to. */
 const TOLERANCE = { loss: 1e-5, gradientNorm: 1e-4, weights: 5e-4 };
 
@@ -49,14 +51,16 @@ describe("training beside PyTorch", () => {
     await coordinator.close();
   });
 
-  for (const name of CASES) {
-    it(`gives its losses, gradient norms, learning rates and weights: ${name}`, async () => {
-      const { spec, expected, floats, bytes } = stored(name);
+  const runs = [...CASES.map((name) => [name, "cpu"] as const), ...TFJS_CASES.map((name) => [name, "tfjs"] as const)];
+  for (const [name, engine] of runs) {
+    it(`gives its losses, gradient norms, learning rates and weights: ${name}, engine ${engine}`, async () => {
+      const { spec: ofCpu, expected, floats, bytes } = stored(name);
+      const spec = { ...ofCpu, train: { ...ofCpu.train, engine } };
       const { steps } = spec.train;
       assert.deepEqual(initialParameters(spec.model, spec.seed), floats("initial"), "training begins elsewhere than PyTorch's");
       const placed: Generation["placed"] = await Promise.all(
         Array.from({ length: spec.batch.shards }, async (_, shard) => {
-          workers.push(await startWorker(coordinator.address, `w${shard}`, engineCompute, "cpu"));
+          workers.push(await startWorker(coordinator.address, `w${shard}`, engineCompute, engine));
           return [await coordinator.attached(`w${shard}`), [shard]] as const;
         }),
       );

@@ -106,6 +106,8 @@ async function prepareStore(store: string, { job, section, range, from: origin }
     phase: "WAITING",
     reason: "",
     attempt: 0,
+    // Absent: the section begins with the job.
+    checkpointStep: origin.step === 0 ? undefined : origin.step,
   };
   await mkdir(join(store, "jobs", job.jobId), { recursive: true });
   await writeFile(join(store, "jobs", job.jobId, "job.json"), JSON.stringify(record));

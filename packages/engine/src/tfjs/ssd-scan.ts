@@ -30,8 +30,9 @@ export interface ScanInputs {
 
 /**
  * The chunked form of h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T, y_t = h_t C_t. Inside a chunk every token attends to its
- * predecessors through C_t . B_s and the decay between them; from chunk to chunk only the state passes on. Decays come from differences
- * of a cumulative sum that starts anew in each chunk, so that nothing cancels over long segments.
+ * predecessors through C_t . B_s and the decay between them; from chunk to chunk only the state passes on. The decay between two tokens
+ * is the exponential of a sum over those between them, never of a difference of sums: where a head forgets fast, large sums would cancel,
+ * and so would their gradients.
  * @returns y as [Z, Q, H, P] and the state after the last token, [B, H, P, N]
  */
 export function ssdScan(
@@ -55,17 +56,17 @@ export function ssdScan(
   const x_ZQHP = tf.mul(tf.reshape(inputs.x_BTHP, [Z, chunk, heads, headDim]), tf.reshape(dt_ZQH, [Z, chunk, heads, 1]));
   const b = byGroup(inputs.b_BTGN, dState);
   const c = byGroup(inputs.c_BTGN, dState);
+  const log_ZHQ = tf.transpose(tf.mul(dt_ZQH, inputs.a_H), [0, 2, 1]);
   // Summed along the last axis: along any other, the gradient of TensorFlow.js 4.22 comes out transposed.
-  const log_ZHQ = tf.cumsum(tf.transpose(tf.mul(dt_ZQH, inputs.a_H), [0, 2, 1]), 2);
-  const logDecay_ZQH = tf.transpose(log_ZHQ, [0, 2, 1]);
-  const total_Z1H = tf.slice(logDecay_ZQH, [0, chunk - 1, 0], [Z, 1, heads]);
+  const sinceStart_ZQH = tf.transpose(tf.cumsum(log_ZHQ, 2), [0, 2, 1]);
+  const untilEnd_ZQH = tf.transpose(tf.cumsum(log_ZHQ, 2, true, true), [0, 2, 1]);
+  const total_Z1H = tf.slice(sinceStart_ZQH, [0, chunk - 1, 0], [Z, 1, heads]);
 
-  // Within chunks: y_t += sum over s <= t of exp(l_t - l_s) (C_t . B_s) dt_s x_s.
+  // Within chunks: y_t += sum over s <= t of exp(a_{s+1} + ... + a_t) (C_t . B_s) dt_s x_s.
   const reach = tf.tensor(masks.reach_ZQQ, [masks.reach_ZQQ.length / chunk ** 2, 1, chunk, chunk]);
-  // Masked before exp: above the diagonal the difference is positive and may overflow.
-  const decay_ZHQQ = tf.exp(
-    tf.add(tf.sub(tf.reshape(log_ZHQ, [Z, heads, chunk, 1]), tf.reshape(log_ZHQ, [Z, heads, 1, chunk])), reach),
-  );
+  const upTo_QQ = tf.linalg.bandPart(tf.ones([chunk, chunk]), -1, 0);
+  const between_ZHQQ = tf.cumsum(tf.mul(tf.reshape(log_ZHQ, [Z, heads, 1, chunk]), upTo_QQ), 3, true, true);
+  const decay_ZHQQ = tf.exp(tf.add(between_ZHQQ, reach));
   const scores = tf.reshape(batchedProduct(c, b, false, true), [Z * groups, 1, chunk, chunk]);
   const attention = tf.mul(tf.reshape(decay_ZHQQ, [Z * groups, headsPerGroup, chunk, chunk]), scores);
   const x_ZHQP = tf.transpose(x_ZQHP, [0, 2, 1, 3]);
@@ -74,8 +75,8 @@ export function ssdScan(
     [Z, heads, chunk, headDim],
   );
 
-  // What each chunk adds to the state: sum over s of exp(l_Q - l_s) dt_s x_s B_s^T.
-  const toEnd_ZQH = masked(tf.exp(tf.sub(total_Z1H, logDecay_ZQH)), masks.reachesEnd_ZQ, [Z, chunk, 1]);
+  // What each chunk adds to the state: sum over s of exp(a_{s+1} + ... + a_Q) dt_s x_s B_s^T.
+  const toEnd_ZQH = masked(tf.exp(untilEnd_ZQH), masks.reachesEnd_ZQ, [Z, chunk, 1]);
   const added = batchedProduct(b, byGroup(tf.mul(x_ZQHP, tf.reshape(toEnd_ZQH, [Z, chunk, heads, 1])), M), true, false);
 
   // From chunk to chunk: the state shrinks by the chunk's whole decay and takes in what the chunk added.
@@ -91,11 +92,11 @@ export function ssdScan(
     return start;
   });
 
-  // y_t += exp(l_t) C_t . (state at the start of the chunk).
+  // y_t += exp(a_1 + ... + a_t) C_t . (state at the start of the chunk).
   const start = tf.reshape<Rank.R3>(tf.stack(starts, 1), [Z * groups, dState, M]);
   const read = tf.reshape(batchedProduct(c, start, false, false), [Z, groups, chunk, M]);
   const read_ZQHP = tf.reshape(groups === 1 ? read : tf.transpose(read, [0, 2, 1, 3]), [Z, chunk, heads, headDim]);
-  const fromStart_ZQH = masked(tf.exp(logDecay_ZQH), masks.seesStart_ZQ, [Z, chunk, 1]);
+  const fromStart_ZQH = masked(tf.exp(sinceStart_ZQH), masks.seesStart_ZQ, [Z, chunk, 1]);
   const across_ZQHP = tf.mul(read_ZQHP, tf.reshape(fromStart_ZQH, [Z, chunk, heads, 1]));
 
   const finalState = tf.transpose(tf.reshape(state, [lanes * groups, dState, M]), [0, 2, 1]);

@@ -6,6 +6,7 @@ import { SegueError } from "@segue/core";
 import type { Logger } from "@segue/runtime";
 import { syncFile, syncFolder } from "../store/atomic-file.js";
 import { retryDelayMs } from "../store/storage-trouble.js";
+import { bucketAway } from "./checkpoint-trouble.js";
 import { copyKey, readCopies, type Copy } from "./copies.js";
 import { verifyFile } from "./load-checkpoint.js";
 import { checkpointFolderName, MANIFEST, type Manifest, type StoredCheckpoint } from "./manifest.js";
@@ -64,6 +65,18 @@ export class CheckpointMirror {
       this.#copiesOf(jobId).set(step, copy);
     }
     this.#isOpen = true;
+  }
+
+  /**
+   * Asks again what the object store has of a job that has nothing in flight here.
+   * @throws SegueError CHECKPOINTS_UNREACHABLE
+   */
+  async learn(jobId: string): Promise<void> {
+    try {
+      for (const copy of await readCopies(this.#objects, this.#logger, jobId)) this.#setCopy(copy);
+    } catch (cause) {
+      throw bucketAway(this.url, `could not be listed: ${wordsOf(cause)}`, cause);
+    }
   }
 
   get jobIds(): readonly string[] {
@@ -171,9 +184,7 @@ export class CheckpointMirror {
     try {
       isThere = await this.#objects.download(key, join(folder, file));
     } catch (cause) {
-      const reason = cause instanceof Error ? cause.message || cause.name : String(cause);
-      const message = `${this.url}/${key} could not be fetched: ${reason}.`;
-      throw new SegueError("CHECKPOINTS_UNREACHABLE", message, { status: "UNAVAILABLE", retryable: true, cause });
+      throw bucketAway(`${this.url}/${key}`, `could not be fetched: ${wordsOf(cause)}`, cause);
     }
     try {
       if (!isThere) throw new SegueError("CHECKPOINT_DAMAGED", `${this.url}/${key} is missing.`, { status: "DATA_LOSS" });
@@ -238,7 +249,7 @@ export class CheckpointMirror {
   async #failed(checkpoint: StoredCheckpoint | undefined, error: unknown): Promise<void> {
     const { signal } = this.#closing;
     const waitMs = retryDelayMs(++this.#failures);
-    this.#reason = error instanceof Error ? error.message || error.name : String(error);
+    this.#reason = wordsOf(error);
     const jobIds = new Set([...this.#waiting.values()].map(({ manifest }) => manifest.jobId));
     for (const jobId of jobIds) this.#onTrouble(jobId, this.troubleOf(jobId));
     if (checkpoint && isHopeless(error)) this.#waiting.delete(checkpoint.folder);
@@ -292,6 +303,10 @@ export class CheckpointMirror {
     this.#copies.set(jobId, known);
     return known;
   }
+}
+
+function wordsOf(error: unknown): string {
+  return error instanceof Error ? error.message || error.name : String(error);
 }
 
 /** The local files are damaged or gone: trying again would not help. */

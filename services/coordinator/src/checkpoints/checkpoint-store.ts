@@ -1,9 +1,11 @@
-import { mkdir, readdir, rm } from "node:fs/promises";
+import { readdir, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { SegueError, type CheckpointsSpec, type JobSpec } from "@segue/core";
+import { ABORTED, untilAborted } from "@segue/protocol";
 import type { Logger } from "@segue/runtime";
 import type { CheckpointMirror } from "./checkpoint-mirror.js";
 import { loadCheckpoint, type LoadedCheckpoint } from "./load-checkpoint.js";
+import { bucketAway, checkpointsMissing, checkpointsUnreadable, isBucketAway } from "./checkpoint-trouble.js";
 import {
   checkpointFolderName,
   FILES,
@@ -25,7 +27,9 @@ export class CheckpointStore {
   readonly #verified = new Set<number>();
   /** What is wrong with the checkpoint of a step. */
   readonly #damaged = new Map<number, string>();
-  readonly #fetching = new Map<number, Promise<boolean>>();
+  /** Why the copy of a step could not be fetched when it was wanted. */
+  readonly #away = new Map<number, string>();
+  readonly #fetching = new Map<number, Promise<void>>();
   #retaining: Promise<unknown> = Promise.resolve();
 
   /** @param jobFolder `<store>/jobs/<id>` */
@@ -41,16 +45,24 @@ export class CheckpointStore {
     return this.#parent;
   }
 
-  /** What is wrong with checkpoints that were passed over, by step. */
+  /** What is wrong with checkpoints, by step. */
   get damaged(): ReadonlyMap<number, string> {
     return this.#damaged;
+  }
+
+  /** Why the last {@link loadNewest} did not take newer checkpoints than it did, by step. */
+  get passedOver(): ReadonlyMap<number, string> {
+    return new Map([...this.#damaged, ...this.#away]);
   }
 
   folder(step: number): string {
     return join(this.#parent, checkpointFolderName(step));
   }
 
-  /** Newest first, by their manifests; files are not verified. Damaged ones are left out. */
+  /**
+   * Newest first, by their manifests; files are not verified. Damaged ones are left out.
+   * @throws SegueError CHECKPOINTS_UNREADABLE
+   */
   async list(): Promise<StoredCheckpoint[]> {
     const found = new Map<number, StoredCheckpoint>();
     for (const [step, manifest] of this.#copies) found.set(step, { folder: this.folder(step), manifest });
@@ -64,16 +76,28 @@ export class CheckpointStore {
   }
 
   /**
-   * The newest checkpoint that is whole. A damaged one is passed over with a warning, remembered, and stays where it is until a newer
-   * one is written; where the mirror has a copy, the copy takes its place.
+   * The newest checkpoint that is whole; undefined when there is none, or all that were written are damaged. A damaged one is passed over
+   * with a warning, remembered, and stays where it is until a newer one is written; where the mirror has a copy, the copy takes its place.
+   * What cannot be read now is passed over for an older one on this machine, but nothing is begun anew for it.
+   * @param written the newest step of which a checkpoint was written, as far as is known; absent: none was
+   * @param signal gives up waiting for the mirror, as when it is away
+   * @throws SegueError CHECKPOINTS_UNREACHABLE, CHECKPOINTS_UNREADABLE, CHECKPOINTS_MISSING
    */
-  async loadNewest(spec: JobSpec): Promise<LoadedCheckpoint | undefined> {
+  async loadNewest(spec: JobSpec, written?: number, signal?: AbortSignal): Promise<LoadedCheckpoint | undefined> {
     this.#damaged.clear();
-    const steps = new Set([...(await this.#localSteps()), ...this.#copies.keys()]);
-    for (const step of [...steps].sort((a, b) => b - a)) {
-      const loaded = await this.#load(step, spec);
-      if (loaded) return loaded;
-    }
+    this.#away.clear();
+    const known = new Set(this.#copies.keys());
+    const found = await this.#firstWhole(await this.#steps(), spec, signal);
+    if (found.loaded) return found.loaded;
+    const wasWritten = written !== undefined || this.#damaged.size > 0 || found.trouble !== undefined;
+    if (!wasWritten) return undefined;
+    // The mirror may have what it did not tell at the start: it was away, or a volume was not mounted.
+    await this.#inTime(this.#mirror?.learn(this.#jobId), signal);
+    const learned = [...this.#copies.keys()].filter((step) => !known.has(step));
+    const { loaded, trouble = found.trouble } = await this.#firstWhole(learned, spec, signal);
+    if (loaded) return loaded;
+    if (trouble) throw trouble;
+    if (this.#damaged.size === 0) throw checkpointsMissing(written ?? 0, this.#parent, this.#mirror?.url);
     return undefined;
   }
 
@@ -81,9 +105,8 @@ export class CheckpointStore {
   async ensureLocal(step: number): Promise<boolean> {
     if ((await this.#localSteps()).includes(step)) return true;
     if (!this.#copies.has(step)) return false;
-    const fetching = this.#fetching.get(step) ?? this.#fetch(step).finally(() => this.#fetching.delete(step));
-    this.#fetching.set(step, fetching);
-    return fetching;
+    await this.#fetch(step);
+    return true;
   }
 
   async write(input: CheckpointInput): Promise<StoredCheckpoint> {
@@ -107,7 +130,7 @@ export class CheckpointStore {
 
   async #retain(policy: Pick<CheckpointsSpec, "keepLast" | "keepEvery">, isNeeded: (step: number) => boolean): Promise<number[]> {
     if (this.#verified.size === 0) return [];
-    const steps = [...new Set([...(await this.#localSteps()), ...this.#copies.keys()])];
+    const steps = await this.#steps();
     const health = await Promise.all(steps.map((step) => this.#health(step)));
     const deleted: number[] = [];
     for (const step of superseded(
@@ -143,24 +166,30 @@ export class CheckpointStore {
     return this.#mirror?.manifests(this.#jobId) ?? new Map<number, Manifest>();
   }
 
-  async #load(step: number, spec: JobSpec): Promise<LoadedCheckpoint | undefined> {
-    const isLocal = (await this.#localSteps()).includes(step);
-    try {
-      return await this.#verify(step, spec, isLocal);
-    } catch (error) {
-      this.#passOver(step, error);
+  /** Of the newest first. `trouble`: why one that may be whole could not be read, when none could. */
+  async #firstWhole(
+    steps: readonly number[],
+    spec: JobSpec,
+    signal: AbortSignal | undefined,
+  ): Promise<{ loaded?: LoadedCheckpoint; trouble?: SegueError }> {
+    let trouble: SegueError | undefined;
+    for (const step of [...steps].sort((a, b) => b - a)) {
+      const isLocal = (await this.#localSteps()).includes(step);
+      // While the mirror is away, an older copy is not worth waiting for.
+      if (!isLocal && this.#away.size > 0) continue;
+      for (const from of isLocal && this.#copies.has(step) ? ["here", "mirror"] : [isLocal ? "here" : "mirror"]) {
+        try {
+          return { loaded: await this.#verify(step, spec, from === "here", signal) };
+        } catch (error) {
+          trouble ??= this.#passOver(step, error);
+        }
+      }
     }
-    if (!isLocal || !this.#copies.has(step)) return undefined;
-    try {
-      return await this.#verify(step, spec, false);
-    } catch (error) {
-      this.#passOver(step, error);
-      return undefined;
-    }
+    return trouble ? { trouble } : {};
   }
 
-  async #verify(step: number, spec: JobSpec, isLocal: boolean): Promise<LoadedCheckpoint> {
-    if (!isLocal) await this.#mirror?.fetch(this.#jobId, step, this.#parent);
+  async #verify(step: number, spec: JobSpec, isLocal: boolean, signal: AbortSignal | undefined): Promise<LoadedCheckpoint> {
+    if (!isLocal) await this.#inTime(this.#fetch(step), signal);
     const loaded = await loadCheckpoint(this.folder(step), spec);
     if (loaded.manifest.step !== step) {
       const message = `${loaded.folder} holds step ${loaded.manifest.step}.`;
@@ -171,20 +200,30 @@ export class CheckpointStore {
     return loaded;
   }
 
-  #passOver(step: number, error: unknown): void {
-    this.#verified.delete(step);
-    this.#damaged.set(step, error instanceof Error ? error.message : String(error));
-    const folder = this.folder(step);
-    this.#logger.warn(
-      { event: "checkpointDamaged", jobId: this.#jobId, step, folder, err: error },
-      "a damaged checkpoint is passed over",
-    );
+  async #inTime(asked: Promise<void> | undefined, signal: AbortSignal | undefined): Promise<void> {
+    if (!asked || !this.#mirror) return;
+    if ((await untilAborted(asked, signal)) === ABORTED) throw bucketAway(this.#mirror.url, "is not waited for any longer");
   }
 
-  async #fetch(step: number): Promise<boolean> {
-    await mkdir(this.#parent, { recursive: true });
-    await this.#mirror?.fetch(this.#jobId, step, this.#parent);
-    return true;
+  /** @returns the trouble, when the checkpoint may be whole all the same */
+  #passOver(step: number, error: unknown): SegueError | undefined {
+    const folder = this.folder(step);
+    this.#verified.delete(step);
+    const isAway = isBucketAway(error);
+    (isAway ? this.#away : this.#damaged).set(step, error instanceof Error ? error.message : String(error));
+    const event = isAway ? "checkpointAway" : "checkpointDamaged";
+    const what = isAway ? "a checkpoint that only the bucket has is passed over" : "a damaged checkpoint is passed over";
+    this.#logger.warn({ event, jobId: this.#jobId, step, folder, err: error }, what);
+    if (isAway) return error;
+    return error instanceof SegueError ? undefined : checkpointsUnreadable(folder, error);
+  }
+
+  /** Once at a time, whoever asks. */
+  #fetch(step: number): Promise<void> {
+    const fetch = async (): Promise<void> => this.#mirror?.fetch(this.#jobId, step, this.#parent);
+    const fetching = this.#fetching.get(step) ?? fetch().finally(() => this.#fetching.delete(step));
+    this.#fetching.set(step, fetching);
+    return fetching;
   }
 
   async #health(step: number): Promise<CheckpointHealth> {
@@ -199,8 +238,16 @@ export class CheckpointStore {
     );
   }
 
+  /** Here and in the mirror, as far as it is known. */
+  async #steps(): Promise<number[]> {
+    return [...new Set([...(await this.#localSteps()), ...this.#copies.keys()])];
+  }
+
   async #localSteps(): Promise<number[]> {
-    const names = await readdir(this.#parent).catch(() => []);
+    const names = await readdir(this.#parent).catch((error: NodeJS.ErrnoException): string[] => {
+      if (error.code === "ENOENT") return [];
+      throw checkpointsUnreadable(this.#parent, error);
+    });
     return names.flatMap((name) => stepOfFolderName(name) ?? []);
   }
 }

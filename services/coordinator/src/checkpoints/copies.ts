@@ -15,11 +15,12 @@ const READS_IN_FLIGHT = 8;
 
 /**
  * The copies in an object store, each compared with its manifest file by file: what is there, and how large. Manifests that cannot be
- * read are passed over with a warning. @throws errors of the object store
+ * read are passed over with a warning. @param ofJob absent: of all jobs. @throws errors of the object store
  */
-export async function readCopies(objects: ObjectStore, logger: Logger): Promise<Copy[]> {
+export async function readCopies(objects: ObjectStore, logger: Logger, ofJob?: string): Promise<Copy[]> {
   const sizes = new Map((await objects.list()).map(({ key, bytes }) => [key, bytes]));
-  const keys = [...sizes.keys()].filter((key) => stepOfKey(key) !== undefined && key.endsWith(`/${MANIFEST}`));
+  const isWanted = (key: string): boolean => ofJob === undefined || key.startsWith(`${ofJob}/`);
+  const keys = [...sizes.keys()].filter((key) => isWanted(key) && stepOfKey(key) !== undefined && key.endsWith(`/${MANIFEST}`));
   const copies: Copy[] = [];
   for (let at = 0; at < keys.length; at += READS_IN_FLIGHT) {
     const read = keys.slice(at, at + READS_IN_FLIGHT).map((key) => readCopy(objects, key, sizes, logger));

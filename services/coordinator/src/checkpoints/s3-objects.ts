@@ -1,4 +1,5 @@
 import { createHash, webcrypto } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import { createWriteStream } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
 import type { Readable } from "node:stream";
@@ -19,7 +20,6 @@ import {
   UploadPartCommand,
   type CompletedPart,
   type GetObjectCommandOutput,
-  type ListMultipartUploadsCommandInput,
   type MultipartUpload,
 } from "@aws-sdk/client-s3";
 import { updateHashes } from "./hashed-file.js";
@@ -51,6 +51,8 @@ export class S3Objects implements ObjectStore {
 
   /** @param idleMs how long nothing may move on a connection that a request waits for */
   constructor(bucket: string, prefix: string, endpoint: string | undefined, idleMs: number) {
+    // One for each request in flight.
+    setMaxListeners(0, this.#closing.signal);
     this.url = `s3://${bucket}/${prefix}`.replace(/\/$/, "");
     this.#bucket = bucket;
     this.#root = prefix === "" ? "" : `${prefix}/`;
@@ -115,11 +117,22 @@ export class S3Objects implements ObjectStore {
     }
   }
 
+  /**
+   * The first page is listed again and again while its uploads are aborted: the marker of a next page would name one that is gone, which
+   * some services refuse.
+   */
   async removeUnfinished(): Promise<void> {
-    for await (const uploads of this.#unfinished()) {
+    const seen = new Set<string | undefined>();
+    for (;;) {
+      const request = new ListMultipartUploadsCommand({ Bucket: this.#bucket, Prefix: this.#root });
+      const { Uploads = [], IsTruncated } = await this.#client.send(request, this.#options);
+      const uploads = Uploads.filter(({ UploadId }) => !seen.has(UploadId));
       for (let at = 0; at < uploads.length; at += ABORTS_IN_FLIGHT) {
         await Promise.all(uploads.slice(at, at + ABORTS_IN_FLIGHT).map((upload) => this.#abort(upload)));
       }
+      for (const { UploadId } of uploads) seen.add(UploadId);
+      // One that is listed although it was aborted is not asked for for ever.
+      if (IsTruncated !== true || uploads.length === 0) return;
     }
   }
 
@@ -138,18 +151,6 @@ export class S3Objects implements ObjectStore {
     } catch (error) {
       if (error instanceof NoSuchKey) return undefined;
       throw error;
-    }
-  }
-
-  /** Unfinished uploads page by page. */
-  async *#unfinished(): AsyncGenerator<MultipartUpload[], void, undefined> {
-    for (let after: Pick<ListMultipartUploadsCommandInput, "KeyMarker" | "UploadIdMarker"> = {}; ;) {
-      const request = new ListMultipartUploadsCommand({ Bucket: this.#bucket, Prefix: this.#root, ...after });
-      const { Uploads = [], IsTruncated, NextKeyMarker, NextUploadIdMarker } = await this.#client.send(request, this.#options);
-      yield Uploads;
-      const isSamePage = NextKeyMarker === after.KeyMarker && NextUploadIdMarker === after.UploadIdMarker;
-      if (IsTruncated !== true || NextKeyMarker === undefined || isSamePage) return;
-      after = { KeyMarker: NextKeyMarker, UploadIdMarker: NextUploadIdMarker };
     }
   }
 

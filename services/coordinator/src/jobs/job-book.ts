@@ -72,11 +72,11 @@ export class JobBook {
     this.#change(jobId, { record: { ...this.get(jobId).record, ...edited } });
   }
 
-  /** Notes how long the documents last; written when the disk takes it, since it can be counted again. No change is no write. */
-  setDataSteps(jobId: string, dataSteps: number | undefined): void {
+  /** Notes what was found out on the way; written when the disk takes it. No change is no write. */
+  note(jobId: string, what: Pick<JobRecord, "dataSteps"> | Pick<JobRecord, "checkpointStep">): void {
     const { record } = this.get(jobId);
-    if (record.dataSteps === dataSteps) return;
-    const updated = { ...record, dataSteps, updatedAtMs: Date.now() };
+    const updated: JobRecord = { ...record, ...what, updatedAtMs: Date.now() };
+    if (updated.dataSteps === record.dataSteps && updated.checkpointStep === record.checkpointStep) return;
     this.#change(jobId, { record: updated });
     void this.#store.saveEventually(updated);
   }

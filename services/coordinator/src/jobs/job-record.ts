@@ -16,6 +16,8 @@ export interface JobRecord {
   readonly errorCode?: string | undefined;
   /** Goes up by one each time training continues after an interruption; 0 before it first starts. */
   readonly attempt: number;
+  /** Step of the newest checkpoint that was written or gone on from; absent: there was none. */
+  readonly checkpointStep?: number | undefined;
   /** Steps that the documents last for, where they end before `train.steps` and are counted. */
   readonly dataSteps?: number | undefined;
   /** What the data was when training began, as its source describes it; absent: it has not. */

@@ -29,9 +29,15 @@ export class JobStore {
     return join(this.#root, jobId);
   }
 
-  /** All jobs, oldest first. A folder without a readable and valid job.json is passed over with a warning. */
+  /**
+   * All jobs, oldest first. A folder without a readable and valid job.json is passed over with a warning.
+   * @throws errors of the file system when the store itself cannot be read
+   */
   async loadAll(): Promise<JobRecord[]> {
-    const names = await readdir(this.#root).catch(() => []);
+    const names = await readdir(this.#root).catch((error: NodeJS.ErrnoException): string[] => {
+      if (error.code === "ENOENT") return [];
+      throw error;
+    });
     const records: JobRecord[] = [];
     for (const name of names) {
       try {

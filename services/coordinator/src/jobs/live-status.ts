@@ -36,7 +36,7 @@ export interface LiveStatus {
   readonly notCopied: string;
   /** Which evaluations are not queued, and why; empty when all are. */
   readonly evaluationsNotQueued: string;
-  /** Which damaged checkpoints were passed over; empty again when a new one is written. */
+  /** Which checkpoints were passed over, damaged or out of reach; empty again when a new one is written. */
   readonly checkpointWarning: string;
   /** What of the files that the data names is left out; empty: nothing. */
   readonly leftOut: string;

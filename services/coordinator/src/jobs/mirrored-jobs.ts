@@ -13,10 +13,11 @@ export function mirroredJobs(mirror: CheckpointMirror, isKnown: (jobId: string) 
     const whole = steps.find((step) => mirror.damageOf(jobId, step) === undefined);
     const manifest = manifests.get(whole ?? steps[0] ?? NaN);
     if (!manifest || isKnown(jobId)) return [];
-    const { createdAtMs } = manifest;
+    const { createdAtMs, step: checkpointStep } = manifest;
     const spec = storedJobSpec(manifest.spec);
+    const times = { submittedAtMs: createdAtMs, updatedAtMs: createdAtMs };
     const at = whole === undefined ? "without a whole checkpoint" : `at step ${whole}`;
     const reason = `found in ${mirror.url} ${at}; resume it when no other coordinator trains it`;
-    return [{ jobId, spec, phase: "PAUSED", reason, attempt: 0, submittedAtMs: createdAtMs, updatedAtMs: createdAtMs }];
+    return [{ jobId, spec, phase: "PAUSED", reason, attempt: 0, checkpointStep, ...times }];
   });
 }

@@ -54,13 +54,16 @@ export class CheckpointKeeper {
     this.#committed = committed;
   }
 
-  restored(checkpoint: LoadedCheckpoint | undefined): void {
+  /** @param written the newest step of which a checkpoint was written, as far as is known */
+  restored(checkpoint: LoadedCheckpoint | undefined, written = 0): void {
     const { jobId, book, checkpoints } = this.#options;
     this.#newest = checkpoint;
     this.#cursor = undefined;
     this.#committed = undefined;
-    const passedOver = [...checkpoints.damaged].map(([step, what]) => `step ${step}: ${what}`);
-    const checkpointWarning = passedOver.length === 0 ? "" : `damaged checkpoints were passed over: ${passedOver.join("; ")}`;
+    const isGone = written > (checkpoint?.cursor.step ?? 0) && !checkpoints.passedOver.has(written);
+    const steps = [...checkpoints.passedOver, ...(isGone ? [[written, "it is not there any more"] as const] : [])];
+    const passedOver = steps.map(([step, what]) => `step ${step}: ${what}`);
+    const checkpointWarning = passedOver.length === 0 ? "" : `checkpoints were passed over: ${passedOver.join("; ")}`;
     book.setLive(jobId, { checkpointWarning });
   }
 
@@ -117,6 +120,7 @@ export class CheckpointKeeper {
       if (this.#failures > 0) logger.info({ event: "durableAgain", step }, "checkpoints can be written again");
       this.#failures = 0;
       book.setLive(jobId, { checkpointStep: step, checkpointDigest: digest, notDurable: "", checkpointWarning: "" });
+      book.note(jobId, { checkpointStep: step });
       metrics.checkpoint(checkpoint.manifest);
       this.#evaluate(checkpoint, false);
     } catch (error) {

@@ -34,13 +34,15 @@ export class CommittedCut {
   }
 
   /**
-   * Goes to the newest checkpoint, or to the beginning.
-   * @throws SegueError see isDataTrouble: nothing has changed then but that there is no feed
+   * Goes to the newest checkpoint, or to the beginning when none was ever written.
+   * @param signal gives up waiting for the bucket
+   * @throws SegueError see isDataTrouble, isCheckpointTrouble, isBucketAway: nothing has changed then but that there is no feed
    */
-  async restore(): Promise<void> {
+  async restore(signal?: AbortSignal): Promise<void> {
     const { checkpoints, data, book, spec, jobId, ledger, logger } = this.#parts;
     await this.keeper.settle();
-    const checkpoint = await checkpoints.loadNewest(spec);
+    const written = book.get(jobId).record.checkpointStep;
+    const checkpoint = await checkpoints.loadNewest(spec, written, signal);
     const step = checkpoint?.cursor.step ?? 0;
     await this.#feed?.close();
     const from = {
@@ -53,7 +55,8 @@ export class CommittedCut {
     ledger.apply({ type: "restored", step, weightsDigest: checkpoint?.manifest.weightsDigest ?? "" });
     if (checkpoint) this.#states.commit(step, checkpoint.states);
     else this.#states.clear();
-    this.keeper.restored(checkpoint);
+    this.keeper.restored(checkpoint, written);
+    if (checkpoint) book.note(jobId, { checkpointStep: step });
     const { loss = 0, documentsRead = 0, documentsDroppedShort = 0 } = checkpoint?.cursor ?? {};
     const digest = checkpoint?.manifest.digest;
     book.setLive(jobId, {
@@ -114,7 +117,7 @@ export class CommittedCut {
   /** The steps that the documents give are known: the schedule ends with them. */
   #counted(steps: number): void {
     const { book, jobId, ledger, logger, spec } = this.#parts;
-    book.setDataSteps(jobId, steps < spec.train.steps ? steps : undefined);
+    book.note(jobId, { dataSteps: steps < spec.train.steps ? steps : undefined });
     if (steps >= ledger.state.totalSteps) return;
     logger.info(
       { event: "documentsCounted", steps, of: spec.train.steps },

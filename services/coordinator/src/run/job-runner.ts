@@ -11,7 +11,9 @@ import {
 } from "@segue/core";
 import type { Logger } from "@segue/runtime";
 import { Bell } from "../async-queue.js";
+import { isBucketAway, isCheckpointTrouble } from "../checkpoints/checkpoint-trouble.js";
 import { isDataTrouble } from "../feed/step-cutter.js";
+import { retryDelayMs } from "../store/storage-trouble.js";
 import type { Demand } from "../workers/allocate.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 import { kindOn } from "../workers/kind.js";
@@ -44,9 +46,12 @@ export class JobRunner {
   readonly #cut: CommittedCut;
   readonly #membership: Membership;
   readonly #rounds: Rounds;
-  /** data: its documents are not there or not the same; it ends as a pause does. */
-  #stop: StopReason | "data" | undefined;
-  #dataTrouble: SegueError | undefined;
+  /** trouble: its documents or checkpoints are not as they were; it ends as a pause does. */
+  #stop: StopReason | "trouble" | undefined;
+  #trouble: SegueError | undefined;
+  /** Aborted when the job is to stop. */
+  readonly #stopping = new AbortController();
+  #waitsForBucket = false;
   #abandon = false;
   #fatal: Error | undefined;
   #lastFailure: SegueError | undefined;
@@ -85,7 +90,7 @@ export class JobRunner {
         this.#failed(generation, workerId, error, { code: error.code, message: error.message, isOwn: false });
       },
       onFatal: (error) => {
-        if (isDataTrouble(error)) void this.#pauseForData(error);
+        if (isTrouble(error)) void this.#pauseFor(error);
         else this.#fatal = error;
         this.#bell.ring();
       },
@@ -107,7 +112,7 @@ export class JobRunner {
       jobId: this.jobId,
       has: staying.length,
       min: workers.min,
-      max: this.#stop === undefined ? places : 0,
+      max: this.#stop === undefined && !this.#waitsForBucket ? places : 0,
       // Only members are replaced; a straggler that found its successor waits for the next round boundary.
       toReplace: Math.max(0, staying.filter(({ straggler }) => straggler).length - Math.max(0, staying.length - places)),
       engine: train.engine,
@@ -172,6 +177,7 @@ export class JobRunner {
   stop(reason: StopReason, abandon = reason === "cancel"): void {
     if (this.#stop !== "cancel") this.#stop = reason;
     this.#abandon ||= abandon;
+    this.#stopping.abort();
     this.#bell.ring();
   }
 
@@ -181,8 +187,8 @@ export class JobRunner {
 
   async #run(): Promise<void> {
     try {
-      await this.#minding(() => this.#cut.restore());
-      if (this.#dataTrouble === undefined) this.#markOpened();
+      await this.#restore();
+      if (this.#trouble === undefined) this.#markOpened();
       await this.#loop();
     } catch (error) {
       const code = error instanceof SegueError ? error.code : "INTERNAL";
@@ -208,7 +214,7 @@ export class JobRunner {
           await this.#bell.wait();
           break;
         case "restore":
-          await this.#minding(() => this.#cut.restore());
+          await this.#restore();
           this.#membership.restored();
           break;
         case "form":
@@ -245,23 +251,48 @@ export class JobRunner {
     }
   }
 
-  /** Does what reads the documents. */
+  /** Goes to the newest checkpoint. While only the bucket has one and does not answer, the job waits without workers, or stops. */
+  async #restore(): Promise<void> {
+    const { book, wantsWorkers } = this.#parts;
+    const { signal } = this.#stopping;
+    for (let failures = 1; ; failures++) {
+      try {
+        await this.#minding(() => this.#cut.restore(signal));
+        break;
+      } catch (error) {
+        if (!isBucketAway(error)) throw error;
+        if (this.#stop !== undefined) break;
+        const { code, message } = error;
+        this.#logger.warn({ event: "waitsForBucket", code, err: error }, "the job waits for its checkpoint");
+        this.#waitsForBucket = true;
+        this.#membership.releaseAll();
+        await book.setPhase(this.jobId, "WAITING", `${code}: ${message} The job waits for its checkpoint and asks again.`);
+        await this.#untilRetry(retryDelayMs(failures));
+        if (signal.aborted) break;
+      }
+    }
+    if (!this.#waitsForBucket) return;
+    this.#waitsForBucket = false;
+    wantsWorkers();
+  }
+
+  /** Does what reads documents or checkpoints. */
   async #minding(read: () => Promise<void>): Promise<void> {
     try {
       await read();
     } catch (error) {
-      if (!isDataTrouble(error)) throw error;
-      await this.#pauseForData(error);
+      if (!isTrouble(error)) throw error;
+      await this.#pauseFor(error);
     }
   }
 
   /** What is in flight ends and is committed; nothing more is read. */
-  async #pauseForData(error: SegueError): Promise<void> {
+  async #pauseFor(error: SegueError): Promise<void> {
     const { code, message } = error;
-    this.#logger.error({ event: "dataTrouble", code, err: error }, "the job pauses until its documents are back");
+    this.#logger.error({ event: "jobTrouble", code, err: error }, "the job pauses until this is put right");
     if (this.#stop !== undefined) return;
-    this.#stop = "data";
-    this.#dataTrouble = error;
+    this.#stop = "trouble";
+    this.#trouble = error;
     this.#bell.ring();
     await this.#parts.book.setPhase(this.jobId, "PAUSING", `${code}: ${message}`, { errorCode: code });
   }
@@ -333,12 +364,12 @@ export class JobRunner {
       break;
     }
     this.#releaseAll();
-    const trouble = this.#stop === "data" ? this.#dataTrouble : undefined;
+    const trouble = this.#stop === "trouble" ? this.#trouble : undefined;
     const reason = trouble ? `${trouble.code}: ${trouble.message} Put it back as it was and resume the job.` : PAUSED_ON_REQUEST;
-    if (this.#stop === "data" || this.#stop === "pause") this.#parts.events.paused(reason, trouble?.code);
+    if (this.#stop === "trouble" || this.#stop === "pause") this.#parts.events.paused(reason, trouble?.code);
     // A paused job can be edited, which is recorded where these events end.
     await this.#parts.events.close();
-    if (this.#stop === "data") await book.setPhase(this.jobId, "PAUSED", reason, { errorCode: trouble?.code });
+    if (this.#stop === "trouble") await book.setPhase(this.jobId, "PAUSED", reason, { errorCode: trouble?.code });
     if (this.#stop === "pause") await book.setPhase(this.jobId, "PAUSED", reason);
     if (this.#stop === "cancel") await book.setPhase(this.jobId, "CANCELLED", "cancelled on request");
     this.#logger.info({ event: "jobStopped", reason: this.#stop, step: this.#ledger.step }, "the job is stopped");
@@ -363,15 +394,15 @@ export class JobRunner {
     return true;
   }
 
-  /** Until a checkpoint that failed is worth another attempt, or people or the cluster change something. */
-  async #untilRetry(): Promise<void> {
+  /** Until what failed (a checkpoint) is worth another attempt, or people or the cluster change something. */
+  async #untilRetry(inMs = this.#cut.keeper.retryInMs): Promise<void> {
     const before = [this.#stop, this.#abandon, this.#ledger];
     const isUnchanged = (): boolean => before.every((value, i) => value === [this.#stop, this.#abandon, this.#ledger][i]);
     let isTime = false;
     const timer = setTimeout(() => {
       isTime = true;
       this.#bell.ring();
-    }, this.#cut.keeper.retryInMs);
+    }, inMs);
     while (!isTime && isUnchanged()) await this.#bell.wait();
     clearTimeout(timer);
   }
@@ -381,4 +412,9 @@ export class JobRunner {
     this.#stop ??= "shutdown";
     this.#membership.releaseAll();
   }
+}
+
+/** What people can put right: the job waits for that, paused. */
+function isTrouble(error: unknown): error is SegueError {
+  return isDataTrouble(error) || isCheckpointTrouble(error);
 }

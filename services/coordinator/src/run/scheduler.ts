@@ -66,7 +66,8 @@ export class Scheduler implements PoolListener {
 
   /**
    * Idempotent; a job that is pausing is waited for.
-   * @throws SegueError JOB_NOT_FOUND, JOB_FINISHED; DATA_CHANGED, DATA_UNREADABLE when that is found out soon: the job is paused again then
+   * @throws SegueError JOB_NOT_FOUND, JOB_FINISHED; DATA_CHANGED, DATA_UNREADABLE, CHECKPOINTS_MISSING, CHECKPOINTS_UNREADABLE when that is
+   * found out soon: the job is paused again then
    */
   async resume(jobId: string): Promise<void> {
     const { phase } = this.#unfinished(jobId, "resumed");

@@ -160,7 +160,7 @@ export type Job = Message<"segue.v1.Job"> & {
   evaluationsNotQueued: string;
 
   /**
-   * Which damaged checkpoints were passed over; empty again when a new one is written.
+   * Which checkpoints were passed over, damaged or out of reach; empty again when a new one is written.
    *
    * @generated from field: string checkpoint_warning = 27;
    */
@@ -1075,8 +1075,9 @@ export enum JobPhase {
   PAUSING = 3,
 
   /**
-   * On request, or because documents or tokenizer are not as they were (DATA_CHANGED, DATA_UNREADABLE), which the reason tells: such a job
-   * goes on with ResumeJob and, when the coordinator starts again, by itself, once they are back.
+   * On request, or because documents or tokenizer (DATA_CHANGED, DATA_UNREADABLE) or checkpoints (CHECKPOINTS_MISSING, CHECKPOINTS_UNREADABLE)
+   * are not as they were, which the reason tells: such a job goes on with ResumeJob and, when the coordinator starts again, by itself, once
+   * they are back.
    *
    * @generated from enum value: JOB_PHASE_PAUSED = 4;
    */
@@ -1211,7 +1212,8 @@ export const Jobs: GenService<{
     output: typeof PauseJobResponseSchema;
   },
   /**
-   * Refused with FAILED_PRECONDITION (DATA_CHANGED, DATA_UNREADABLE) while the documents are not back; the job stays paused.
+   * Refused with FAILED_PRECONDITION while documents (DATA_CHANGED, DATA_UNREADABLE) or checkpoints (CHECKPOINTS_MISSING,
+   * CHECKPOINTS_UNREADABLE) are not back; the job stays paused.
    *
    * @generated from rpc segue.v1.Jobs.ResumeJob
    */
