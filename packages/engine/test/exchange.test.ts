@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
-import { splitPoint } from "@segue/core";
+import { roundToBf16, splitPoint } from "@segue/core";
 import { sumOrder } from "../src/exchange/device-sharing.js";
 import { versionText } from "../src/cuda/nccl-library.js";
+import { CpuSharing } from "../src/devices/cpu/cpu-sharing.js";
 import { HostMemory } from "../src/exchange/host-memory.js";
 import { MODELS } from "./gpu/models.js";
+import { noise } from "./native-support.js";
 import { runGroup, type GroupTask } from "./support/exchange-group.js";
 
 /** Nothing is waited for that long unless somebody is dead. */
@@ -81,6 +83,18 @@ describe("memory of the host", () => {
     opened.close();
     memory.close();
     assert.throws(() => HostMemory.open(memory.handle), { code: "EXCHANGE_UNAVAILABLE" });
+    assert.throws(() => HostMemory.create(5 * 2 ** 30), { code: "EXCHANGE_UNAVAILABLE" });
+  });
+});
+
+describe("rounding on the processor", () => {
+  it("is to the nearest bfloat16, ties to even, of vectors of any length", () => {
+    const sharing = new CpuSharing({ floats: (length) => new Float32Array(length), add: () => undefined });
+    const floats = noise("round", 2 ** 17 + 3);
+    const [expected, bits] = [floats.slice(), new Uint16Array(floats.length)];
+    roundToBf16(expected, bits);
+    sharing.round(floats);
+    assert.deepEqual(floats, expected);
   });
 });
 

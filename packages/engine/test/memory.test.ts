@@ -99,17 +99,22 @@ describe("jobMemory", () => {
   });
 
   it("counts what GPUs exchange on the GPU, and what peers have there once", () => {
-    const parts = (transport: string) => {
-      const spec = { ...specOf({ sync: { transport } }) };
+    const parts = (transport: string, wire = "f32") => {
+      const spec = { ...specOf({ sync: { transport, wire } }) };
       const { parts } = jobMemory(
         { ...spec, train: { ...spec.train, engine: "cuda" } },
         { ...CPU, engine: "cuda", workers: 2 },
       ).worker;
-      return parts.filter(({ name }) => name === "sums" || name === "nodes of peers").map(({ name, place }) => `${name}: ${place}`);
+      return parts
+        .filter(({ name }) => ["sums", "nodes of peers", "rounded for sending"].includes(name))
+        .map(({ name, place }) => `${name}: ${place}`);
     };
     assert.deepEqual(parts("auto"), ["sums: device"]);
     assert.deepEqual(parts("ipc"), ["sums: device"]);
     assert.deepEqual(parts("grpc"), ["sums: host", "nodes of peers: host"]);
+    assert.deepEqual(parts("ipc", "bf16"), ["sums: device"]);
+    assert.deepEqual(parts("nccl", "bf16"), ["sums: device", "rounded for sending: device", "nodes of peers: device"]);
+    assert.deepEqual(parts("grpc", "bf16"), ["sums: host", "nodes of peers: host", "rounded for sending: host"]);
   });
 
   it("counts replicas and the outer step of diloco", () => {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { addsWhole, parameterLayout, type JobSpec } from "@segue/core";
 import type { Worker } from "../src/worker.js";
 import {
   engineCompute,
@@ -34,19 +35,21 @@ describe("exchange between the members' engines", () => {
     return coordinator.attached(name);
   }
 
-  const generationOf = (generation: number, placed: Generation["placed"]): Generation => ({
-    spec: tinySpec(5),
+  const generationOf = (generation: number, placed: Generation["placed"], spec = tinySpec(5)): Generation => ({
+    spec,
     generation,
     placed,
   });
 
   /** The weights' digest after two rounds. */
   async function train(transport: string, ...shardsOf: (readonly number[])[]): Promise<string> {
-    const streams = await Promise.all(shardsOf.map((_, index) => attach(`${transport}${index}of${shardsOf.length}`)));
-    const generation = generationOf(
-      1,
-      streams.map((stream, index) => [stream, shardsOf[index]!] as const),
-    );
+    return trainWith(tinySpec(5), transport, ...shardsOf);
+  }
+
+  async function trainWith(spec: JobSpec, transport: string, ...shardsOf: (readonly number[])[]): Promise<string> {
+    const streams = await Promise.all(shardsOf.map((_, index) => attach(`${transport}${workers.length}-${index}`)));
+    const placed = streams.map((stream, index) => [stream, shardsOf[index]!] as const);
+    const generation = generationOf(1, placed, spec);
     await join(generation, { transport });
     await runRound(generation, 0, 3);
     const done = await runRound(generation, 3, 2);
@@ -58,6 +61,28 @@ describe("exchange between the members' engines", () => {
     assert.equal(await train("ipc", [0, 1, 2], [3, 4]), alone);
     assert.equal(await train("ipc", [0, 1], [2], [3, 4]), alone);
     assert.equal(await train("grpc", [0, 1, 2], [3, 4]), alone);
+  });
+
+  it("rounds to bf16 what grpc rounds: nodes, and sums that are made in slices", async () => {
+    const sync = { wire: "bf16" };
+    const whole = tinySpec(5, {}, { sync });
+    const model = { ...whole.model, dModel: 128, dState: 16, headDim: 32 };
+    const sliced = tinySpec(5, {}, { sync, model });
+    assert.ok(!addsWhole([1, 1, 2], parameterLayout(sliced.model).size));
+    for (const [spec, shardsOf] of [
+      [
+        whole,
+        [
+          [0, 1, 2],
+          [3, 4],
+        ],
+      ],
+      [sliced, [[0, 1], [2], [3, 4]]],
+    ] as const) {
+      const digest = await trainWith(spec, "ipc", ...shardsOf);
+      assert.equal(digest, await trainWith(spec, "grpc", ...shardsOf));
+      assert.notEqual(digest, await trainWith(spec, "ipc", [0, 1, 2, 3, 4]));
+    }
   });
 
   it("reports a round while it waits for the others in a step of the next", async () => {

@@ -11,6 +11,8 @@ export const KERNELS = {
   softmax_rows: { source: "softmax.cu", parameters: "iipppp" },
   add_vectors: { source: "sums.cu", parameters: "lpp" },
   round_to_bf16: { source: "sums.cu", parameters: "lpp" },
+  round_in_place: { source: "sums.cu", parameters: "lpp" },
+  widen_bf16: { source: "sums.cu", parameters: "lpp" },
   sum_of_squares: { source: "sums.cu", parameters: "lpp" },
   sum_of_partials: { source: "sums.cu", parameters: "ipp" },
   weighted_sum: { source: "sums.cu", parameters: "ippp" },

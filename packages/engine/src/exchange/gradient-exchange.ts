@@ -17,6 +17,8 @@ export interface ExchangePlan {
   readonly self: number;
   /** The node whose sum is wanted. */
   readonly root: ReductionNode;
+  /** What nodes, and sums that members tell each other, are rounded to. @default "f32" */
+  readonly wire?: "f32" | "bf16" | undefined;
 }
 
 export interface ExchangeOptions {

@@ -33,7 +33,7 @@ export function sumParts(spec: JobSpec, workers: number, member: number, engine:
     summed: isDiloco ? "3 x parameters" : "parameters",
   };
   const hasEngineSums = engine !== "tfjs" && !isDiloco;
-  const isInEngine = hasEngineSums && (workers === 1 || (spec.sync.transport !== "grpc" && !exchange.isRounded));
+  const isInEngine = hasEngineSums && (workers === 1 || spec.sync.transport !== "grpc");
   const parts = isDiloco ? replicaParts(own, perLeaf, vectorBytes) : shardParts(own, vectorBytes);
   if (workers > 1)
     parts.push(...(isInEngine ? engineExchangeParts(exchange, engine, spec.sync.transport) : exchangeParts(exchange)));
@@ -68,11 +68,11 @@ function sliceAdded({ nodesOf, own, summedBytes, summed }: ExchangeShape) {
 
 /** Where the engines exchange by themselves. What peers share is mapped: theirs, but counted as this process's own on a CPU. */
 function engineExchangeParts(shape: ExchangeShape, engine: EngineName, transport: JobSpec["sync"]["transport"]): MemoryPart[] {
-  const { own, nodesOf, summedBytes, summed } = shape;
+  const { own, nodesOf, summedBytes, summed, isRounded } = shape;
   const { peerNodes, isWhole, slice, sliceBytes } = sliceAdded(shape);
   const totals = isWhole || transport === "nccl" ? 0 : nodesOf.length - 1;
   const isElsewhere = engine === "cuda" && transport !== "nccl";
-  return [
+  const parts = [
     hostPart("sums", `(${own.length} nodes here + total) x ${summed}`, (own.length + 1) * summedBytes),
     hostPart(
       "nodes of peers",
@@ -80,6 +80,12 @@ function engineExchangeParts(shape: ExchangeShape, engine: EngineName, transport
       isElsewhere ? 0 : (peerNodes + totals) * sliceBytes,
     ),
   ];
+  // Under `ipc` vectors are rounded where they lie.
+  if (transport === "nccl" && isRounded) {
+    const halves = parts.reduce((sum, { bytes }) => sum + bytes, 0) / 2;
+    parts.push(hostPart("rounded for sending", "half of the sums and of the nodes of peers", halves));
+  }
+  return parts;
 }
 
 function exchangeParts(shape: ExchangeShape): MemoryPart[] {

@@ -17,6 +17,7 @@ export interface DeviceExchangeOptions {
   readonly jobId: string;
   readonly transport: ExchangePlan["transport"];
   readonly membership: Membership;
+  readonly wire: ExchangePlan["wire"];
   /** Floats of the vectors that are added up. */
   readonly vectorFloats: number;
   /** Path of NCCL's library, if the loader does not find it. */
@@ -54,7 +55,7 @@ export async function connectDevices(options: DeviceExchangeOptions): Promise<vo
   signal.throwIfAborted();
 }
 
-function planOf({ transport, membership, vectorFloats }: DeviceExchangeOptions): ExchangePlan {
+function planOf({ transport, membership, vectorFloats, wire }: DeviceExchangeOptions): ExchangePlan {
   const { self, peers } = membership;
   const all = [self, ...peers].sort((a, b) => a.index - b.index);
   const isWhole = exchangePlan(membership, vectorFloats).manner === "whole";
@@ -62,7 +63,7 @@ function planOf({ transport, membership, vectorFloats }: DeviceExchangeOptions):
     const own = isWhole ? { begin: 0, end: vectorFloats } : sliceOf(index, all.length, vectorFloats);
     return { nodes, ...own };
   });
-  return { transport, members, self: self.index, root: wholeTree(membership) };
+  return { transport, members, self: self.index, root: wholeTree(membership), wire };
 }
 
 function encode(offer: string): Uint8Array {

@@ -223,7 +223,7 @@ export class JobReplica {
     const { registry, ncclLibrary } = this.#host;
     const common = { ...parts, jobId: this.#jobId, epoch, registry, peers: this.#peers, signal: abort.signal };
     if (transport === "ipc" || transport === "nccl") {
-      await connectDevices({ ...common, transport, ncclLibrary });
+      await connectDevices({ ...common, transport, wire, ncclLibrary });
       return undefined;
     }
     return new GrpcExchange({ ...common, wire }, mode === "diloco" ? step / innerSteps : step);
