@@ -1,5 +1,5 @@
 import { roundToBf16, SegueError, stretches, widenBf16, type PagedFloats, type ReductionNode } from "@segue/core";
-import type { AdamWStep, Engine, EngineOptions, GradientExchange, LaneStates, TrainingPart } from "@segue/engine";
+import type { AdamWStep, Engine, EngineOptions, EngineReplicas, GradientExchange, LaneStates, TrainingPart } from "@segue/engine";
 import {
   VOID,
   type CallName,
@@ -42,6 +42,8 @@ export class ComputeHost implements Handlers {
   #engine: Engine | undefined;
   #outer: OuterStep | undefined;
   #exchange: GradientExchange | undefined;
+  /** Instead of `#outer` where the engine's exchange joins replicas. */
+  #replicas: EngineReplicas | undefined;
   /** f32 [P]: the gradients of an engine that hands them out. */
   #sum: Float32Array | undefined;
   #lanesPerShard = 0;
@@ -104,7 +106,7 @@ export class ComputeHost implements Handlers {
     this.#refuseVoid(epoch);
     const engine = this.#open;
     const { weights, moments, outerMomentum } = modelParts(model);
-    if (outerMomentum) required(this.#outer, "outer step").readMomentum(outerMomentum);
+    if (outerMomentum) this.#readMomentum(outerMomentum);
     if (!engine.snapshot) {
       for (const { floats, offset } of stretches(weights)) engine.readParameters(floats, offset);
       for (const { first, second, offset } of moments) engine.readMoments(first, second, offset);
@@ -157,7 +159,7 @@ export class ComputeHost implements Handlers {
     this.#refuseVoid(request.epoch);
     if (!engine.trainStep) return this.#soleStep(request, adamw);
     const startedMs = performance.now();
-    const exchange = this.#exchange;
+    const exchange = this.#replicas ? undefined : this.#exchange;
     const parts = request.batches.map(({ shard }) => this.#shardPart(request, shard));
     const finish = engine.trainStep(parts, adamw, request.rules, exchange);
     const receivedBytes = exchange?.receivedBytes ?? 0;
@@ -175,7 +177,8 @@ export class ComputeHost implements Handlers {
 
   /** For engines that hand out their gradients. */
   #soleStep(request: Omit<ComputeCalls["wholeStep"]["request"], "adamw">, adamw: AdamWStep): Answer<"wholeStep"> {
-    const node = { lo: 0, hi: request.batches.length };
+    const lo = request.batches[0]?.shard ?? 0;
+    const node = { lo, hi: lo + request.batches.length };
     const into = (this.#sum ??= sharedFloats(this.#open.layout.size));
     const { lossSums, computeMs } = this.gradient({ ...request, node, into });
     const applied = this.apply({ epoch: request.epoch, gradientSum: into, adamw });
@@ -194,6 +197,11 @@ export class ComputeHost implements Handlers {
       throw new SegueError("EXCHANGE_UNAVAILABLE", message, { status: "FAILED_PRECONDITION" });
     }
     this.#exchange = exchange;
+    if (this.#outer) {
+      this.#replicas = required(engine.openReplicas?.(exchange), "replicas in its engine");
+      this.#outer.giveMomentum(this.#replicas);
+      this.#outer = undefined;
+    }
     return { offer: exchange.offer };
   }
 
@@ -221,6 +229,8 @@ export class ComputeHost implements Handlers {
   #closeExchange(): void {
     this.#exchange?.close();
     this.#exchange = undefined;
+    this.#replicas?.close();
+    this.#replicas = undefined;
   }
 
   round({ epoch, floats, into }: ComputeCalls["round"]["request"]): null {
@@ -237,21 +247,34 @@ export class ComputeHost implements Handlers {
 
   replicaBegin({ epoch, isFirst }: ComputeCalls["replicaBegin"]["request"]): null {
     this.#refuseVoid(epoch);
-    required(this.#outer, "outer step").begin(isFirst);
+    (this.#replicas ?? required(this.#outer, "outer step")).begin(isFirst);
     return null;
   }
 
   replicaEnd({ epoch, into }: ComputeCalls["replicaEnd"]["request"]): null {
     this.#refuseVoid(epoch);
-    required(this.#outer, "outer step").end(into);
+    if (into) required(this.#outer, "outer step").end(into);
+    else required(this.#replicas, "replicas in its engine").end();
     return null;
   }
 
-  outerStep({ epoch, sum, parts, outer }: ComputeCalls["outerStep"]["request"]): null {
+  outerStep({ epoch, sum, parts, outer }: ComputeCalls["outerStep"]["request"]): Answer<"outerStep"> {
     this.#refuseVoid(epoch);
+    if (!sum) {
+      const exchangeMs = required(this.#replicas, "replicas in its engine").outerStep(outer)();
+      // Whoever waited for others may have been let go in vain.
+      this.#refuseVoid(epoch);
+      return { exchangeMs, receivedBytes: this.#exchange?.receivedBytes ?? 0 };
+    }
     if (parts) this.#join({ ...parts, into: sum });
     required(this.#outer, "outer step").apply(sum, outer);
-    return null;
+    return { exchangeMs: 0, receivedBytes: 0 };
+  }
+
+  #readMomentum(into: PagedFloats): void {
+    const replicas = this.#replicas;
+    if (!replicas) return required(this.#outer, "outer step").readMomentum(into);
+    for (const { floats, offset } of stretches(into)) replicas.readMomentum(floats, offset);
   }
 
   #join({ node, parts, into }: JoinParts): void {

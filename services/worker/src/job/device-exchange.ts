@@ -18,8 +18,9 @@ export interface DeviceExchangeOptions {
   readonly transport: ExchangePlan["transport"];
   readonly membership: Membership;
   readonly wire: ExchangePlan["wire"];
-  /** Floats of the vectors that are added up. */
+  /** Floats of what is added up, and of how many vectors that is. */
   readonly vectorFloats: number;
+  readonly vectors: number;
   /** Path of NCCL's library, if the loader does not find it. */
   readonly ncclLibrary?: string | undefined;
   readonly compute: ComputeThread;
@@ -55,7 +56,7 @@ export async function connectDevices(options: DeviceExchangeOptions): Promise<vo
   signal.throwIfAborted();
 }
 
-function planOf({ transport, membership, vectorFloats, wire }: DeviceExchangeOptions): ExchangePlan {
+function planOf({ transport, membership, vectorFloats, vectors, wire }: DeviceExchangeOptions): ExchangePlan {
   const { self, peers } = membership;
   const all = [self, ...peers].sort((a, b) => a.index - b.index);
   const isWhole = exchangePlan(membership, vectorFloats).manner === "whole";
@@ -63,7 +64,7 @@ function planOf({ transport, membership, vectorFloats, wire }: DeviceExchangeOpt
     const own = isWhole ? { begin: 0, end: vectorFloats } : sliceOf(index, all.length, vectorFloats);
     return { nodes, ...own };
   });
-  return { transport, members, self: self.index, root: wholeTree(membership), wire };
+  return { transport, members, self: self.index, root: wholeTree(membership), vectors, wire };
 }
 
 function encode(offer: string): Uint8Array {

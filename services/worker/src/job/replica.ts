@@ -44,6 +44,9 @@ export interface ReplicaHost {
   readonly report: (message: AttachMessage) => void;
 }
 
+/** Vectors of P floats: change of the weights, first and second moments. */
+const SUMMED_OF_REPLICAS = 3;
+
 /** The engine opened for the job, with what depends on its sizes. */
 interface OpenEngine {
   readonly compute: ComputeThread;
@@ -200,12 +203,13 @@ export class JobReplica {
     const isDiloco = spec.sync.mode === "diloco";
     // Under diloco the exchange is over replicas and counts outer steps; weights and moments travel.
     const group = isDiloco ? groupMembership(membership, shardsPerPlacement(spec)) : membership;
-    const vectorFloats = isDiloco ? 3 * parameters : parameters;
+    const isAlone = group.peers.length === 0;
+    const vectorFloats = isDiloco ? SUMMED_OF_REPLICAS * parameters : parameters;
     const exchange = await this.#openExchange(attempt, join.transport, { compute, membership: group, vectorFloats });
     const onStep = (step: number): void => void (this.#computingStep = step);
     const common = { spec, membership: group, compute, epoch, segments, signal, onStep };
     attempt.work = isDiloco
-      ? new ReplicaSteps({ ...common, parameters, exchange: exchange ?? new SoleExchange(vectorFloats) })
+      ? new ReplicaSteps({ ...common, parameters, exchange: isAlone ? new SoleExchange(vectorFloats) : exchange })
       : new StepRunner({ ...common, exchange });
     attempt.phase = "ready";
     const { generation, step } = attempt;
@@ -223,7 +227,7 @@ export class JobReplica {
     const { registry, ncclLibrary } = this.#host;
     const common = { ...parts, jobId: this.#jobId, epoch, registry, peers: this.#peers, signal: abort.signal };
     if (transport === "ipc" || transport === "nccl") {
-      await connectDevices({ ...common, transport, wire, ncclLibrary });
+      await connectDevices({ ...common, transport, vectors: mode === "diloco" ? SUMMED_OF_REPLICAS : 1, wire, ncclLibrary });
       return undefined;
     }
     return new GrpcExchange({ ...common, wire }, mode === "diloco" ? step / innerSteps : step);
