@@ -12,15 +12,15 @@ extern "C" __global__ void divide_vector(i64 count, float divisor, const float* 
   if (i < count) out[i] = __fdiv_rn(from[i], divisor);
 }
 
-// changes: the sum over replicas; keeps the mean. rounded: the parameters for matrix products, if there are such.
-extern "C" __global__ void outer_step(i64 count, float replicas, double learning_rate, double momentum, float* changes, const float* start,
-                                      float* velocity, float* parameters, bf16* rounded) {
+// changes: the sum over replicas. rounded: the parameters for matrix products, if there are such.
+extern "C" __global__ void outer_step(i64 count, float replicas, double learning_rate, double momentum, const float* changes,
+                                      const float* start, float* velocity, float* parameters, bf16* rounded) {
   const i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= count) return;
   const float change = __fdiv_rn(changes[i], replicas);
   const float u = (float)__dadd_rn(__dmul_rn(momentum, (double)velocity[i]), (double)change);
   const double step = __dadd_rn((double)change, __dmul_rn(momentum, (double)u));
   const float p = (float)__dsub_rn((double)start[i], __dmul_rn(learning_rate, step));
-  changes[i] = change, velocity[i] = u, parameters[i] = p;
+  velocity[i] = u, parameters[i] = p;
   if (rounded) store_float(rounded + i, p);
 }

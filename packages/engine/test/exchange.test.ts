@@ -42,6 +42,14 @@ describe("gradient exchange on one host", () => {
     }
   });
 
+  it("joins replicas to the bits of one member, on two and four, sliced and whole", async () => {
+    const diloco = { ...TASK, steps: 6, innerSteps: 2 };
+    const alone = await digestOf({ ...diloco, shards: [[0, 1, 2, 3, 4]], whole: true });
+    assert.equal(await digestOf({ ...diloco, shards: [[0, 1, 2, 3], [4]], whole: true }), alone);
+    assert.equal(await digestOf({ ...diloco, shards: [[0], [1, 4], [2], [3]], whole: false }), alone);
+    assert.notEqual(await digestOf({ ...diloco, innerSteps: 3, shards: [[0, 1, 2, 3, 4]], whole: true }), alone);
+  });
+
   it("says who is behind when a member died", async () => {
     const shards = [[0, 1], [2], [3, 4]];
     const told = await runGroup({ ...TASK, shards, whole: false, patienceMs: 1_000, death: { member: 1, step: 2 } });

@@ -97,7 +97,9 @@ export class NcclExchange implements DeviceExchange<CudaFloats> {
     this.#settle();
   }
 
-  begin(): void {}
+  begin(): void {
+    this.#waitingSinceMs = performance.now();
+  }
 
   reduce(): void {
     this.#waitingSinceMs = performance.now();

@@ -263,7 +263,7 @@ export interface ClippedAdamWArgs<F> extends AdamWArgs<F> {
 }
 
 export interface OuterStepArgs<F> {
-  /** start - weights, summed over the replicas. Used up. */
+  /** start - weights, summed over the replicas. Stays as it is: other members may be copying it. */
   readonly changes: F;
   readonly replicas: number;
   readonly learningRate: number;

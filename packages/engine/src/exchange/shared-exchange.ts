@@ -82,6 +82,7 @@ export class SharedExchange<F> implements DeviceExchange<F> {
   }
 
   connect(offers: readonly string[]): void {
+    this.#waitingSinceMs = performance.now();
     const { members, self } = this.#plan;
     const { begin, end } = members[self]!;
     const peers: Peer<F>[] = [];
@@ -102,6 +103,7 @@ export class SharedExchange<F> implements DeviceExchange<F> {
 
   begin(): void {
     this.#step++;
+    this.#waitingSinceMs = performance.now();
     if (this.#isWhole) this.#await("added", this.#step - 1);
   }
 

@@ -69,7 +69,10 @@ export class Replicas<F, I> implements EngineReplicas {
   }
 
   begin(isFirst: boolean): void {
-    if (isFirst) this.#ended = 0;
+    if (isFirst) {
+      this.#ended = 0;
+      this.#exchange.begin();
+    }
     const { parameters, firstMoment, secondMoment } = this.#trained;
     const now = [parameters, firstMoment, secondMoment];
     for (const [index, start] of this.#start.entries()) {
@@ -80,8 +83,6 @@ export class Replicas<F, I> implements EngineReplicas {
 
   end(): void {
     const { parameters, firstMoment, secondMoment } = this.#trained;
-    // Peers may still read what the block before left there, so not before there is something to write.
-    if (this.#ended === 0) this.#exchange.begin();
     const { into, additions } = this.#places[this.#ended++]!;
     this.#device.subtract(this.#start[0]!, parameters, this.#part(into, 0));
     this.#device.copy(firstMoment, this.#part(into, 1));

@@ -81,7 +81,12 @@ export interface ComputeCalls {
   join: { request: JoinParts & { readonly epoch: number }; response: null };
   /** Opens the engine's exchange with other members' engines; replaces an earlier one, as `load` ends it. */
   exchangeOpen: {
-    request: { readonly epoch: number; readonly plan: ExchangePlan; readonly ncclLibrary?: string | undefined };
+    request: {
+      readonly epoch: number;
+      readonly plan: ExchangePlan;
+      readonly patienceMs: number;
+      readonly ncclLibrary?: string | undefined;
+    };
     response: { readonly offer: string };
   };
   /** Connects it, by all members' offers. */

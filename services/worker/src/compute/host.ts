@@ -16,9 +16,6 @@ import { sharedFloats } from "./shared.js";
 import { TreeSum } from "./tree-sum.js";
 import { Unfinished } from "./unfinished.js";
 
-/** How long a slower member may take for its part of a step; a lost one is noticed by the coordinator within seconds. */
-const STEP_PATIENCE_MS = 300_000;
-
 /** Where engines come from; `@segue/engine` in the product. */
 export interface EngineFactory {
   availableEngines(threads: number, gpu: number): Promise<readonly EngineOffer[]>;
@@ -186,23 +183,30 @@ export class ComputeHost implements Handlers {
     return { lossSums, gradientNorm, computeMs: computeMs + applied.computeMs, exchangeMs: 0, receivedBytes: 0 };
   }
 
-  exchangeOpen({ epoch, plan, ncclLibrary }: ComputeCalls["exchangeOpen"]["request"]): Answer<"exchangeOpen"> {
+  exchangeOpen({ epoch, plan, patienceMs, ncclLibrary }: ComputeCalls["exchangeOpen"]["request"]): Answer<"exchangeOpen"> {
     this.#refuseVoid(epoch);
     this.#closeExchange();
     const engine = this.#open;
     const check = (): void => this.#refuseVoid(epoch);
-    const exchange = engine.openExchange?.(plan, { check, patienceMs: STEP_PATIENCE_MS, ncclLibrary });
-    if (!exchange) {
-      const message = `${engine.description.detail} hands its gradients out; sync.transport grpc carries them`;
-      throw new SegueError("EXCHANGE_UNAVAILABLE", message, { status: "FAILED_PRECONDITION" });
+    try {
+      this.#exchange = engine.openExchange?.(plan, { check, patienceMs, ncclLibrary });
+      if (!this.#exchange)
+        throw unavailable(`${engine.description.detail} hands its gradients out; sync.transport grpc carries them`);
+      this.#openReplicas(this.#exchange);
+      return { offer: this.#exchange.offer };
+    } catch (error) {
+      if (!(error instanceof SegueError && error.code === "DEVICE_OUT_OF_MEMORY")) throw error;
+      this.#closeExchange();
+      throw unavailable(`no room for the exchange: ${error.message}; sync.transport grpc needs none on the device`, error);
     }
-    this.#exchange = exchange;
-    if (this.#outer) {
-      this.#replicas = required(engine.openReplicas?.(exchange), "replicas in its engine");
-      this.#outer.giveMomentum(this.#replicas);
-      this.#outer = undefined;
-    }
-    return { offer: exchange.offer };
+  }
+
+  /** Under diloco outer steps are made where the exchange is. */
+  #openReplicas(exchange: GradientExchange): void {
+    if (!this.#outer) return;
+    this.#replicas = required(this.#open.openReplicas?.(exchange), "replicas in its engine");
+    this.#outer.giveMomentum(this.#replicas);
+    this.#outer = undefined;
   }
 
   exchangeConnect({ epoch, offers }: ComputeCalls["exchangeConnect"]["request"]): null {
@@ -342,6 +346,10 @@ function modelParts([weights, first, second, outerMomentum]: ModelVectors): Mode
     return { first: floats, second: required(seconds[page], "second moments").floats, offset };
   });
   return { weights: required(weights, "weights"), moments, outerMomentum };
+}
+
+function unavailable(message: string, cause?: unknown): SegueError {
+  return new SegueError("EXCHANGE_UNAVAILABLE", message, { status: "FAILED_PRECONDITION", cause });
 }
 
 function required<T>(value: T | undefined, what: string): T {

@@ -18,6 +18,8 @@ export interface DeviceExchangeOptions {
   readonly transport: ExchangePlan["transport"];
   readonly membership: Membership;
   readonly wire: ExchangePlan["wire"];
+  /** For a slower member's part. */
+  readonly patienceMs: number;
   /** Floats of what is added up, and of how many vectors that is. */
   readonly vectorFloats: number;
   readonly vectors: number;
@@ -35,10 +37,10 @@ export interface DeviceExchangeOptions {
  * @throws SegueError EXCHANGE_UNAVAILABLE, VOID; PeerFailure
  */
 export async function connectDevices(options: DeviceExchangeOptions): Promise<void> {
-  const { jobId, membership, compute, epoch, registry, peers, signal, ncclLibrary } = options;
+  const { jobId, membership, compute, epoch, registry, peers, signal, patienceMs, ncclLibrary } = options;
   const { generation, self } = membership;
   const ref = (member: number): string => refs.exchangeOffer(jobId, generation, member);
-  const { offer } = await compute.call("exchangeOpen", { epoch, plan: planOf(options), ncclLibrary });
+  const { offer } = await compute.call("exchangeOpen", { epoch, plan: planOf(options), patienceMs, ncclLibrary });
   signal.throwIfAborted();
   registry.publish(ref(self.index), { dtype: "u8", shape: [OFFER_BYTES], data: encode(offer) });
   const offers: string[] = [];

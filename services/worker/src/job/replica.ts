@@ -13,6 +13,7 @@ import { connectDevices } from "./device-exchange.js";
 import { digestOf } from "./digest.js";
 import { judgeMemory, memoryInsufficient } from "./memory-check.js";
 import { groupMembership, membershipOf, type Membership } from "./membership.js";
+import { exchangePatienceMs } from "./patience.js";
 import { PeerFailure } from "./peer-failure.js";
 import { refs } from "./refs.js";
 import { ReplicaSteps } from "./replica-steps.js";
@@ -225,7 +226,8 @@ export class JobReplica {
     const { spec, epoch, step, abort } = attempt;
     const { mode, innerSteps, wire } = spec.sync;
     const { registry, ncclLibrary } = this.#host;
-    const common = { ...parts, jobId: this.#jobId, epoch, registry, peers: this.#peers, signal: abort.signal };
+    const patienceMs = exchangePatienceMs(spec);
+    const common = { ...parts, jobId: this.#jobId, epoch, registry, peers: this.#peers, patienceMs, signal: abort.signal };
     if (transport === "ipc" || transport === "nccl") {
       await connectDevices({ ...common, transport, vectors: mode === "diloco" ? SUMMED_OF_REPLICAS : 1, wire, ncclLibrary });
       return undefined;

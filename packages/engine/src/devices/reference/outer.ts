@@ -11,11 +11,12 @@ export function divide(from: F, divisor: number, out: F): void {
   for (let i = 0; i < out.length; i++) out[i] = from[i]! / divisor;
 }
 
-/** Nesterov SGD on the mean change of the replicas (docs/design/sync.md). `changes` keeps the mean. */
+/** Nesterov SGD on the mean change of the replicas (docs/design/sync.md). */
 export function outerStep({ changes, replicas, learningRate, momentum, start, velocity, parameters }: OuterStepArgs<F>): void {
-  divide(changes, replicas, changes);
+  // The mean is kept for a moment, and with that rounded.
+  divide(changes, replicas, parameters);
   for (let i = 0; i < parameters.length; i++) {
-    const change = changes[i]!;
+    const change = parameters[i]!;
     velocity[i] = momentum * velocity[i]! + change;
     parameters[i] = start[i]! - learningRate * (change + momentum * velocity[i]!);
   }
