@@ -11,23 +11,28 @@ describe("sync", () => {
 
   const withSync = (spec: string, sync: string): string => `${spec.replace(/max: 4/, "max: 2")}sync: { ${sync} }\n`;
 
-  const trainWith = async (workers: number, spec: string): Promise<{ digest: string; loss: number }> => {
+  const trainWith = async (workers: number, spec: string, expected?: string): Promise<{ digest: string; loss: number }> => {
     const cluster = await scratch.cluster({ workers, engine: "cpu", threads: 1 });
     const jobId = await submitSpec(scratch, cluster, spec);
-    const { loss } = await waitForSuccess(cluster, jobId);
+    const { loss, transport } = await waitForSuccess(cluster, jobId);
+    if (expected !== undefined) assert.match(transport, new RegExp(`^${expected}\\b`));
     const digest = await finalDigest(cluster, jobId);
     await scratch.close();
     return { digest, loss };
   };
-  const diloco = (minWorkers: number, steps: number): string =>
-    withSync(tinySpec({ steps, everySteps: 40, minWorkers }), "mode: diloco, replicas: 2, innerSteps: 10, outerLearningRate: 1");
+  const diloco = (minWorkers: number, steps: number, transport = "auto"): string =>
+    withSync(
+      tinySpec({ steps, everySteps: 40, minWorkers }),
+      `mode: diloco, replicas: 2, innerSteps: 10, outerLearningRate: 1, transport: ${transport}`,
+    );
 
   it("diloco: one worker, two workers and a worker killed on the way end in the same bits, and the loss falls", async () => {
     const start = await trainWith(1, diloco(1, 10));
     const alone = await trainWith(1, diloco(1, 205));
     assert.match(alone.digest, /^205 [0-9a-f]{64}$/);
     assert.ok(alone.loss < start.loss - 0.5, `${start.loss} -> ${alone.loss}`);
-    assert.deepEqual(await trainWith(2, diloco(2, 205)), alone);
+    assert.deepEqual(await trainWith(2, diloco(2, 205), "ipc"), alone);
+    assert.deepEqual(await trainWith(2, diloco(2, 205, "grpc"), "grpc"), alone);
 
     const hold = new Hold(scratch, 40);
     const faults = { coordinator: [hold.fault] };
@@ -57,9 +62,10 @@ describe("sync", () => {
   });
 
   it("bf16 on the wire: warned of, the same bits for the same workers, other bits than one worker", async () => {
-    const spec = (minWorkers: number): string => withSync(tinySpec({ minWorkers }), "wire: bf16");
-    const pair = await trainWith(2, spec(2));
-    assert.deepEqual(await trainWith(2, spec(2)), pair);
+    const spec = (minWorkers: number, transport = "auto"): string =>
+      withSync(tinySpec({ minWorkers }), `wire: bf16, transport: ${transport}`);
+    const pair = await trainWith(2, spec(2), "ipc");
+    assert.deepEqual(await trainWith(2, spec(2, "grpc"), "grpc"), pair);
     assert.notEqual((await trainWith(1, spec(1))).digest, pair.digest);
     const cluster = await scratch.cluster({ workers: 1, engine: "cpu", threads: 1 });
     const file = join(scratch.folder(), "job.yaml");

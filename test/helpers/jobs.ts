@@ -20,6 +20,8 @@ export interface JobRow {
   readonly loss: number;
   readonly tokens: number;
   readonly engine: string;
+  /** How members bring their gradients together, and why so. */
+  readonly transport: string;
 }
 
 /** Submits a spec and returns the job's id. */

@@ -11,6 +11,21 @@ extern "C" __global__ void round_to_bf16(i64 count, const float* from, bf16* to)
   if (i < count) store_float(to + i, from[i]);
 }
 
+// x is rounded where it lies; `bits`, if there is one, gets what travels of it.
+extern "C" __global__ void round_in_place(i64 count, float* x, bf16* bits) {
+  const i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  bf16 rounded;
+  store_float(&rounded, x[i]);
+  x[i] = to_float(rounded);
+  if (bits) bits[i] = rounded;
+}
+
+extern "C" __global__ void widen_bf16(i64 count, const bf16* from, float* to) {
+  const i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < count) to[i] = to_float(from[i]);
+}
+
 // partial[block] = the block's share of the sum of squares; 256 threads.
 extern "C" __global__ void sum_of_squares(i64 count, const float* x, double* partial) {
   double sum = 0;

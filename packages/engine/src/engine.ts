@@ -1,4 +1,5 @@
 import type { ModelSpec, OptimizerSpec, ParameterLayout, TbpttSpec } from "@segue/core";
+import type { EngineReplicas } from "./exchange/engine-replicas.js";
 import type { ExchangeOptions, ExchangePlan, GradientExchange } from "./exchange/gradient-exchange.js";
 
 /** One segment of a batch of lanes, or several consecutive ones for {@link Engine.forwardBackward}; arrays are row-major [lanes, tokens]. */
@@ -176,6 +177,11 @@ export interface Engine {
    * @throws SegueError EXCHANGE_UNAVAILABLE
    */
   openExchange?(plan: ExchangePlan, options: ExchangeOptions): GradientExchange;
+  /**
+   * Opens what replicas need, whose steps are then {@link trainStep} without the exchange, which is one of three vectors.
+   * @throws SegueError DEVICE_OUT_OF_MEMORY
+   */
+  openReplicas?(exchange: GradientExchange): EngineReplicas;
 
   /** Forward only; advances the states. @returns logits after the last token, [lanes, vocab] */
   prefill(batch: PromptBatch, states: LaneStates, options?: ForwardOptions): Float32Array;

@@ -17,6 +17,7 @@ export type {
   TrainingPart,
   TrainingResult,
 } from "./engine.js";
+export type { EngineReplicas, OuterSettings } from "./exchange/engine-replicas.js";
 export type { ExchangeMember, ExchangeOptions, ExchangePlan, GradientExchange } from "./exchange/gradient-exchange.js";
 export { availableEngines, createEngine, usableGpus, type EngineName, type EngineOffer } from "./create-engine.js";
 export { ncclVersion } from "./cuda/nccl-library.js";

@@ -123,6 +123,23 @@ for (const [lanes, tokens, channels, taps] of [
   }
 }
 
+for (const length of [1, 257, 1003]) {
+  DEVICE_CASES[`subtract, divide and outerStep, ${length}`] = ({ device, ...b }) => {
+    const [difference, quotient, parameters] = [b.poison(length), b.poison(length), b.poison(length)];
+    const [start, velocity] = [b.noise("start", length), b.noise("velocity", length, 0.1)];
+    device.subtract(start, b.noise("weights", length), difference);
+    device.divide(b.noise("moments", length), 7, quotient);
+    const changes = b.noise("changes", length, 0.1);
+    device.outerStep({ changes, replicas: 7, learningRate: 0.7, momentum: 0.9, start, velocity, parameters });
+    return {
+      difference: { data: difference, length },
+      quotient: { data: quotient, length },
+      velocity: { data: velocity, length },
+      parameters: { data: parameters, length },
+    };
+  };
+}
+
 for (const [rows, heads, min, max] of [
   [1, 1, 0, Infinity],
   [67, 5, 0, Infinity],

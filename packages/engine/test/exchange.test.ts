@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
-import { splitPoint } from "@segue/core";
+import { roundToBf16, splitPoint } from "@segue/core";
 import { sumOrder } from "../src/exchange/device-sharing.js";
 import { versionText } from "../src/cuda/nccl-library.js";
+import { CpuSharing } from "../src/devices/cpu/cpu-sharing.js";
 import { HostMemory } from "../src/exchange/host-memory.js";
 import { MODELS } from "./gpu/models.js";
+import { noise } from "./native-support.js";
 import { runGroup, type GroupTask } from "./support/exchange-group.js";
 
 /** Nothing is waited for that long unless somebody is dead. */
@@ -38,6 +40,14 @@ describe("gradient exchange on one host", () => {
       for (const whole of [false, true])
         assert.equal(await digestOf({ ...TASK, shards, whole }), alone, JSON.stringify({ shards, whole }));
     }
+  });
+
+  it("joins replicas to the bits of one member, on two and four, sliced and whole", async () => {
+    const diloco = { ...TASK, steps: 6, innerSteps: 2 };
+    const alone = await digestOf({ ...diloco, shards: [[0, 1, 2, 3, 4]], whole: true });
+    assert.equal(await digestOf({ ...diloco, shards: [[0, 1, 2, 3], [4]], whole: true }), alone);
+    assert.equal(await digestOf({ ...diloco, shards: [[0], [1, 4], [2], [3]], whole: false }), alone);
+    assert.notEqual(await digestOf({ ...diloco, innerSteps: 3, shards: [[0, 1, 2, 3, 4]], whole: true }), alone);
   });
 
   it("says who is behind when a member died", async () => {
@@ -81,6 +91,18 @@ describe("memory of the host", () => {
     opened.close();
     memory.close();
     assert.throws(() => HostMemory.open(memory.handle), { code: "EXCHANGE_UNAVAILABLE" });
+    assert.throws(() => HostMemory.create(5 * 2 ** 30), { code: "EXCHANGE_UNAVAILABLE" });
+  });
+});
+
+describe("rounding on the processor", () => {
+  it("is to the nearest bfloat16, ties to even, of vectors of any length", () => {
+    const sharing = new CpuSharing({ floats: (length) => new Float32Array(length), add: () => undefined });
+    const floats = noise("round", 2 ** 17 + 3);
+    const [expected, bits] = [floats.slice(), new Uint16Array(floats.length)];
+    roundToBf16(expected, bits);
+    sharing.round(floats);
+    assert.deepEqual(floats, expected);
   });
 });
 

@@ -99,25 +99,59 @@ describe("jobMemory", () => {
   });
 
   it("counts what GPUs exchange on the GPU, and what peers have there once", () => {
-    const parts = (transport: string) => {
-      const spec = { ...specOf({ sync: { transport } }) };
+    const parts = (transport: string, wire = "f32") => {
+      const spec = { ...specOf({ sync: { transport, wire } }) };
       const { parts } = jobMemory(
         { ...spec, train: { ...spec.train, engine: "cuda" } },
         { ...CPU, engine: "cuda", workers: 2 },
       ).worker;
-      return parts.filter(({ name }) => name === "sums" || name === "nodes of peers").map(({ name, place }) => `${name}: ${place}`);
+      return parts
+        .filter(({ name }) => ["sums", "nodes of peers", "rounded for sending"].includes(name))
+        .map(({ name, place }) => `${name}: ${place}`);
     };
     assert.deepEqual(parts("auto"), ["sums: device"]);
     assert.deepEqual(parts("ipc"), ["sums: device"]);
     assert.deepEqual(parts("grpc"), ["sums: host", "nodes of peers: host"]);
+    assert.deepEqual(parts("ipc", "bf16"), ["sums: device"]);
+    assert.deepEqual(parts("nccl", "bf16"), ["sums: device", "rounded for sending: device", "nodes of peers: device"]);
+    assert.deepEqual(parts("grpc", "bf16"), ["sums: host", "nodes of peers: host", "rounded for sending: host"]);
   });
 
-  it("counts replicas and the outer step of diloco", () => {
+  it("counts replicas and the outer step of diloco, where they are", () => {
     const spec = specOf({ sync: { mode: "diloco", replicas: 2, innerSteps: 10 } });
+    const overGrpc = specOf({ sync: { mode: "diloco", replicas: 2, innerSteps: 10, transport: "grpc" } });
     const vectorBytes = 4 * parameterLayout(spec.model).size;
     assert.equal(partBytes(spec, "outer step"), 4 * vectorBytes);
     assert.equal(partBytes(spec, "replicas here"), 6 * vectorBytes);
-    assert.equal(partBytes(spec, "replicas here", { workers: 2 }), 0);
+    assert.equal(partBytes(spec, "sum"), 3 * vectorBytes);
+    assert.equal(partBytes(spec, "adding shards"), vectorBytes);
+    assert.equal(partBytes(overGrpc, "outer step", { workers: 2 }), 4 * vectorBytes);
+    assert.equal(partBytes(overGrpc, "sums", { workers: 2 }), 12 * vectorBytes);
+    const parts = (spec: JobSpec) =>
+      jobMemory(spec, { ...CPU, engine: "cuda", workers: 2 })
+        .worker.parts.filter(({ name }) => /^(sums|nodes of peers|replicas.*|outer step|adding .*)$/.test(name))
+        .map(({ name, place, bytes }) => `${name}: ${bytes / vectorBytes} P, ${place}`)
+        .sort();
+    assert.deepEqual(parts(spec), [
+      "adding shards: 1 P, device",
+      "outer step: 1 P, host",
+      "replicas: 2 P, device",
+      "sums: 6 P, device",
+    ]);
+    assert.deepEqual(parts(overGrpc), [
+      "adding shards: 1 P, device",
+      "nodes of peers: 6 P, host",
+      "outer step: 4 P, host",
+      "sums: 12 P, host",
+    ]);
+    const five = specOf({ batch: { shards: 5 }, sync: { mode: "diloco", replicas: 5, innerSteps: 10 } });
+    // Replicas 0 to 2 are two nodes, one of them of two replicas.
+    assert.deepEqual(parts(five), [
+      "adding replicas: 3 P, device",
+      "outer step: 1 P, host",
+      "replicas: 4 P, device",
+      "sums: 9 P, device",
+    ]);
   });
 
   it("puts a GPU's share on the GPU, in bf16 less of it", () => {

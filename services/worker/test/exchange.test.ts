@@ -44,7 +44,8 @@ describe("exchange", () => {
       const [peers, abort, compute] = [new Peers({}), new AbortController(), new ComputeThread(fakeCompute)];
       const { signal } = abort;
       const registry = registries[index]!;
-      const options = { jobId: "j", membership, vectorFloats, wire, compute, epoch: 0, registry, peers, signal };
+      const shared = { jobId: "j", vectorFloats, wire, epoch: 0, patienceMs: 300_000 };
+      const options = { ...shared, membership, compute, registry, peers, signal };
       return {
         exchange: new GrpcExchange(options, FIRST_STEP),
         compute,

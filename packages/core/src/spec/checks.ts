@@ -223,19 +223,6 @@ function checkTraining(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void
 
 function checkSync(spec: JobSpec, refuse: Refuse): void {
   const { sync, batch, checkpoints } = spec;
-  const isBetweenDevices = sync.transport === "ipc" || sync.transport === "nccl";
-  refuse(
-    isBetweenDevices && sync.wire === "bf16",
-    "sync.wire",
-    `must be f32 with sync.transport ${sync.transport}, but is bf16`,
-    "sync.transport",
-  );
-  refuse(
-    isBetweenDevices && sync.mode === "diloco",
-    "sync.transport",
-    `must be auto or grpc with sync.mode diloco, whose outer steps go by way of the workers' memory, but is ${sync.transport}`,
-    "sync.mode",
-  );
   if (sync.mode !== "diloco") return;
   const { replicas, innerSteps } = sync;
   refuse(

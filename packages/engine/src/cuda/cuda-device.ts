@@ -94,7 +94,10 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element, star
       runtime.replay([key, ...places].join(" "), work);
     },
     fill: (floats, value) => runtime.fill(floats.f32, bitsOf(value), floats.length),
-    copy: (from, to) => runtime.copy(from.f32, to.f32, 4 * from.length),
+    copy: (from, to) => {
+      runtime.copy(from.f32, to.f32, 4 * from.length);
+      if (to.bf16) operations.round(to);
+    },
 
     gatherRows: (args) => operations.gatherRows(args),
     scatterAddRows: (args) => operations.scatterAddRows(args),
@@ -120,6 +123,9 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element, star
     },
     adamW: (args) => optimizer.step(args),
     clippedAdamW: (args) => optimizer.clippedStep(args),
+    subtract: (from, subtrahend, out) => operations.subtract(from, subtrahend, out),
+    divide: (from, divisor, out) => operations.divide(from, divisor, out),
+    outerStep: (args) => operations.outerStep(args),
     stateStatistics: (args) => operations.stateStatistics(args),
     laneSums: (args) => operations.laneSums(args),
     mixHeads: (args) => operations.mixHeads(args),

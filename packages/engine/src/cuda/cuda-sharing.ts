@@ -111,6 +111,16 @@ export class CudaSharing implements DeviceSharing<CudaFloats> {
     );
   }
 
+  /** A bf16 copy beside the floats gets the same. */
+  round({ f32, bf16, length }: CudaFloats): void {
+    this.#operations.launch("round_in_place", { grid: [Math.ceil(length / THREADS)], block: [THREADS] }, length, f32, bf16);
+  }
+
+  /** The floats become what the bf16 copy beside them says. */
+  widen({ f32, bf16, length }: CudaFloats): void {
+    this.#operations.launch("widen_bf16", { grid: [Math.ceil(length / THREADS)], block: [THREADS] }, length, bf16, f32);
+  }
+
   watch(watch: Watch | undefined): void {
     this.#runtime.watch(watch);
   }

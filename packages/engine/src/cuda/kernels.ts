@@ -1,5 +1,6 @@
 /**
- * Kernels, the source each is in and its parameters: p an address (0: none), i a 32-bit integer, l a 64-bit integer, f a float.
+ * Kernels, the source each is in and its parameters: p an address (0: none), i a 32-bit integer, l a 64-bit integer, f a float,
+ * d a double.
  * As in `cuda/`.
  */
 export const KERNELS = {
@@ -11,10 +12,15 @@ export const KERNELS = {
   softmax_rows: { source: "softmax.cu", parameters: "iipppp" },
   add_vectors: { source: "sums.cu", parameters: "lpp" },
   round_to_bf16: { source: "sums.cu", parameters: "lpp" },
+  round_in_place: { source: "sums.cu", parameters: "lpp" },
+  widen_bf16: { source: "sums.cu", parameters: "lpp" },
   sum_of_squares: { source: "sums.cu", parameters: "lpp" },
   sum_of_partials: { source: "sums.cu", parameters: "ipp" },
   weighted_sum: { source: "sums.cu", parameters: "ippp" },
   sum_nodes: { source: "sum-nodes.cu", parameters: "lipp" },
+  subtract_vectors: { source: "outer-step.cu", parameters: "lppp" },
+  divide_vector: { source: "outer-step.cu", parameters: "lfpp" },
+  outer_step: { source: "outer-step.cu", parameters: "lfdd" + "ppppp" },
   adamw: { source: "adamw.cu", parameters: "lppip" + "ppppp" },
   state_statistics: { source: "states.cu", parameters: "iiplp" },
   mix_heads: { source: "states.cu", parameters: "ipplpli" },

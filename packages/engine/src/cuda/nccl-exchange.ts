@@ -1,14 +1,16 @@
 import { splitPoint, type ReductionNode } from "@segue/core";
 import type { DeviceExchange } from "../exchange/device-exchange.js";
-import { sumOrder, type DeviceSharing, type SumOrder } from "../exchange/device-sharing.js";
+import { sumOrder, type SumOrder } from "../exchange/device-sharing.js";
 import { exchangeTimedOut, type ExchangeOptions, type ExchangePlan } from "../exchange/gradient-exchange.js";
 import { pollUntil } from "../exchange/pause.js";
+import type { CudaSharing } from "./cuda-sharing.js";
 import type { Address } from "./driver.js";
 import { sliceOf, type CudaFloats } from "./floats.js";
 import { loadNccl, NCCL_IN_PROGRESS, NCCL_SUCCESS, ncclFailed, type Nccl } from "./nccl-library.js";
 import type { CudaRuntime } from "./runtime.js";
 
 const FLOAT_BYTES = 4;
+const BF16_BYTES = 2;
 /** Vectors begin where rows of four floats may be read at once. */
 const ALIGNED_FLOATS = 64;
 
@@ -20,8 +22,8 @@ interface Transfer {
 }
 
 /**
- * Exchange between GPUs by NCCL, one communicator a generation: slices of the nodes go to whoever adds them, and the sums come back. NCCL moves
- * bytes and adds nothing, so the bits are those of any other transport. Everything is enqueued on the engine's stream; whoever gives up
+ * Exchange between GPUs by NCCL, one communicator a generation: slices of the nodes go to whoever adds them, and the sums come back, as floats
+ * or rounded to bf16. NCCL moves bytes and adds nothing, so the bits are those of any other transport. Everything is enqueued on the engine's stream; whoever gives up
  * aborts the communicator from this thread, between two looks at the stream, when no call of NCCL is under way.
  */
 export class NcclExchange implements DeviceExchange<CudaFloats> {
@@ -29,12 +31,14 @@ export class NcclExchange implements DeviceExchange<CudaFloats> {
   readonly total: CudaFloats;
   readonly nodes: readonly CudaFloats[];
   readonly #runtime: CudaRuntime;
-  readonly #sharing: DeviceSharing<CudaFloats>;
+  readonly #sharing: CudaSharing;
   readonly #nccl: Nccl;
   readonly #plan: ExchangePlan;
   readonly #options: ExchangeOptions;
   readonly #order: SumOrder;
   readonly #memory: Address;
+  /** With `wire` bf16: a bf16 for each float of the memory, in the same order. */
+  readonly #wireMemory: Address;
   /** Peers' nodes, own part, in the order of members. */
   readonly #gathered: readonly { readonly rank: number; readonly floats: CudaFloats }[];
   #communicator: Address | undefined;
@@ -43,13 +47,7 @@ export class NcclExchange implements DeviceExchange<CudaFloats> {
   #closed = false;
 
   /** @throws SegueError EXCHANGE_UNAVAILABLE without NCCL */
-  constructor(
-    runtime: CudaRuntime,
-    sharing: DeviceSharing<CudaFloats>,
-    length: number,
-    plan: ExchangePlan,
-    options: ExchangeOptions,
-  ) {
+  constructor(runtime: CudaRuntime, sharing: CudaSharing, length: number, plan: ExchangePlan, options: ExchangeOptions) {
     const { members, self, root } = plan;
     const own = members[self]!;
     this.#runtime = runtime;
@@ -65,7 +63,10 @@ export class NcclExchange implements DeviceExchange<CudaFloats> {
     const peerRanks = members.flatMap(({ nodes }, rank) => (rank === self ? [] : nodes.map(() => rank)));
     const padded = (floats: number): number => Math.ceil(floats / ALIGNED_FLOATS) * ALIGNED_FLOATS;
     const [whole, part] = [padded(length), padded(own.end - own.begin)];
-    this.#memory = runtime.allocate(FLOAT_BYTES * ((1 + own.nodes.length) * whole + peerRanks.length * part));
+    const floats = (1 + own.nodes.length) * whole + peerRanks.length * part;
+    const wireBytes = plan.wire === "bf16" ? BF16_BYTES : 0;
+    this.#memory = runtime.allocate((FLOAT_BYTES + wireBytes) * floats);
+    this.#wireMemory = this.#memory + FLOAT_BYTES * floats;
     const vector = (offset: number, floats: number): CudaFloats => ({
       f32: this.#memory + FLOAT_BYTES * offset,
       bf16: 0,
@@ -96,28 +97,36 @@ export class NcclExchange implements DeviceExchange<CudaFloats> {
     this.#settle();
   }
 
-  begin(): void {}
+  begin(): void {
+    this.#waitingSinceMs = performance.now();
+  }
 
   reduce(): void {
     this.#waitingSinceMs = performance.now();
-    const { members, self } = this.#plan;
+    const { members, self, wire } = this.#plan;
     const { begin, end } = members[self]!;
+    const isRounded = wire === "bf16";
     const peers = members.map((member, rank) => ({ ...member, rank })).filter(({ rank }) => rank !== self);
-    const part = (of: CudaFloats, first: number, last: number): Omit<Transfer, "rank"> => ({
-      address: of.f32 + FLOAT_BYTES * first,
-      bytes: FLOAT_BYTES * (last - first),
-    });
+    const part = (of: CudaFloats, first: number, last: number): Omit<Transfer, "rank"> => {
+      const { f32, bf16, length } = this.#withWire(sliceOf(of, first, last - first));
+      return isRounded ? { address: bf16, bytes: BF16_BYTES * length } : { address: f32, bytes: FLOAT_BYTES * length };
+    };
+    if (isRounded) for (const node of this.nodes) this.#sharing.round(this.#withWire(node));
     this.#transfer(
       peers.flatMap((peer) => this.nodes.map((node) => ({ rank: peer.rank, ...part(node, peer.begin, peer.end) }))),
       this.#gathered.map(({ rank, floats }) => ({ rank, ...part(floats, 0, floats.length) })),
     );
+    if (isRounded) for (const { floats } of this.#gathered) this.#sharing.widen(this.#withWire(floats));
     const own = sliceOf(this.total, begin, end - begin);
     this.#sharing.sum(this.#sources(), this.#order, own);
     if (own.length === this.total.length) return;
+    if (isRounded) this.#sharing.round(this.#withWire(own));
     this.#transfer(
       peers.map(({ rank }) => ({ rank, ...part(this.total, begin, end) })),
       peers.map((peer) => ({ rank: peer.rank, ...part(this.total, peer.begin, peer.end) })),
     );
+    if (!isRounded) return;
+    for (const peer of peers) this.#sharing.widen(this.#withWire(sliceOf(this.total, peer.begin, peer.end - peer.begin)));
   }
 
   close(): void {
@@ -126,6 +135,11 @@ export class NcclExchange implements DeviceExchange<CudaFloats> {
     this.#abort();
     this.#sharing.watch(undefined);
     this.#runtime.release(this.#memory);
+  }
+
+  /** The floats with what travels of them beside. Not for the engine, which would keep a copy beside floats up to date. */
+  #withWire({ f32, length }: CudaFloats): CudaFloats {
+    return { f32, bf16: this.#wireMemory + (f32 - this.#memory) / (FLOAT_BYTES / BF16_BYTES), length };
   }
 
   /** Own part of every node, in the order of members. */

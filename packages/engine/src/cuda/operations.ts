@@ -11,6 +11,7 @@ import type {
   LaneSumsArgs,
   MatmulArgs,
   MixHeadsArgs,
+  OuterStepArgs,
   RowsArgs,
   ScaledTimeStepsArgs,
   StateStatisticsArgs,
@@ -288,6 +289,25 @@ export class CudaOperations {
   add(addend: F, sum: F): void {
     const grid = [ceil(sum.length, VECTOR_THREADS)] as const;
     this.launch("add_vectors", { grid, block: [VECTOR_THREADS] }, sum.length, addend.f32, sum.f32);
+  }
+
+  subtract(from: F, subtrahend: F, out: F): void {
+    const grid = [ceil(out.length, VECTOR_THREADS)] as const;
+    this.launch("subtract_vectors", { grid, block: [VECTOR_THREADS] }, out.length, from.f32, subtrahend.f32, out.f32);
+  }
+
+  divide(from: F, divisor: number, out: F): void {
+    const grid = [ceil(out.length, VECTOR_THREADS)] as const;
+    this.launch("divide_vector", { grid, block: [VECTOR_THREADS] }, out.length, divisor, from.f32, out.f32);
+  }
+
+  outerStep({ changes, replicas, learningRate, momentum, start, velocity, parameters }: OuterStepArgs<F>): void {
+    this.launch(
+      "outer_step",
+      { grid: [ceil(parameters.length, VECTOR_THREADS)], block: [VECTOR_THREADS] },
+      ...[parameters.length, replicas, learningRate, momentum, changes.f32, start.f32, velocity.f32],
+      ...[parameters.f32, parameters.bf16],
+    );
   }
 
   /** Brings the rounded copy up to date. */

@@ -310,6 +310,7 @@ export class CudaRuntime {
   #setArgument(i: number, kind: string, value: number): void {
     const at = 8 * i;
     if (kind === "f") this.#values.setFloat32(at, value, true);
+    else if (kind === "d") this.#values.setFloat64(at, value, true);
     else if (kind === "i") this.#values.setInt32(at, value, true);
     else this.#values.setBigInt64(at, BigInt(value), true);
   }

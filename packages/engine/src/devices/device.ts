@@ -262,6 +262,20 @@ export interface ClippedAdamWArgs<F> extends AdamWArgs<F> {
   readonly entries: readonly { readonly offset: number; readonly size: number; readonly decay: boolean }[];
 }
 
+export interface OuterStepArgs<F> {
+  /** start - weights, summed over the replicas. Stays as it is: other members may be copying it. */
+  readonly changes: F;
+  readonly replicas: number;
+  readonly learningRate: number;
+  readonly momentum: number;
+  /** The weights that all replicas started from. */
+  readonly start: F;
+  /** u */
+  readonly velocity: F;
+  /** Overwritten. */
+  readonly parameters: F;
+}
+
 export interface StateStatisticsArgs<F> {
   readonly lanes: number;
   readonly heads: number;
@@ -395,6 +409,15 @@ export interface Device<F, I> {
   adamW(args: AdamWArgs<F>): void;
   /** {@link adamW} with clipping by the gradient's norm. @returns the squared norm of the unscaled gradient, once it is there */
   clippedAdamW?(args: ClippedAdamWArgs<F>): () => number;
+  /** out = from - subtrahend */
+  subtract(from: F, subtrahend: F, out: F): void;
+  /** out = from / divisor */
+  divide(from: F, divisor: number, out: F): void;
+  /**
+   * D = changes / replicas; u = momentum u + D; parameters = start - learningRate (D + momentum u). Each line is computed in float64 and then
+   * rounded, so the bits are the same everywhere.
+   */
+  outerStep(args: OuterStepArgs<F>): void;
   stateStatistics(args: StateStatisticsArgs<F>): void;
   /** Sums of activations over time, for statistics and for the decay over a stretch of tokens. */
   laneSums(args: LaneSumsArgs<F>): void;

@@ -6,7 +6,7 @@ export interface DeviceExchange<F> extends GradientExchange {
   readonly ownNodes: readonly ReductionNode[];
   /** Where the sums of own nodes belong. */
   readonly nodes: readonly F[];
-  /** Where the sum of all nodes comes. */
+  /** Where the sum of all nodes comes, for reading alone: peers may be copying it. */
   readonly total: F;
   /** Before anything is written to `nodes`. */
   begin(): void;

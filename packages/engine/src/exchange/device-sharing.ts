@@ -45,6 +45,8 @@ export interface DeviceSharing<F> {
   openSignals(handle: string): Signals;
   /** `into` becomes the sum of the sources, in float32; all are as long. */
   sum(sources: readonly F[], order: SumOrder, into: F): void;
+  /** Rounds to bfloat16, in place: to the nearest, ties to even. */
+  round(floats: F): void;
   /** Every wait of this thread for the device is watched from now on; undefined: no more. */
   watch(watch: Watch | undefined): void;
   /** Notes the place in the device's work. */

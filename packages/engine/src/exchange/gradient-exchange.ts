@@ -17,6 +17,10 @@ export interface ExchangePlan {
   readonly self: number;
   /** The node whose sum is wanted. */
   readonly root: ReductionNode;
+  /** Vectors of P floats that are summed at a time: 1 for gradients, 3 for replicas. @default 1 */
+  readonly vectors?: number | undefined;
+  /** What nodes, and sums that members tell each other, are rounded to. @default "f32" */
+  readonly wire?: "f32" | "bf16" | undefined;
 }
 
 export interface ExchangeOptions {

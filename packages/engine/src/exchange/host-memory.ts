@@ -4,6 +4,8 @@ import { exchangeUnavailable } from "./gradient-exchange.js";
 
 const NONCE_BYTES = 16;
 const PAGE_BYTES = 4096;
+/** Node.js 20 ends the process at a view of more. */
+const MOST_BYTES = 2 ** 32;
 const OPEN_READ_WRITE = 2;
 const PROTECT_READ_WRITE = 3;
 const MAP_SHARED = 1;
@@ -68,6 +70,8 @@ export class HostMemory {
 
   /** Zeroed. @throws SegueError EXCHANGE_UNAVAILABLE */
   static create(bytes: number): HostMemory {
+    if (bytes > MOST_BYTES)
+      throw exchangeUnavailable(`processes share at most ${MOST_BYTES} bytes of memory at once, not ${bytes}`);
     const library = loadLibC();
     const file = library.memfdCreate("segue", 0);
     if (file < 0 || library.truncate(file, PAGE_BYTES + wholePages(bytes)) !== 0) {

@@ -26,6 +26,9 @@ interface Peer<F> {
  * Member k's n-th step writes n to the signals of every peer: at place k when its nodes are there, at place W + k when it has added (W
  * members). Nobody overwrites what a peer may still read: nodes of the next step come after the peers have added, and the sum of the next
  * step after their next nodes, which follow their copy of it. Peers only ever read each other's memory, so whoever is behind harms nobody.
+ *
+ * With `wire` bf16 a member rounds its nodes, and in slices its sum, where they lie. The bits are those of any other transport; the bytes that
+ * are read stay as many.
  */
 export class SharedExchange<F> implements DeviceExchange<F> {
   readonly offer: string;
@@ -79,6 +82,7 @@ export class SharedExchange<F> implements DeviceExchange<F> {
   }
 
   connect(offers: readonly string[]): void {
+    this.#waitingSinceMs = performance.now();
     const { members, self } = this.#plan;
     const { begin, end } = members[self]!;
     const peers: Peer<F>[] = [];
@@ -99,15 +103,19 @@ export class SharedExchange<F> implements DeviceExchange<F> {
 
   begin(): void {
     this.#step++;
+    this.#waitingSinceMs = performance.now();
     if (this.#isWhole) this.#await("added", this.#step - 1);
   }
 
   reduce(): void {
-    const { members, self } = this.#plan;
+    const { members, self, wire } = this.#plan;
     const { begin, end } = members[self]!;
+    const own = this.#device.slice(this.total, begin, end - begin);
+    if (wire === "bf16") for (const node of this.nodes) this.#sharing.round(node);
     this.#signal("computed");
     this.#await("computed", this.#step);
-    this.#sharing.sum(this.#sources, this.#order, this.#device.slice(this.total, begin, end - begin));
+    this.#sharing.sum(this.#sources, this.#order, own);
+    if (wire === "bf16" && !this.#isWhole) this.#sharing.round(own);
     this.#signal("added");
     const peerNodes = this.#peers.reduce((sum, { member }) => sum + member.nodes.length, 0);
     this.#receivedBytes += 4 * peerNodes * (end - begin);

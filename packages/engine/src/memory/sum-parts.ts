@@ -32,14 +32,26 @@ export function sumParts(spec: JobSpec, workers: number, member: number, engine:
     summedBytes: (isDiloco ? 3 : 1) * vectorBytes,
     summed: isDiloco ? "3 x parameters" : "parameters",
   };
-  const hasEngineSums = engine !== "tfjs" && !isDiloco;
-  const isInEngine = hasEngineSums && (workers === 1 || (spec.sync.transport !== "grpc" && !exchange.isRounded));
-  const parts = isDiloco ? replicaParts(own, perLeaf, vectorBytes) : shardParts(own, vectorBytes);
-  if (workers > 1)
-    parts.push(...(isInEngine ? engineExchangeParts(exchange, engine, spec.sync.transport) : exchangeParts(exchange)));
-  else if (!isInEngine) parts.push(hostPart("sum", exchange.summed, exchange.summedBytes));
-  const place = isInEngine && engine === "cuda" ? "device" : "host";
-  return parts.filter(({ bytes }) => bytes > 0).map((part) => ({ ...part, place }));
+  const hasEngineSums = engine !== "tfjs";
+  const isAlone = workers === 1;
+  const isInEngine = hasEngineSums && (isAlone ? !isDiloco : spec.sync.transport !== "grpc");
+  const inEngine = (parts: MemoryPart[]): MemoryPart[] =>
+    engine === "cuda" ? parts.map((part) => ({ ...part, place: "device" })) : parts;
+  const parts: MemoryPart[] = [];
+  if (isDiloco) {
+    const shards = addingParts([{ lo: 0, hi: perLeaf }], vectorBytes);
+    const gradient = hostPart("gradient of a replica", "parameters", vectorBytes);
+    parts.push(...(hasEngineSums ? inEngine(shards) : [...shards, gradient]));
+    const momentum = hostPart("outer step", "parameters: momentum, until the engine has it", vectorBytes);
+    parts.push(...(isInEngine ? [...inEngine(engineReplicaParts(own, vectorBytes)), momentum] : replicaParts(own, vectorBytes)));
+  } else {
+    const shards = addingParts(own, vectorBytes);
+    parts.push(...(isInEngine ? inEngine(shards) : shards));
+  }
+  if (!isAlone) {
+    parts.push(...(isInEngine ? inEngine(engineExchangeParts(exchange, engine, spec.sync.transport)) : exchangeParts(exchange)));
+  } else if (!isInEngine) parts.push(hostPart("sum", exchange.summed, exchange.summedBytes));
+  return parts.filter(({ bytes }) => bytes > 0);
 }
 
 interface ExchangeShape {
@@ -68,11 +80,11 @@ function sliceAdded({ nodesOf, own, summedBytes, summed }: ExchangeShape) {
 
 /** Where the engines exchange by themselves. What peers share is mapped: theirs, but counted as this process's own on a CPU. */
 function engineExchangeParts(shape: ExchangeShape, engine: EngineName, transport: JobSpec["sync"]["transport"]): MemoryPart[] {
-  const { own, nodesOf, summedBytes, summed } = shape;
+  const { own, nodesOf, summedBytes, summed, isRounded } = shape;
   const { peerNodes, isWhole, slice, sliceBytes } = sliceAdded(shape);
   const totals = isWhole || transport === "nccl" ? 0 : nodesOf.length - 1;
   const isElsewhere = engine === "cuda" && transport !== "nccl";
-  return [
+  const parts = [
     hostPart("sums", `(${own.length} nodes here + total) x ${summed}`, (own.length + 1) * summedBytes),
     hostPart(
       "nodes of peers",
@@ -80,6 +92,12 @@ function engineExchangeParts(shape: ExchangeShape, engine: EngineName, transport
       isElsewhere ? 0 : (peerNodes + totals) * sliceBytes,
     ),
   ];
+  // Under `ipc` vectors are rounded where they lie.
+  if (transport === "nccl" && isRounded) {
+    const halves = parts.reduce((sum, { bytes }) => sum + bytes, 0) / 2;
+    parts.push(hostPart("rounded for sending", "half of the sums and of the nodes of peers", halves));
+  }
+  return parts;
 }
 
 function exchangeParts(shape: ExchangeShape): MemoryPart[] {
@@ -103,21 +121,31 @@ function exchangeParts(shape: ExchangeShape): MemoryPart[] {
   return parts;
 }
 
-function shardParts(own: readonly ReductionNode[], vectorBytes: number): MemoryPart[] {
-  const levels = Math.max(0, ...own.map(levelsOf));
+/** Shards of these nodes. */
+function addingParts(nodes: readonly ReductionNode[], vectorBytes: number): MemoryPart[] {
+  const levels = Math.max(0, ...nodes.map(levelsOf));
   return [hostPart("adding shards", `${levels} levels of the tree x parameters`, levels * vectorBytes)];
 }
 
 /** Replicas on one worker train one after the other. */
-function replicaParts(own: readonly ReductionNode[], shardsPerReplica: number, vectorBytes: number): MemoryPart[] {
-  const shardLevels = levelsOf({ lo: 0, hi: shardsPerReplica });
+function replicaParts(own: readonly ReductionNode[], vectorBytes: number): MemoryPart[] {
   const levels = Math.max(0, ...own.map(levelsOf));
   const together = Math.max(0, ...own.map(({ lo, hi }) => (hi - lo > 1 ? hi - lo : 0)));
   return [
-    hostPart("adding shards", `(1 + ${shardLevels} levels of the tree) x parameters`, (1 + shardLevels) * vectorBytes),
     hostPart("adding replicas", `${levels} levels of the tree x 3 x parameters`, levels * 3 * vectorBytes),
     hostPart("replicas here", `${together} x 3 x parameters`, together * 3 * vectorBytes),
     hostPart("outer step", "4 x parameters: momentum, start of the block", 4 * vectorBytes),
+  ];
+}
+
+/** The same where the engine holds them: each is added up as soon as it is there. */
+function engineReplicaParts(own: readonly ReductionNode[], vectorBytes: number): MemoryPart[] {
+  const levels = Math.max(0, ...own.map(levelsOf));
+  const replicas = own.reduce((sum, { lo, hi }) => sum + hi - lo, 0);
+  const kept = replicas > 1 ? 3 : 1;
+  return [
+    hostPart("adding replicas", `${levels} levels of the tree x 3 x parameters`, levels * 3 * vectorBytes),
+    hostPart("replicas", `${1 + kept} x parameters: outer momentum, start of the block`, (1 + kept) * vectorBytes),
   ];
 }
 

@@ -1,6 +1,7 @@
 import type { ModelSpec, ParameterLayout } from "@segue/core";
 import type { Device } from "../devices/device.js";
 import type { DeviceExchange } from "../exchange/device-exchange.js";
+import type { EngineReplicas } from "../exchange/engine-replicas.js";
 import type { ExchangeOptions, ExchangePlan, GradientExchange } from "../exchange/gradient-exchange.js";
 import type {
   AdamWStep,
@@ -134,6 +135,10 @@ export class DeviceEngine<F, I> implements Engine {
 
   openExchange(plan: ExchangePlan, options: ExchangeOptions): GradientExchange {
     return this.#training.openExchange(plan, options);
+  }
+
+  openReplicas(exchange: GradientExchange): EngineReplicas {
+    return this.#training.openReplicas(exchange as DeviceExchange<F>);
   }
 
   prefill(batch: PromptBatch, states: LaneStates, options?: ForwardOptions): Float32Array {

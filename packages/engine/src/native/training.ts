@@ -20,6 +20,7 @@ import type { DeviceModel } from "./device-model.js";
 import { floatsOf } from "./lane-states.js";
 import { backward, forward, type TokenSegment } from "./mamba2.js";
 import { modelTensors, type ModelTensors } from "./parameters.js";
+import { Replicas } from "./replicas.js";
 import { fullPasses, truncatedPasses, zeroStatePart, type SegmentPasses } from "./tbptt.js";
 import { carveTraining, trainingArenaFloats, type TrainingBuffers, type TrainingShape } from "./training-buffers.js";
 
@@ -134,10 +135,17 @@ export class Training<F, I> {
   /** Opens an exchange of gradients with other members. @throws SegueError EXCHANGE_UNAVAILABLE */
   openExchange(plan: ExchangePlan, options: ExchangeOptions): DeviceExchange<F> {
     const { sharing, detail } = this.#device;
-    const { size } = this.#model.layout;
-    if (plan.transport === "ipc" && sharing) return new SharedExchange(this.#device, sharing, size, plan, options);
-    if (plan.transport === "nccl" && this.#device.openLibraryExchange) return this.#device.openLibraryExchange(size, plan, options);
+    const length = (plan.vectors ?? 1) * this.#model.layout.size;
+    if (plan.transport === "ipc" && sharing) return new SharedExchange(this.#device, sharing, length, plan, options);
+    if (plan.transport === "nccl" && this.#device.openLibraryExchange)
+      return this.#device.openLibraryExchange(length, plan, options);
     throw exchangeUnavailable(`${detail} does not exchange gradients by ${plan.transport}`);
+  }
+
+  openReplicas(exchange: DeviceExchange<F>): Replicas<F, I> {
+    const { parameters, layout } = this.#model;
+    const trained = { parameters, firstMoment: this.#firstMoment, secondMoment: this.#secondMoment };
+    return new Replicas(this.#device, trained, layout.size, exchange);
   }
 
   /** Makes the sums of own nodes, then those of all in `exchange.total`. @returns how long the second took, once it is over */

@@ -39,6 +39,30 @@ describe("exchange of gradients between GPUs and between processes on one", () =
     }
   }
 
+  for (const precision of ["bf16", "f32"] as const) {
+    it(`ipc joins replicas to the bits of one member on two, three and four: ${precision}`, async () => {
+      const diloco = (members: number, changes: Partial<GroupTask> = {}): GroupTask =>
+        task(members, { precision, innerSteps: 2, ...changes });
+      const alone = await digestOf(diloco(1));
+      for (const members of [2, 3, 4]) assert.equal(await digestOf(diloco(members)), alone);
+      assert.equal(await digestOf(diloco(2, { whole: true })), alone);
+      assert.notEqual(await digestOf(diloco(1, { innerSteps: 3 })), alone);
+    });
+  }
+
+  it("ipc rounds to bf16 alike on every member, again to the same bits", async () => {
+    const rounded = (members: number, changes: Partial<GroupTask> = {}): GroupTask => task(members, { wire: "bf16", ...changes });
+    const exact = await digestOf(task(1, {}));
+    for (const innerSteps of [undefined, 2]) {
+      const replicas = innerSteps === undefined ? {} : { innerSteps };
+      const digest = await digestOf(rounded(3, replicas));
+      assert.equal(await digestOf(rounded(3, replicas)), digest);
+      // Sums that everybody makes whole are not rounded.
+      assert.notEqual(await digestOf(rounded(3, { ...replicas, whole: true })), digest);
+      assert.notEqual(digest, exact);
+    }
+  });
+
   it("a member that dies in the exchange fails the others with its name, and the GPU goes on", async () => {
     const told = await runGroup(task(3, { steps: 40, patienceMs: 2_000, death: { member: 1, step: 9 } }));
     assert.equal(told[1], "gone");
@@ -55,6 +79,16 @@ describe("exchange of gradients between GPUs and between processes on one", () =
     if (gpuCount < 2 || ncclVersion() === "") return this.skip();
     const alone = await digestOf(task(1, {}));
     for (const whole of [false, true]) assert.equal(await digestOf(task(2, { transport: "nccl", whole })), alone);
+  });
+
+  it("nccl gives the bits of ipc for rounded vectors and for replicas", async function () {
+    if (gpuCount < 2 || ncclVersion() === "") return this.skip();
+    for (const changes of [{ wire: "bf16" }, { innerSteps: 2 }, { wire: "bf16", innerSteps: 2 }] as const) {
+      for (const whole of [false, true]) {
+        const ipc = await digestOf(task(2, { ...changes, whole }));
+        assert.equal(await digestOf(task(2, { ...changes, whole, transport: "nccl" })), ipc, JSON.stringify({ ...changes, whole }));
+      }
+    }
   });
 
   it("nccl is given up when a member dies, without taking the process along", async function () {

@@ -20,6 +20,9 @@ export interface MemberTask {
   readonly shards: readonly (readonly number[])[];
   readonly self: number;
   readonly transport: "ipc" | "nccl";
+  readonly wire?: "f32" | "bf16";
+  /** Shards are replicas (`sync.mode: diloco`) that take so many steps between outer steps; `steps` is a multiple. */
+  readonly innerSteps?: number;
   /** Everybody adds everything. */
   readonly whole: boolean;
   /** This member ends itself with SIGKILL when it has begun so many steps. */
@@ -43,7 +46,7 @@ const tell = (message: MemberMessage): void => void process.send!(message);
 const next = <T>(): Promise<T> => new Promise((resolve) => process.once("message", (message) => resolve(message as T)));
 
 async function main(task: MemberTask): Promise<void> {
-  const { model, lanes, tokens, steps, totalShards, shards, self, transport, whole, diesAfter, patienceMs } = task;
+  const { model, lanes, tokens, steps, totalShards, shards, self, transport, wire, whole, diesAfter, patienceMs } = task;
   // GPUs in turn, as far as there are any.
   const gpus = task.engine === "cuda" ? (((await probeCuda()) as { gpu?: { visible: number } }).gpu?.visible ?? 1) : 1;
   const engine = await createEngine(task.engine, { model, precision: task.precision, threads: 1, gpu: self % gpus });
@@ -52,17 +55,18 @@ async function main(task: MemberTask): Promise<void> {
   engine.writeMoments(new Float32Array(size), new Float32Array(size));
   const own = shards[self]!;
   const states = own.map(() => engine.createStates(lanes));
-  const slice = (index: number): number => Math.floor((index * size) / shards.length);
+  const vectors = task.innerSteps === undefined ? 1 : 3;
+  const slice = (index: number): number => Math.floor((index * vectors * size) / shards.length);
   const members = shards.map((held, index) => ({
     nodes: maximalNodes(held, totalShards),
     begin: whole ? 0 : slice(index),
-    end: whole ? size : slice(index + 1),
+    end: whole ? vectors * size : slice(index + 1),
   }));
   const exchange =
-    shards.length === 1
+    shards.length === 1 && vectors === 1
       ? undefined
       : engine.openExchange!(
-          { transport, members, self, root: { lo: 0, hi: totalShards } },
+          { transport, members, self, root: { lo: 0, hi: totalShards }, vectors, wire },
           { check: () => undefined, patienceMs },
         );
   tell({ type: "offer", offer: exchange?.offer ?? "" });
@@ -77,16 +81,29 @@ async function main(task: MemberTask): Promise<void> {
     resets_BT: Uint8Array.from(someResets(`resets ${shard} ${step}`, lanes * tokens, 50)),
   });
   exchange?.connect(offers);
-  const begin = (step: number) => {
+  const replicas = exchange && vectors > 1 ? engine.openReplicas!(exchange) : undefined;
+  const begin = (step: number, held: readonly number[] = own) => {
     if (step === diesAfter) process.kill(process.pid, "SIGKILL");
-    const parts = own.map((shard, index) => ({ batch: batchOf(shard, step), states: states[index]! }));
+    const parts = held.map((shard) => ({ batch: batchOf(shard, step), states: states[own.indexOf(shard)]! }));
     const optimizer = { learningRate: 3e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 };
-    return engine.trainStep!(parts, { optimizer, learningRate: 3e-3, step: step + 1, totalWeight: 64 }, undefined, exchange);
+    const adamw = { optimizer, learningRate: 3e-3, step: step + 1, totalWeight: 64 };
+    return engine.trainStep!(parts, adamw, undefined, replicas ? undefined : exchange);
+  };
+  /** Steps of every replica, and the outer step. */
+  const block = (firstStep: number, endStep: number): void => {
+    for (const [index, replica] of own.entries()) {
+      replicas!.begin(index === 0);
+      for (let step = firstStep; step < endStep; step++) losses.push(...begin(step, [replica])().lossSums);
+      replicas!.end();
+    }
+    exchangeMs += replicas!.outerStep({ replicas: totalShards, learningRate: 0.7, momentum: 0.9 })();
   };
   const { warmUp = 0 } = task;
   let startedMs = performance.now();
-  let waiting = begin(0);
-  for (let step = 1; step <= steps; step++) {
+  const { innerSteps = steps } = task;
+  if (replicas) for (let step = 0; step < steps; step += innerSteps) block(step, step + innerSteps);
+  let waiting = replicas ? undefined : begin(0);
+  for (let step = 1; waiting && step <= steps; step++) {
     const after = step < steps ? begin(step) : undefined;
     const result = waiting();
     losses.push(...result.lossSums);
@@ -99,11 +116,14 @@ async function main(task: MemberTask): Promise<void> {
   const [weights, first, second] = [new Float32Array(size), new Float32Array(size), new Float32Array(size)];
   engine.readParameters(weights);
   engine.readMoments(first, second);
-  for (const vector of [weights, first, second]) hash.update(vector);
+  const momentum = new Float32Array(replicas ? size : 0);
+  replicas?.readMomentum(momentum, 0);
+  for (const vector of [weights, first, second, momentum]) hash.update(vector);
   tell({ type: "done", digest: hash.digest("hex"), losses, exchangeMs: exchangeMs / (steps - warmUp), stepMs });
   // The others may still read this member's memory.
   await next();
   exchange?.close();
+  replicas?.close();
   engine.close();
 }
 

@@ -36,8 +36,6 @@ export function chooseTransport(
   if (sync.transport !== "auto") return { transport: sync.transport, reason: "the job asks for it" };
   const grpc = (why: string): TransportChoice => ({ transport: "grpc", reason: why });
   const all = (test: (member: Reach) => boolean): boolean => members.every(test);
-  if (sync.mode === "diloco") return grpc("diloco's outer steps go by way of the workers' memory");
-  if (sync.wire === "bf16") return grpc("sync.wire bf16 goes by way of the workers' memory");
   const [first] = members;
   const onOneHost = first !== undefined && first.hostId !== "" && all(({ hostId }) => hostId === first.hostId);
   const onGpus = all(({ engine }) => engine === "cuda");

@@ -5,11 +5,11 @@ import type {
   EngineOptions,
   ExchangePlan,
   GpuDescription,
+  OuterSettings,
   SegmentRules,
   TrainingResult,
 } from "@segue/engine";
 import type { JoinParts } from "./join-parts.js";
-import type { OuterSettings } from "./outer-step.js";
 
 /** What `auto` and the named engines come to on this machine. */
 export interface EngineOffer {
@@ -81,7 +81,12 @@ export interface ComputeCalls {
   join: { request: JoinParts & { readonly epoch: number }; response: null };
   /** Opens the engine's exchange with other members' engines; replaces an earlier one, as `load` ends it. */
   exchangeOpen: {
-    request: { readonly epoch: number; readonly plan: ExchangePlan; readonly ncclLibrary?: string | undefined };
+    request: {
+      readonly epoch: number;
+      readonly plan: ExchangePlan;
+      readonly patienceMs: number;
+      readonly ncclLibrary?: string | undefined;
+    };
     response: { readonly offer: string };
   };
   /** Connects it, by all members' offers. */
@@ -104,8 +109,8 @@ export interface ComputeCalls {
     response: { readonly gradientNorm: number; readonly computeMs: number };
   };
   /**
-   * A step from own shards, in order, to the weights: for the only member, or with the exchange that is open. Gradients stay in the engine
-   * if it can do that.
+   * A step from own shards, in order, to the weights: for the only member or a replica, or with the exchange of gradients that is open.
+   * Gradients stay in the engine if it can do that.
    */
   wholeStep: {
     request: Omit<ComputeCalls["gradient"]["request"], "node" | "into"> & { readonly adamw: AdamWStep };
@@ -113,17 +118,23 @@ export interface ComputeCalls {
   };
   /** Before the inner steps of a replica: the engine's weights and moments are kept (first replica) or go back to what was kept. */
   replicaBegin: { request: { readonly epoch: number; readonly isFirst: boolean }; response: null };
-  /** After the inner steps of a replica: `into`, f32 [3, P], becomes how far its weights have gone, and its moments. */
-  replicaEnd: { request: { readonly epoch: number; readonly into: Float32Array }; response: null };
-  /** The outer step from the sum over all replicas, f32 [3, P]. With `parts`, these are added into `sum` first. */
+  /**
+   * After the inner steps of a replica: `into`, f32 [3, P], becomes how far its weights have gone, and its moments. Absent: they stay in the
+   * engine, with the exchange that is open.
+   */
+  replicaEnd: { request: { readonly epoch: number; readonly into?: Float32Array | undefined }; response: null };
+  /**
+   * The outer step from the sum over all replicas, f32 [3, P]. With `parts`, these are added into `sum` first. Without `sum`, the engine's
+   * exchange makes it.
+   */
   outerStep: {
     request: {
       readonly epoch: number;
-      readonly sum: Float32Array;
+      readonly sum?: Float32Array | undefined;
       readonly parts?: Omit<JoinParts, "into"> | undefined;
       readonly outer: OuterSettings;
     };
-    response: null;
+    response: { readonly exchangeMs: number; readonly receivedBytes: number };
   };
   /** Gives everything back and ends the thread, by itself. */
   end: { request: Record<string, never>; response: null };

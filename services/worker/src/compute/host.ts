@@ -1,5 +1,5 @@
 import { roundToBf16, SegueError, stretches, widenBf16, type PagedFloats, type ReductionNode } from "@segue/core";
-import type { AdamWStep, Engine, EngineOptions, GradientExchange, LaneStates, TrainingPart } from "@segue/engine";
+import type { AdamWStep, Engine, EngineOptions, EngineReplicas, GradientExchange, LaneStates, TrainingPart } from "@segue/engine";
 import {
   VOID,
   type CallName,
@@ -15,9 +15,6 @@ import { OuterStep } from "./outer-step.js";
 import { sharedFloats } from "./shared.js";
 import { TreeSum } from "./tree-sum.js";
 import { Unfinished } from "./unfinished.js";
-
-/** How long a slower member may take for its part of a step; a lost one is noticed by the coordinator within seconds. */
-const STEP_PATIENCE_MS = 300_000;
 
 /** Where engines come from; `@segue/engine` in the product. */
 export interface EngineFactory {
@@ -42,6 +39,8 @@ export class ComputeHost implements Handlers {
   #engine: Engine | undefined;
   #outer: OuterStep | undefined;
   #exchange: GradientExchange | undefined;
+  /** Instead of `#outer` where the engine's exchange joins replicas. */
+  #replicas: EngineReplicas | undefined;
   /** f32 [P]: the gradients of an engine that hands them out. */
   #sum: Float32Array | undefined;
   #lanesPerShard = 0;
@@ -104,7 +103,7 @@ export class ComputeHost implements Handlers {
     this.#refuseVoid(epoch);
     const engine = this.#open;
     const { weights, moments, outerMomentum } = modelParts(model);
-    if (outerMomentum) required(this.#outer, "outer step").readMomentum(outerMomentum);
+    if (outerMomentum) this.#readMomentum(outerMomentum);
     if (!engine.snapshot) {
       for (const { floats, offset } of stretches(weights)) engine.readParameters(floats, offset);
       for (const { first, second, offset } of moments) engine.readMoments(first, second, offset);
@@ -157,7 +156,7 @@ export class ComputeHost implements Handlers {
     this.#refuseVoid(request.epoch);
     if (!engine.trainStep) return this.#soleStep(request, adamw);
     const startedMs = performance.now();
-    const exchange = this.#exchange;
+    const exchange = this.#replicas ? undefined : this.#exchange;
     const parts = request.batches.map(({ shard }) => this.#shardPart(request, shard));
     const finish = engine.trainStep(parts, adamw, request.rules, exchange);
     const receivedBytes = exchange?.receivedBytes ?? 0;
@@ -175,7 +174,8 @@ export class ComputeHost implements Handlers {
 
   /** For engines that hand out their gradients. */
   #soleStep(request: Omit<ComputeCalls["wholeStep"]["request"], "adamw">, adamw: AdamWStep): Answer<"wholeStep"> {
-    const node = { lo: 0, hi: request.batches.length };
+    const lo = request.batches[0]?.shard ?? 0;
+    const node = { lo, hi: lo + request.batches.length };
     const into = (this.#sum ??= sharedFloats(this.#open.layout.size));
     const { lossSums, computeMs } = this.gradient({ ...request, node, into });
     const applied = this.apply({ epoch: request.epoch, gradientSum: into, adamw });
@@ -183,18 +183,30 @@ export class ComputeHost implements Handlers {
     return { lossSums, gradientNorm, computeMs: computeMs + applied.computeMs, exchangeMs: 0, receivedBytes: 0 };
   }
 
-  exchangeOpen({ epoch, plan, ncclLibrary }: ComputeCalls["exchangeOpen"]["request"]): Answer<"exchangeOpen"> {
+  exchangeOpen({ epoch, plan, patienceMs, ncclLibrary }: ComputeCalls["exchangeOpen"]["request"]): Answer<"exchangeOpen"> {
     this.#refuseVoid(epoch);
     this.#closeExchange();
     const engine = this.#open;
     const check = (): void => this.#refuseVoid(epoch);
-    const exchange = engine.openExchange?.(plan, { check, patienceMs: STEP_PATIENCE_MS, ncclLibrary });
-    if (!exchange) {
-      const message = `${engine.description.detail} hands its gradients out; sync.transport grpc carries them`;
-      throw new SegueError("EXCHANGE_UNAVAILABLE", message, { status: "FAILED_PRECONDITION" });
+    try {
+      this.#exchange = engine.openExchange?.(plan, { check, patienceMs, ncclLibrary });
+      if (!this.#exchange)
+        throw unavailable(`${engine.description.detail} hands its gradients out; sync.transport grpc carries them`);
+      this.#openReplicas(this.#exchange);
+      return { offer: this.#exchange.offer };
+    } catch (error) {
+      if (!(error instanceof SegueError && error.code === "DEVICE_OUT_OF_MEMORY")) throw error;
+      this.#closeExchange();
+      throw unavailable(`no room for the exchange: ${error.message}; sync.transport grpc needs none on the device`, error);
     }
-    this.#exchange = exchange;
-    return { offer: exchange.offer };
+  }
+
+  /** Under diloco outer steps are made where the exchange is. */
+  #openReplicas(exchange: GradientExchange): void {
+    if (!this.#outer) return;
+    this.#replicas = required(this.#open.openReplicas?.(exchange), "replicas in its engine");
+    this.#outer.giveMomentum(this.#replicas);
+    this.#outer = undefined;
   }
 
   exchangeConnect({ epoch, offers }: ComputeCalls["exchangeConnect"]["request"]): null {
@@ -221,6 +233,8 @@ export class ComputeHost implements Handlers {
   #closeExchange(): void {
     this.#exchange?.close();
     this.#exchange = undefined;
+    this.#replicas?.close();
+    this.#replicas = undefined;
   }
 
   round({ epoch, floats, into }: ComputeCalls["round"]["request"]): null {
@@ -237,21 +251,34 @@ export class ComputeHost implements Handlers {
 
   replicaBegin({ epoch, isFirst }: ComputeCalls["replicaBegin"]["request"]): null {
     this.#refuseVoid(epoch);
-    required(this.#outer, "outer step").begin(isFirst);
+    (this.#replicas ?? required(this.#outer, "outer step")).begin(isFirst);
     return null;
   }
 
   replicaEnd({ epoch, into }: ComputeCalls["replicaEnd"]["request"]): null {
     this.#refuseVoid(epoch);
-    required(this.#outer, "outer step").end(into);
+    if (into) required(this.#outer, "outer step").end(into);
+    else required(this.#replicas, "replicas in its engine").end();
     return null;
   }
 
-  outerStep({ epoch, sum, parts, outer }: ComputeCalls["outerStep"]["request"]): null {
+  outerStep({ epoch, sum, parts, outer }: ComputeCalls["outerStep"]["request"]): Answer<"outerStep"> {
     this.#refuseVoid(epoch);
+    if (!sum) {
+      const exchangeMs = required(this.#replicas, "replicas in its engine").outerStep(outer)();
+      // Whoever waited for others may have been let go in vain.
+      this.#refuseVoid(epoch);
+      return { exchangeMs, receivedBytes: this.#exchange?.receivedBytes ?? 0 };
+    }
     if (parts) this.#join({ ...parts, into: sum });
     required(this.#outer, "outer step").apply(sum, outer);
-    return null;
+    return { exchangeMs: 0, receivedBytes: 0 };
+  }
+
+  #readMomentum(into: PagedFloats): void {
+    const replicas = this.#replicas;
+    if (!replicas) return required(this.#outer, "outer step").readMomentum(into);
+    for (const { floats, offset } of stretches(into)) replicas.readMomentum(floats, offset);
   }
 
   #join({ node, parts, into }: JoinParts): void {
@@ -319,6 +346,10 @@ function modelParts([weights, first, second, outerMomentum]: ModelVectors): Mode
     return { first: floats, second: required(seconds[page], "second moments").floats, offset };
   });
   return { weights: required(weights, "weights"), moments, outerMomentum };
+}
+
+function unavailable(message: string, cause?: unknown): SegueError {
+  return new SegueError("EXCHANGE_UNAVAILABLE", message, { status: "FAILED_PRECONDITION", cause });
 }
 
 function required<T>(value: T | undefined, what: string): T {

@@ -1,12 +1,5 @@
 import { setFloats, stretches, type PagedFloats } from "@segue/core";
-import type { Engine } from "@segue/engine";
-
-/** What an outer step is made from; P parameters. */
-export interface OuterSettings {
-  readonly replicas: number;
-  readonly learningRate: number;
-  readonly momentum: number;
-}
+import type { Engine, EngineReplicas, OuterSettings } from "@segue/engine";
 
 /** A page of what an outer step keeps: u, and theta_0 with the moments beside it. */
 interface OuterPage {
@@ -37,6 +30,11 @@ export class OuterStep {
 
   readMomentum(into: PagedFloats): void {
     for (const { offset, momentum } of this.#pages) setFloats(into, momentum, offset);
+  }
+
+  /** Hands u over to an engine that makes outer steps by itself. */
+  giveMomentum(to: EngineReplicas): void {
+    for (const { offset, momentum } of this.#pages) to.writeMomentum(momentum, offset);
   }
 
   /** Before a replica's inner steps: the first one's start is kept, every other one starts there too. */

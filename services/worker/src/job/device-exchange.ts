@@ -17,8 +17,12 @@ export interface DeviceExchangeOptions {
   readonly jobId: string;
   readonly transport: ExchangePlan["transport"];
   readonly membership: Membership;
-  /** Floats of the vectors that are added up. */
+  readonly wire: ExchangePlan["wire"];
+  /** For a slower member's part. */
+  readonly patienceMs: number;
+  /** Floats of what is added up, and of how many vectors that is. */
   readonly vectorFloats: number;
+  readonly vectors: number;
   /** Path of NCCL's library, if the loader does not find it. */
   readonly ncclLibrary?: string | undefined;
   readonly compute: ComputeThread;
@@ -33,10 +37,10 @@ export interface DeviceExchangeOptions {
  * @throws SegueError EXCHANGE_UNAVAILABLE, VOID; PeerFailure
  */
 export async function connectDevices(options: DeviceExchangeOptions): Promise<void> {
-  const { jobId, membership, compute, epoch, registry, peers, signal, ncclLibrary } = options;
+  const { jobId, membership, compute, epoch, registry, peers, signal, patienceMs, ncclLibrary } = options;
   const { generation, self } = membership;
   const ref = (member: number): string => refs.exchangeOffer(jobId, generation, member);
-  const { offer } = await compute.call("exchangeOpen", { epoch, plan: planOf(options), ncclLibrary });
+  const { offer } = await compute.call("exchangeOpen", { epoch, plan: planOf(options), patienceMs, ncclLibrary });
   signal.throwIfAborted();
   registry.publish(ref(self.index), { dtype: "u8", shape: [OFFER_BYTES], data: encode(offer) });
   const offers: string[] = [];
@@ -54,7 +58,7 @@ export async function connectDevices(options: DeviceExchangeOptions): Promise<vo
   signal.throwIfAborted();
 }
 
-function planOf({ transport, membership, vectorFloats }: DeviceExchangeOptions): ExchangePlan {
+function planOf({ transport, membership, vectorFloats, vectors, wire }: DeviceExchangeOptions): ExchangePlan {
   const { self, peers } = membership;
   const all = [self, ...peers].sort((a, b) => a.index - b.index);
   const isWhole = exchangePlan(membership, vectorFloats).manner === "whole";
@@ -62,7 +66,7 @@ function planOf({ transport, membership, vectorFloats }: DeviceExchangeOptions):
     const own = isWhole ? { begin: 0, end: vectorFloats } : sliceOf(index, all.length, vectorFloats);
     return { nodes, ...own };
   });
-  return { transport, members, self: self.index, root: wholeTree(membership) };
+  return { transport, members, self: self.index, root: wholeTree(membership), vectors, wire };
 }
 
 function encode(offer: string): Uint8Array {

@@ -12,9 +12,6 @@ import { wholeTree, type Membership, type MemberPlan } from "./membership.js";
 import { blaming } from "./peer-failure.js";
 import { refs } from "./refs.js";
 
-/** How long a slower member may take for its part of a step; a lost one is noticed by the coordinator within seconds. */
-const STEP_PATIENCE_MS = 300_000;
-
 export interface GrpcExchangeOptions {
   readonly jobId: string;
   readonly membership: Membership;
@@ -22,6 +19,8 @@ export interface GrpcExchangeOptions {
   readonly vectorFloats: number;
   /** What nodes and sums are rounded to before they travel. */
   readonly wire: "f32" | "bf16";
+  /** For a slower member's part. */
+  readonly patienceMs: number;
   readonly compute: ComputeThread;
   readonly epoch: number;
   readonly registry: TensorRegistry;
@@ -180,7 +179,7 @@ export class GrpcExchange implements Exchange {
   }
 
   async #follow(peer: MemberPlan, expected: readonly Expected[], firstStep: number): Promise<void> {
-    const { peers, signal } = this.#options;
+    const { peers, patienceMs, signal } = this.#options;
     const onArrival = (step: number, index: number): void => {
       const { phase, item } = at(expected, index);
       this.#counts = { pulls: this.#counts.pulls + 1, bytes: this.#counts.bytes + item.length };
@@ -191,7 +190,7 @@ export class GrpcExchange implements Exchange {
       items: expected.map(({ item }) => item),
       firstN: firstStep,
       into: (step: number, index: number) => bytesOf(at(expected, index).into(step)),
-      idleMs: STEP_PATIENCE_MS,
+      idleMs: patienceMs,
       signal,
       onArrival,
     };

@@ -3,34 +3,29 @@ import { faultPoint } from "@segue/runtime";
 import type { NodeSlice } from "../compute/join-parts.js";
 import { sharedFloats } from "../compute/shared.js";
 import { stepRules, weightOf } from "./segments.js";
-import type { Exchange } from "./exchange.js";
 import { segmentsMissing, type RoundRunner, type StepOutcome, type StepRunnerOptions } from "./steps.js";
 
 /** Inner steps the compute thread may have waiting besides the one it computes. */
 const STEPS_AHEAD = 2;
 
 export interface ReplicaStepsOptions extends StepRunnerOptions {
-  readonly exchange: Exchange;
   readonly parameters: number;
 }
 
 /**
  * The rounds of `sync.mode: diloco` (docs/design/sync.md). Here `membership` and `exchange` are over replicas, not shards, and the exchange
- * counts outer steps. A member that holds several replicas trains them one after the other from the same start, so the weights do not
+ * counts outer steps; without one the engine brings replicas together by itself. A member that holds several replicas trains them one after the other from the same start, so the weights do not
  * depend on who holds how many.
  */
 export class ReplicaSteps implements RoundRunner {
   readonly #options: ReplicaStepsOptions;
   readonly #shardsPerReplica: number;
-  /** f32 [P], of the replica that trains. */
-  readonly #gradient: Float32Array;
   /** What the replicas of one node give, f32 [3, P] each. */
   readonly #leaves: Float32Array[] = [];
 
   constructor(options: ReplicaStepsOptions) {
     this.#options = options;
     this.#shardsPerReplica = shardsPerPlacement(options.spec);
-    this.#gradient = sharedFloats(options.parameters);
   }
 
   async run(firstStep: number, steps: number): Promise<StepOutcome[]> {
@@ -53,37 +48,40 @@ export class ReplicaSteps implements RoundRunner {
     const { replicas, innerSteps, outerLearningRate, outerMomentum } = spec.sync;
     const block = firstStep / innerSteps;
     await faultPoint("worker.stepBegins", firstStep);
-    exchange.begin(block);
+    exchange?.begin(block);
     const ofReplica: StepOutcome[][] = [];
     for (const [index, node] of membership.self.nodes.entries()) {
       const isLeaf = node.hi - node.lo === 1;
       const parts: NodeSlice[] = [];
       for (let replica = node.lo; replica < node.hi; replica++) {
-        const slice = isLeaf ? exchange.node(block, index) : this.#leaf(replica - node.lo);
+        const slice = exchange && (isLeaf ? exchange.node(block, index) : this.#leaf(replica - node.lo));
         ofReplica.push(await this.#replica(replica, firstStep, endStep, ofReplica.length === 0, slice));
-        parts.push({ node: { lo: replica, hi: replica + 1 }, slice });
+        if (slice) parts.push({ node: { lo: replica, hi: replica + 1 }, slice });
       }
+      if (!exchange) continue;
       if (!isLeaf) await compute.call("join", { epoch, node, parts, into: exchange.node(block, index) });
       signal.throwIfAborted();
       await exchange.offer(block, index);
     }
     const startedMs = performance.now();
     await faultPoint("worker.nodesPublished", firstStep);
-    const parts = await exchange.gather(block);
+    const parts = await exchange?.gather(block);
     signal.throwIfAborted();
-    const exchangeMs = performance.now() - startedMs;
+    const gatheredMs = performance.now() - startedMs;
     const outer = { replicas, learningRate: outerLearningRate, momentum: outerMomentum };
-    await compute.call("outerStep", { epoch, sum: exchange.total(block), parts, outer });
-    return merged(ofReplica, exchangeMs);
+    // Peers wait for this call alone: nothing else of this member is before it or behind it.
+    const { exchangeMs, receivedBytes } = await compute.call("outerStep", { epoch, sum: exchange?.total(block), parts, outer });
+    const received = exchange?.counts ?? { pulls: 0, bytes: receivedBytes };
+    return merged(ofReplica, { exchangeMs: exchange ? gatheredMs : exchangeMs, received });
   }
 
-  /** Inner steps of one replica; `into`, f32 [3, P], becomes what the outer step needs of it. */
+  /** Inner steps of one replica; `into`, f32 [3, P], becomes what the outer step needs of it, if that does not stay in the engine. */
   async #replica(
     replica: number,
     firstStep: number,
     endStep: number,
     isFirst: boolean,
-    into: Float32Array,
+    into: Float32Array | undefined,
   ): Promise<StepOutcome[]> {
     const { compute, epoch, onStep, signal } = this.#options;
     const begun = compute.call("replicaBegin", { epoch, isFirst });
@@ -103,23 +101,22 @@ export class ReplicaSteps implements RoundRunner {
     return finished;
   }
 
-  /** Both calls are queued before anything is awaited. */
   async #innerStep(replica: number, step: number): Promise<StepOutcome> {
-    const { compute, epoch, exchange, segments, spec } = this.#options;
+    const { compute, epoch, segments, spec } = this.#options;
     const { optimizer } = spec;
     const lo = replica * this.#shardsPerReplica;
-    const node = { lo, hi: lo + this.#shardsPerReplica };
     const work = segments.get(step);
     if (!work) throw segmentsMissing(step);
-    const batches = work.batches.filter(({ shard }) => shard >= node.lo && shard < node.hi);
-    const computed = compute.call("gradient", { epoch, node, batches, ...stepRules(spec, step), into: this.#gradient });
+    const ofReplica = work.batches.filter(({ shard }) => shard >= lo && shard < lo + this.#shardsPerReplica);
+    const batches = ofReplica.sort((a, b) => a.shard - b.shard);
     const { learningRate } = work;
     // Where all labels of a replica are masked, its gradient is 0 and so is its mean.
     const adamw = { optimizer, learningRate, step: step + 1, totalWeight: weightOf(batches) || 1 };
-    const applied = compute.call("apply", { epoch, gradientSum: this.#gradient, adamw });
-    const [{ lossSums, computeMs }, { gradientNorm, computeMs: applyMs }] = await Promise.all([computed, applied]);
-    const times = { computeMs: computeMs + applyMs, exchangeMs: 0 };
-    return { step, shardLossSums: [...lossSums], gradientNorm, learningRate, ...times, received: exchange.counts };
+    const computed = await compute.call("wholeStep", { epoch, batches, ...stepRules(spec, step), adamw });
+    const { lossSums, gradientNorm, computeMs } = computed;
+    // What came from peers is told with the outer step.
+    const received = { pulls: 0, bytes: 0 };
+    return { step, shardLossSums: [...lossSums], gradientNorm, learningRate, computeMs, exchangeMs: 0, received };
   }
 
   #leaf(index: number): Float32Array {
@@ -128,7 +125,10 @@ export class ReplicaSteps implements RoundRunner {
 }
 
 /** One outcome a step: losses of all replicas in order, the gradient norm of the first, the exchange at the last step. */
-function merged(ofReplica: readonly (readonly StepOutcome[])[], exchangeMs: number): StepOutcome[] {
+function merged(
+  ofReplica: readonly (readonly StepOutcome[])[],
+  exchanged: Pick<StepOutcome, "exchangeMs" | "received">,
+): StepOutcome[] {
   const [first = []] = ofReplica;
   return first.map((outcome, index) => {
     const all = ofReplica.flatMap((outcomes) => outcomes[index] ?? []);
@@ -136,7 +136,7 @@ function merged(ofReplica: readonly (readonly StepOutcome[])[], exchangeMs: numb
       ...outcome,
       shardLossSums: all.flatMap(({ shardLossSums }) => shardLossSums),
       computeMs: all.reduce((sum, { computeMs }) => sum + computeMs, 0),
-      exchangeMs: index === first.length - 1 ? exchangeMs : 0,
+      ...(index === first.length - 1 && exchanged),
     };
   });
 }

@@ -13,6 +13,7 @@ import { connectDevices } from "./device-exchange.js";
 import { digestOf } from "./digest.js";
 import { judgeMemory, memoryInsufficient } from "./memory-check.js";
 import { groupMembership, membershipOf, type Membership } from "./membership.js";
+import { exchangePatienceMs } from "./patience.js";
 import { PeerFailure } from "./peer-failure.js";
 import { refs } from "./refs.js";
 import { ReplicaSteps } from "./replica-steps.js";
@@ -43,6 +44,9 @@ export interface ReplicaHost {
   readonly logger: Logger;
   readonly report: (message: AttachMessage) => void;
 }
+
+/** Vectors of P floats: change of the weights, first and second moments. */
+const SUMMED_OF_REPLICAS = 3;
 
 /** The engine opened for the job, with what depends on its sizes. */
 interface OpenEngine {
@@ -200,12 +204,13 @@ export class JobReplica {
     const isDiloco = spec.sync.mode === "diloco";
     // Under diloco the exchange is over replicas and counts outer steps; weights and moments travel.
     const group = isDiloco ? groupMembership(membership, shardsPerPlacement(spec)) : membership;
-    const vectorFloats = isDiloco ? 3 * parameters : parameters;
+    const isAlone = group.peers.length === 0;
+    const vectorFloats = isDiloco ? SUMMED_OF_REPLICAS * parameters : parameters;
     const exchange = await this.#openExchange(attempt, join.transport, { compute, membership: group, vectorFloats });
     const onStep = (step: number): void => void (this.#computingStep = step);
     const common = { spec, membership: group, compute, epoch, segments, signal, onStep };
     attempt.work = isDiloco
-      ? new ReplicaSteps({ ...common, parameters, exchange: exchange ?? new SoleExchange(vectorFloats) })
+      ? new ReplicaSteps({ ...common, parameters, exchange: isAlone ? new SoleExchange(vectorFloats) : exchange })
       : new StepRunner({ ...common, exchange });
     attempt.phase = "ready";
     const { generation, step } = attempt;
@@ -221,9 +226,10 @@ export class JobReplica {
     const { spec, epoch, step, abort } = attempt;
     const { mode, innerSteps, wire } = spec.sync;
     const { registry, ncclLibrary } = this.#host;
-    const common = { ...parts, jobId: this.#jobId, epoch, registry, peers: this.#peers, signal: abort.signal };
+    const patienceMs = exchangePatienceMs(spec);
+    const common = { ...parts, jobId: this.#jobId, epoch, registry, peers: this.#peers, patienceMs, signal: abort.signal };
     if (transport === "ipc" || transport === "nccl") {
-      await connectDevices({ ...common, transport, ncclLibrary });
+      await connectDevices({ ...common, transport, vectors: mode === "diloco" ? SUMMED_OF_REPLICAS : 1, wire, ncclLibrary });
       return undefined;
     }
     return new GrpcExchange({ ...common, wire }, mode === "diloco" ? step / innerSteps : step);

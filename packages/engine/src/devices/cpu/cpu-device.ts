@@ -1,6 +1,7 @@
 import { availableParallelism } from "node:os";
 import koffi from "koffi";
 import type { Columns, Device, LaneParts } from "../device.js";
+import { divide, outerStep, subtract } from "../reference/outer.js";
 import { nativeLibrary } from "./build.js";
 import { CpuSharing } from "./cpu-sharing.js";
 import { openLibrary, type CpuLibrary } from "./library.js";
@@ -112,6 +113,8 @@ function operations({ operations: native, ...library }: CpuLibrary): Omit<CpuDev
         ...[a.parameters.length, a.parameters, a.gradient, a.firstMoment, a.secondMoment, a.gradientScale, a.learningRate],
         ...[a.beta1, a.beta2, a.epsilon, a.weightDecay, a.step],
       ),
+    // Once in many steps, and bound by memory.
+    ...{ subtract, divide, outerStep },
     stateStatistics: (a) => native.state_statistics(a.lanes, a.heads, a.size, ...laneParts(a.state), a.out),
     laneSums: (a) =>
       native.lane_sums(a.lanes, a.tokens, ...columns(a.columns), a.groups, a.width, flag(a.squared), ...laneParts(a.out)),

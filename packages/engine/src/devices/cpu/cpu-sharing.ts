@@ -1,3 +1,4 @@
+import { roundToBf16 } from "@segue/core";
 import type { DeviceSharing, Mark, SharedFloats, Signals, SumOrder, Watch } from "../../exchange/device-sharing.js";
 import { HostMemory } from "../../exchange/host-memory.js";
 import { pollUntil } from "../../exchange/pause.js";
@@ -10,11 +11,15 @@ interface Adding {
   add(addend: Float32Array, sum: Float32Array): void;
 }
 
+/** Floats that are rounded at a time. */
+const ROUNDED_AT_ONCE = 2 ** 16;
+
 /** Sharing between processes that compute on the same processor: they map each other's memory. */
 export class CpuSharing implements DeviceSharing<Float32Array> {
   readonly #adding: Adding;
   /** Sums of right halves, one a depth. */
   readonly #rightOfDepth: Float32Array[] = [];
+  #roundedBits: Uint16Array | undefined;
   #watch: Watch | undefined;
 
   constructor(adding: Adding) {
@@ -39,6 +44,13 @@ export class CpuSharing implements DeviceSharing<Float32Array> {
 
   sum(sources: readonly Float32Array[], order: SumOrder, into: Float32Array): void {
     this.#sum(sources, order, into, 0);
+  }
+
+  round(floats: Float32Array): void {
+    const bits = (this.#roundedBits ??= new Uint16Array(ROUNDED_AT_ONCE));
+    for (let begin = 0; begin < floats.length; begin += ROUNDED_AT_ONCE) {
+      roundToBf16(floats.subarray(begin, begin + ROUNDED_AT_ONCE), bits);
+    }
   }
 
   watch(watch: Watch | undefined): void {

@@ -12,6 +12,7 @@ import {
   sumOfSquares,
 } from "./dense.js";
 import { conv, convBackward, gatedNorm, gatedNormBackward, timeSteps, timeStepsBackward } from "./mixer.js";
+import { divide, outerStep, subtract } from "./outer.js";
 import { laneSums, mixHeads } from "./states.js";
 import { scan, scanBackward } from "./scan.js";
 
@@ -47,6 +48,9 @@ export const referenceDevice: Device<Float64Array, Int32Array> = {
   add,
   sumOfSquares,
   adamW,
+  subtract,
+  divide,
+  outerStep,
   stateStatistics,
   laneSums,
   mixHeads,
