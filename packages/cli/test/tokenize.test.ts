@@ -6,8 +6,7 @@ import { segue } from "./support/scripted-coordinator.js";
 
 const FAMILIES = new URL("../../../test/fixtures/tokenizers/", import.meta.url);
 
-describe("segue tokenize", function () {
-  this.timeout(120_000);
+describe("segue tokenize", () => {
   let dir: string;
   before(async () => {
     dir = await mkdtemp(join(tmpdir(), "segue-tokenize-"));

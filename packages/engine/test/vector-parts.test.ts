@@ -17,8 +17,7 @@ const ENGINES: Readonly<Record<string, () => Promise<Engine>>> = {
 };
 
 for (const [name, open] of Object.entries(ENGINES)) {
-  describe(`parameters and moments in parts: ${name}`, function () {
-    this.timeout(60_000);
+  describe(`parameters and moments in parts: ${name}`, () => {
     let engine: Engine;
     before(async () => (engine = await open()));
     after(() => engine.close());

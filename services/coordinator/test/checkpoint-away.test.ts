@@ -58,7 +58,7 @@ describe("a job whose checkpoints only the bucket has", () => {
   beforeEach(async () => {
     bucket = await Bucket.start();
     relay = await Relay.to({ host: "127.0.0.1", port: bucket.port });
-    place = { checkpoints: "s3://bucket/p", s3Endpoint: `http://127.0.0.1:${relay.port}`, checkpointsTimeoutMs: 300 };
+    place = { checkpoints: "s3://bucket/p", s3Endpoint: `http://127.0.0.1:${relay.port}`, checkpointsTimeoutMs: 600_000 };
   });
   // Before the clusters are closed, so that nothing waits.
   afterEach(async () => {
@@ -81,10 +81,13 @@ describe("a job whose checkpoints only the bucket has", () => {
     /^CHECKPOINTS_UNREACHABLE: s3:\/\/bucket.* waits for its checkpoint/.test(reason) &&
     workers === 0;
 
+  const fail = (): void => void (bucket.fails = () => true);
+  const work = (): void => void (bucket.fails = () => false);
+
   it("is not begun anew when it is resumed while the bucket is away: it waits, can be paused, and goes on where it was", async () => {
     const { cluster, jobId } = await moved();
     const seen = await worker(cluster);
-    relay.hang();
+    fail();
     await cluster.jobs.resumeJob({ jobId });
     await cluster.until(jobId, waits);
     // The workers are for others meanwhile.
@@ -96,16 +99,15 @@ describe("a job whose checkpoints only the bucket has", () => {
     await cluster.jobs.resumeJob({ jobId });
     await cluster.until(jobId, waits);
     seen.first = undefined;
-    relay.goOn();
+    work();
     assert.equal(await cluster.digest(jobId), await undisturbed());
     assert.equal(seen.first, 12);
   });
 
-  it("can be cancelled while it waits", async () => {
+  it("can be cancelled while the bucket owes an answer", async () => {
     const { cluster, jobId } = await moved();
     relay.hang();
     await cluster.jobs.resumeJob({ jobId });
-    await cluster.until(jobId, waits);
     assert.equal((await cluster.jobs.cancelJob({ jobId })).job?.phase, JobPhase.CANCELLED);
   });
 
@@ -113,23 +115,25 @@ describe("a job whose checkpoints only the bucket has", () => {
     ["does not answer", () => relay.hang(), () => relay.goOn()],
     [
       "fails in the middle of a listing",
-      () => (bucket.fails = (_, { searchParams }) => searchParams.has("continuation-token")),
-      () => (bucket.fails = () => false),
+      () => void (bucket.fails = (_, { searchParams }) => searchParams.has("continuation-token")),
+      work,
     ],
     [
       "does not give the newest manifest",
-      () => (bucket.fails = (method, { pathname }) => method === "GET" && pathname.endsWith("step-00000012/manifest.json")),
-      () => (bucket.fails = () => false),
+      () => void (bucket.fails = (method, { pathname }) => method === "GET" && pathname.endsWith("step-00000012/manifest.json")),
+      work,
     ],
   ];
   for (const [what, begin, end] of troubles) {
     it(`waits over a restart of the coordinator while the bucket ${what}, and goes on by itself`, async () => {
       const { cluster, jobId } = await moved();
-      relay.hang();
+      fail();
       await cluster.jobs.resumeJob({ jobId });
       await cluster.until(jobId, waits);
       await cluster.stopCoordinator();
-      relay.goOn();
+      work();
+      // What is too late on a busy machine is asked for again.
+      cluster.options = { ...place, checkpointsTimeoutMs: 1_000 };
       begin();
       await cluster.startCoordinator();
       await cluster.until(jobId, waits);
