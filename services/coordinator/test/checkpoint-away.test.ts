@@ -136,8 +136,8 @@ describe("a job whose checkpoints only the bucket has", () => {
       cluster.options = { ...place, checkpointsTimeoutMs: 1_000 };
       begin();
       await cluster.startCoordinator();
-      await cluster.until(jobId, waits);
       const seen = await worker(cluster);
+      await cluster.until(jobId, waits);
       end();
       assert.equal(await cluster.digest(jobId), await undisturbed());
       assert.equal(seen.first, 12);
