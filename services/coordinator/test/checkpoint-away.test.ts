@@ -127,6 +127,7 @@ describe("a job whose checkpoints only the bucket has", () => {
   for (const [what, begin, end] of troubles) {
     it(`waits over a restart of the coordinator while the bucket ${what}, and goes on by itself`, async () => {
       const { cluster, jobId } = await moved();
+      await cluster.worker();
       fail();
       await cluster.jobs.resumeJob({ jobId });
       await cluster.until(jobId, waits);
