@@ -222,7 +222,7 @@ describe("copies of checkpoints in S3", () => {
   });
 
   it("more than 1,000 unfinished uploads, which are one page of a listing, are aborted at a start", async () => {
-    const client = new S3Client({ endpoint, forcePathStyle: true, region: "us-east-1" });
+    const client = new S3Client({ ...(endpoint !== undefined && { endpoint }), forcePathStyle: true, region: "us-east-1" });
     const at = { Bucket: bucket, Key: `${prefix}/job/step-00000001/model.safetensors` };
     const inPrefix = { Bucket: bucket, Prefix: `${prefix}/` };
     try {
