@@ -26,8 +26,9 @@ interface Peer<F> {
  * Where members step a slice each, they copy the squares of each other's sums, and then weights, which lie where the sum was.
  *
  * Member k's n-th step writes n to the signals of every peer: at place k when its nodes are there, at place W + k when it has added (W
- * members), at place 2 W + k when it has stepped its slice. Nobody overwrites what a peer may still read: nodes of the next step come after the peers have added, and the sum of the next
- * step after their next nodes, which follow their copy of it. Peers only ever read each other's memory, so whoever is behind harms nobody.
+ * members), at place 2 W + k when it has stepped its slice. Nobody overwrites what a peer may still read: nodes of the next step come after
+ * the peers have added, and the sum of the next step after their next nodes, which follow their copy of it. Peers only ever read each
+ * other's memory, so whoever is behind harms nobody.
  *
  * With `wire` bf16 a member rounds its nodes, and in slices its sum, where they lie. The bits are those of any other transport; the bytes that
  * are read stay as many.
