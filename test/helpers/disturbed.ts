@@ -9,9 +9,11 @@ import { finalDigest, submitSpec, waitForSuccess } from "./jobs.js";
  * The job of the exactness suite: 200 steps of eight shards, a checkpoint every 60, rounds of a few steps, and enough parameters that
  * three workers exchange slices.
  */
-export function exactnessSpec(overrides: { minWorkers?: number; maxWorkers?: number; transport?: "grpc" | "ipc" } = {}): string {
+export function exactnessSpec(
+  overrides: { minWorkers?: number; maxWorkers?: number; transport?: "grpc" | "ipc"; optimizer?: "replicated" | "sharded" } = {},
+): string {
   // Over gRPC there is the most that can fail; all workers here share a host.
-  const { minWorkers = 1, maxWorkers = 4, transport = "grpc" } = overrides;
+  const { minWorkers = 1, maxWorkers = 4, transport = "grpc", optimizer = "replicated" } = overrides;
   return `
 name: exactness
 seed: 11
@@ -23,7 +25,7 @@ optimizer: { learningRate: 0.01 }
 schedule: { warmupSteps: 2, decaySteps: 50 }
 train: { steps: 200, engine: cpu }
 rounds: { targetMs: 200, maxSteps: 8 }
-sync: { transport: ${transport} }
+sync: { transport: ${transport}, optimizer: ${optimizer} }
 checkpoints: { everySteps: 60, keepLast: 3 }
 workers: { min: ${minWorkers}, max: ${maxWorkers} }
 `;
@@ -66,4 +68,10 @@ export function undisturbedDigest(scratch: Scratch): Promise<string> {
 /** How often planned faults have happened in a service, as its log says. */
 export function faultsSuffered(cluster: LocalCluster, name: string): number {
   return readFileSync(join(cluster.logsDir, `${name}.log`), "utf8").split('"event":"fault"').length - 1;
+}
+
+/** Steps that the coordinator has gone to: the start, or a checkpoint's. */
+export function stepsRestored(cluster: LocalCluster): number[] {
+  const log = readFileSync(join(cluster.logsDir, "coordinator.log"), "utf8");
+  return [...log.matchAll(/"event":"jobRestored","step":(\d+)/g)].map(([, step]) => Number(step));
 }

@@ -50,6 +50,7 @@ export { EVALUATION_KINDS, evaluationKind, type EvaluationKind } from "./spec/ev
 export { EDITABLE_SETTINGS, editJobSpec, type EditedSpec } from "./spec/edit.js";
 export { jobSpecToYaml, parseJobSpec, plainYaml } from "./spec/yaml.js";
 export { addsWhole } from "./reduction/adds-whole.js";
+export { optimizerSlice, SLICE_BLOCK_FLOATS } from "./reduction/optimizer-slice.js";
 export { maximalNodes, splitPoint, type ReductionNode } from "./reduction/tree.js";
 export { roundToBf16, widenBf16 } from "./bf16.js";
 export {
@@ -93,6 +94,7 @@ export { decide, type Circumstances, type Decision, type Intent, type JobFailure
 export { divergedStep, judgeDigests, reportsByWorker, type DivergedStep, type Judgement } from "./ledger/judge-round.js";
 export {
   createLedger,
+  isHeldBy,
   type Ledger,
   type LedgerEvent,
   type LedgerMember,

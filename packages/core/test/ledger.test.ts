@@ -1,5 +1,14 @@
 import assert from "node:assert/strict";
-import { apply, assignShards, createLedger, decide, type Circumstances, type Ledger, type LedgerEvent } from "@segue/core";
+import {
+  apply,
+  assignShards,
+  createLedger,
+  decide,
+  isHeldBy,
+  type Circumstances,
+  type Ledger,
+  type LedgerEvent,
+} from "@segue/core";
 
 const CALM: Circumstances = { intent: "run", available: ["a", "b"], minWorkers: 1, maxWorkers: 4, maxFailures: 3 };
 
@@ -88,6 +97,52 @@ describe("ledger", () => {
     assert.deepEqual(ledger.holders, ["a", "c"]);
     assert.equal(ledger.step, 0);
     assert.deepEqual(decide(ledger, { ...CALM, available: ["a", "c"] }), { type: "form", workerIds: ["a", "c"] });
+  });
+
+  describe("where each member holds a slice of the moments", () => {
+    const sharded = createLedger({ shards: 4, totalSteps: 10, step: 0, weightsDigest: "", sharded: true });
+    const gone = (...ids: string[]) => ids.map((workerId) => ({ type: "workerGone", workerId }) as const);
+    const committed = (...ids: string[]): Ledger => {
+      let ledger = apply(ready(ids, sharded), { type: "roundStarted", steps: 2 });
+      ledger = after(ledger, ...ids.map((workerId) => reported(ledger, workerId, "x")));
+      return apply(ledger, { type: "roundCommitted" });
+    };
+
+    it("knows two holders of each, and goes on as long as one of them is left", () => {
+      const ledger = committed("a", "b", "c");
+      assert.deepEqual(ledger.slices, [
+        ["a", "c"],
+        ["b", "a"],
+        ["c", "b"],
+      ]);
+      const without = after(ledger, ...gone("b"));
+      assert.deepEqual(without.slices, [["a", "c"], ["a"], ["c"]]);
+      assert.deepEqual(decide(without, { ...CALM, available: ["a", "c"] }), { type: "form", workerIds: ["a", "c"] });
+      // The slices of a new generation count when all of it are ready, and no sooner.
+      const formed = apply(without, { type: "generationFormed", workerIds: ["a", "c"] });
+      const one = apply(formed, { type: "memberReady", generation: formed.generation, workerId: "a", step: 2 });
+      assert.deepEqual(one.slices, without.slices);
+      const both = apply(one, { type: "memberReady", generation: formed.generation, workerId: "c", step: 2 });
+      assert.deepEqual(both.slices, [
+        ["a", "c"],
+        ["c", "a"],
+      ]);
+      assert.equal(
+        isHeldBy(both, (id) => id === "a"),
+        true,
+      );
+    });
+
+    it("goes back to a checkpoint when both holders of a slice are gone", () => {
+      const ledger = after(committed("a", "b", "c"), ...gone("b", "c"));
+      assert.deepEqual([ledger.holders, isHeldBy(ledger)], [["a"], false]);
+      assert.deepEqual(decide(ledger, { ...CALM, available: ["a"] }), { type: "restore" });
+      const restored = apply(ledger, { type: "restored", step: 0, weightsDigest: "" });
+      assert.deepEqual([restored.slices, restored.holders], [[], []]);
+      assert.deepEqual(decide(restored, { ...CALM, available: ["a"] }), { type: "form", workerIds: ["a"] });
+    });
+
+    it("is one slice where there is one member", () => assert.deepEqual(committed("a").slices, [["a"]]));
   });
 
   it("does not commit a round in which the loss or the gradient stopped being a number", () => {

@@ -25,7 +25,7 @@ describe("sync in a job spec", () => {
   it("adds gradients at every step by default, in float32, by what the members share", () => {
     const { sync } = validateJobSpec({ ...spec({}), sync: undefined }).spec;
     const outer = { replicas: 8, innerSteps: 500, outerLearningRate: 0.7, outerMomentum: 0.9 };
-    assert.deepEqual(sync, { mode: "exact", ...outer, wire: "f32", transport: "auto" });
+    assert.deepEqual(sync, { mode: "exact", ...outer, wire: "f32", transport: "auto", optimizer: "replicated" });
   });
 
   it("places the shards of a replica together and allows one worker for each", () => {
@@ -46,6 +46,18 @@ describe("sync in a job spec", () => {
     const large = spec({ mode: "diloco", innerSteps: 10_000 }, { batch: { shards: 8, lanesPerShard: 64 } });
     assert.match(refusalOf(large), /sync.innerSteps: times the tokens of a step/);
     assert.match(refusalOf(spec({ mode: "diloco", replicas: 4 }, { workers: { max: 5 } })), /must not exceed sync.replicas, 4/);
+    for (const [rest, what] of [
+      [{ mode: "diloco" }, "sync.mode diloco"],
+      [{ wire: "bf16" }, "sync.wire bf16"],
+      [{ transport: "grpc" }, "sync.transport grpc"],
+    ] as const) {
+      assert.match(
+        refusalOf(spec({ ...rest, optimizer: "sharded" })),
+        new RegExp(`sync.optimizer: must be replicated with ${what}`),
+      );
+    }
+    const tfjs = { train: { steps: 100, engine: "tfjs" } };
+    assert.match(refusalOf(spec({ optimizer: "sharded" }, tfjs)), /sync.optimizer: must be replicated with train.engine tfjs/);
     assert.match(refusalOf(spec({ mode: "sometimes" })), /sync.mode: must be one of exact, diloco/);
   });
 

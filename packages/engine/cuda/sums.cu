@@ -26,10 +26,12 @@ extern "C" __global__ void widen_bf16(i64 count, const bf16* from, float* to) {
   if (i < count) to[i] = to_float(from[i]);
 }
 
-// partial[block] = the block's share of the sum of squares; 256 threads.
-extern "C" __global__ void sum_of_squares(i64 count, const float* x, double* partial) {
+// partial[block] = the sum of squares of a block of block_floats; 256 threads. Blocks of a slice that begins with one are the whole's.
+extern "C" __global__ void squares_of_blocks(i64 count, int block_floats, const float* x, double* partial) {
+  const i64 begin = (i64)blockIdx.x * block_floats;
+  const i64 end = begin + block_floats < count ? begin + block_floats : count;
   double sum = 0;
-  for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += (i64)gridDim.x * blockDim.x) sum += (double)x[i] * x[i];
+  for (i64 i = begin + threadIdx.x; i < end; i += blockDim.x) sum += (double)x[i] * x[i];
   sum = block_sum_double(sum);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }

@@ -7,6 +7,7 @@ namespace SEGUE_VARIANT {
 constexpr int kSlotPartial = 2, kSlotLogits = 3;
 
 // Elements per block of operations on flat vectors.
+// SLICE_BLOCK_FLOATS of @segue/core.
 constexpr long kFlatBlock = 16384;
 
 static inline float dot(const float* a, const float* b, long n) {
@@ -161,16 +162,24 @@ SEGUE_API void SEGUE_NAME(add)(Context* ctx, double count, const float* addend, 
   });
 }
 
-SEGUE_API double SEGUE_NAME(sum_of_squares)(Context* ctx, double count, const float* x) {
+// A double for each block: sums of slices that begin with a block are part of the whole's.
+SEGUE_API void SEGUE_NAME(squares_of_blocks)(Context* ctx, double count, const float* x, float* out) {
   using namespace SEGUE_VARIANT;
   long n = (long)count, blocks = (n + kFlatBlock - 1) / kFlatBlock;
-  double* partial = (double*)shared_scratch(ctx, kSlotPartial, 2 * max_long(blocks, 1));
+  double* partial = (double*)out;
   parallel_for(ctx, (double)n, blocks, [=](long block) {
     double lanes[8] = {};
     long first = block * kFlatBlock, end = min_long(first + kFlatBlock, n);
     for (long i = first; i < end; i++) lanes[(i - first) % 8] += (double)x[i] * x[i];
     partial[block] = ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
   });
+}
+
+SEGUE_API double SEGUE_NAME(sum_of_squares)(Context* ctx, double count, const float* x) {
+  using namespace SEGUE_VARIANT;
+  long blocks = ((long)count + kFlatBlock - 1) / kFlatBlock;
+  double* partial = (double*)shared_scratch(ctx, kSlotPartial, 2 * max_long(blocks, 1));
+  SEGUE_NAME(squares_of_blocks)(ctx, count, x, (float*)partial);
   double sum = 0;
   for (long block = 0; block < blocks; block++) sum += partial[block];
   return sum;

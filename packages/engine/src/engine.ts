@@ -119,6 +119,12 @@ export interface Engine {
   writeMoments(first: Float32Array, second: Float32Array, offset?: number): void;
 
   /**
+   * Drops the moments and holds those of floats [begin, end) alone from now on, zero: only an exchange whose plan is sharded can step them.
+   * Does nothing where these are held already. Absent: the engine always holds all.
+   */
+  holdMoments?(begin: number, end: number): void;
+
+  /**
    * Copies weights, moments and states as they are after the steps begun so far, while steps that are begun afterwards go on.
    * @returns waits for the copy. Absent: only the reading calls do this
    */

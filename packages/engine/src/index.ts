@@ -39,5 +39,12 @@ export { readCarriedCases, type CarriedCase } from "./verify/carried-case.js";
 export { verifyCarried, type CarriedMeasurement } from "./verify/verify-carried.js";
 export { readScanCases, type ScanCase, type ScanCaseShape } from "./verify/scan-case.js";
 export { verifyScan, type ScanMeasurement, type ScanReport } from "./verify/verify-scan.js";
-export { jobMemory, largestLanesPerShard, type JobMemory, type MemoryOptions, type ProcessMemory } from "./memory/job-memory.js";
+export {
+  jobMemory,
+  largestLanesPerShard,
+  shardedMemory,
+  type JobMemory,
+  type MemoryOptions,
+  type ProcessMemory,
+} from "./memory/job-memory.js";
 export type { MemoryPart } from "./memory/memory-part.js";

@@ -362,6 +362,12 @@ for (const length of [1, 17, 40000]) {
   };
 }
 
+DEVICE_CASES["squaresOfBlocks, the last one short"] = ({ device, ...b }) => {
+  const squares = b.poison(6);
+  device.squaresOfBlocks(b.noise("x", 40_000), squares);
+  return { sum: { data: b.floats([device.sumOfBlocks(squares)]), length: 1 } };
+};
+
 DEVICE_CASES["stateStatistics, 2 lanes of 3 heads of 35"] = ({ device, ...b }) => {
   const out = b.poison(2 * 3 * 4);
   device.stateStatistics({ lanes: 2, heads: 3, size: 35, state: { data: b.noise("state", 2 * 110), stride: 110 }, out });

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
+import { SLICE_BLOCK_FLOATS } from "@segue/core";
 import { referenceDevice } from "../src/devices/reference/reference-device.js";
 import type { CpuDevice } from "../src/devices/cpu/cpu-device.js";
 import { DEVICE_CASES } from "./devices-cases.js";
 import { assertAgrees, benchOf, CPU_VARIANTS, cpuVariant, resultsOn } from "./devices-support.js";
+import { noise } from "./native-support.js";
 import { forgettingHeads } from "./support/forgetting-heads.js";
 
 for (const variant of CPU_VARIANTS) {
@@ -33,6 +35,15 @@ for (const variant of CPU_VARIANTS) {
         const off = Math.abs(value / right[head]! - 1);
         assert.ok(off < 3e-5, `head ${head}: ${value} is off by ${off}`);
       }
+    });
+
+    it("sums squares within blocks, so that slices that begin with one are part of the whole", () => {
+      const length = 3 * SLICE_BLOCK_FLOATS + 5;
+      const floats = Float32Array.from(noise("x", length));
+      const squares = new Float32Array(8);
+      device!.squaresOfBlocks(floats.subarray(0, SLICE_BLOCK_FLOATS), squares.subarray(0, 2));
+      device!.squaresOfBlocks(floats.subarray(SLICE_BLOCK_FLOATS), squares.subarray(2));
+      assert.equal(device!.sumOfBlocks(squares), device!.sumOfSquares(floats));
     });
 
     for (const [name, run] of Object.entries(DEVICE_CASES)) {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { roundToBf16, splitPoint } from "@segue/core";
+import { parameterLayout, roundToBf16, SLICE_BLOCK_FLOATS, splitPoint } from "@segue/core";
 import { sumOrder } from "../src/exchange/device-sharing.js";
 import { versionText } from "../src/cuda/nccl-library.js";
 import { CpuSharing } from "../src/devices/cpu/cpu-sharing.js";
@@ -40,6 +40,30 @@ describe("gradient exchange on one host", () => {
       for (const whole of [false, true])
         assert.equal(await digestOf({ ...TASK, shards, whole }), alone, JSON.stringify({ shards, whole }));
     }
+  });
+
+  it("gives the bits of one member where each steps a slice of its own", async () => {
+    // Eighteen blocks, the last of them short, borders inside tensors.
+    const model = { ...MODELS.evenGroups, vocab: 65 };
+    const size = parameterLayout(model).size;
+    assert.equal(Math.ceil(size / SLICE_BLOCK_FLOATS), 18);
+    const task = { ...TASK, model, steps: 4, whole: false, sharded: true };
+    const alone = await digestOf({ ...task, shards: [[0, 1, 2, 3, 4]] });
+    for (const shards of [
+      [
+        [0, 1, 2],
+        [3, 4],
+      ],
+      [[0], [1, 4], [2, 3]],
+    ]) {
+      assert.equal(await digestOf({ ...task, shards }), alone, JSON.stringify(shards));
+    }
+    // Members without a slice.
+    const small = { ...task, model: MODELS.odd };
+    assert.equal(
+      await digestOf({ ...small, shards: [[0, 1], [2], [3, 4]] }),
+      await digestOf({ ...small, shards: [[0, 1, 2, 3, 4]] }),
+    );
   });
 
   it("joins replicas to the bits of one member, on two and four, sliced and whole", async () => {

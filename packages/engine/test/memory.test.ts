@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { parameterLayout, validateJobSpec, type JobSpec } from "@segue/core";
-import { jobMemory, largestLanesPerShard, type MemoryOptions } from "../src/memory/job-memory.js";
+import { parameterLayout, SLICE_BLOCK_FLOATS, validateJobSpec, type JobSpec } from "@segue/core";
+import { jobMemory, largestLanesPerShard, shardedMemory, type MemoryOptions } from "../src/memory/job-memory.js";
 import { openCpuDevice } from "../src/devices/cpu/cpu-device.js";
 import { DeviceEngine } from "../src/native/device-engine.js";
 
@@ -115,6 +115,30 @@ describe("jobMemory", () => {
     assert.deepEqual(parts("ipc", "bf16"), ["sums: device"]);
     assert.deepEqual(parts("nccl", "bf16"), ["sums: device", "rounded for sending: device", "nodes of peers: device"]);
     assert.deepEqual(parts("grpc", "bf16"), ["sums: host", "nodes of peers: host", "rounded for sending: host"]);
+  });
+
+  it("counts a slice of the moments, and in snapshots a copy of the next one's, where each member steps a slice", () => {
+    const replicated = specOf({ model: { dModel: 512 } });
+    const sharded = { ...replicated, sync: { ...replicated.sync, optimizer: "sharded" as const } };
+    const { size } = parameterLayout(replicated.model);
+    const both = (name: string, workers: number) => [replicated, sharded].map((spec) => partBytes(spec, name, { workers }));
+    assert.equal(...(both("AdamW moments", 1) as [number, number]));
+    assert.equal(...(both("snapshots", 1) as [number, number]));
+    for (const workers of [2, 4]) {
+      // Slices are whole blocks.
+      const near = (bytes: number, floats: number) =>
+        assert.ok(Math.abs(bytes / 4 - floats) <= 8 * SLICE_BLOCK_FLOATS, `${bytes / 4}, ${floats}`);
+      const [all, own] = both("AdamW moments", workers);
+      near(all! - own!, 2 * size * (1 - 1 / workers));
+      const [whole, sliced] = both("snapshots", workers);
+      near(whole! - sliced!, 2 * (2 * size - (4 * size) / workers));
+    }
+    assert.ok(
+      shardedMemory(replicated, { ...CPU, workers: 4 })!.worker.hostBytes <
+        jobMemory(replicated, { ...CPU, workers: 4 }).worker.hostBytes,
+    );
+    assert.equal(shardedMemory(replicated, CPU), undefined);
+    assert.equal(shardedMemory(sharded, { ...CPU, workers: 4 }), undefined);
   });
 
   it("counts replicas and the outer step of diloco, where they are", () => {

@@ -3,13 +3,13 @@ import { join } from "node:path";
 import { LIMITS } from "@segue/core";
 import { tensorsHandlers, type Handlers, type TensorRegistry, type Tensors } from "@segue/protocol";
 import { isCheckpointFile, type CheckpointStore } from "./checkpoints/checkpoint-store.js";
-import { modelSnapshot } from "./checkpoints/load-checkpoint.js";
+import { modelSnapshot, momentsSnapshot } from "./checkpoints/load-checkpoint.js";
 import type { DataSource } from "./feed/step-cutter.js";
 import type { JobBook } from "./jobs/job-book.js";
 
 const CHECKPOINT_FILE = /^job\/([a-z0-9-]+)\/checkpoint\/(\d+)\/([a-z.]+)$/;
 const CORPUS = /^job\/([a-z0-9-]+)\/corpus\/(\d{1,10})\/(\d{1,10})\/(\d{1,10})$/;
-const SNAPSHOT = /^job\/([a-z0-9-]+)\/snapshot\/(\d+)\/model$/;
+const SNAPSHOT = /^job\/([a-z0-9-]+)\/snapshot\/(\d+)\/(model|moments\/0-(\d+))$/;
 
 /**
  * The Tensors service: lane states of committed steps from memory, files of checkpoints and snapshots made of them from disk, prompts of a job's
@@ -39,11 +39,14 @@ export function coordinatorTensors(
       const text_T = await data.corpusText(reader.record.spec, text, reader.record.dataFingerprint);
       return { dtype: "i32", shape: [text_T.length], data: new Uint8Array(text_T.buffer) };
     }
-    const [, jobId = "", step] = SNAPSHOT.exec(ref) ?? [];
+    const [, jobId = "", step, what, floats] = SNAPSHOT.exec(ref) ?? [];
     const job = jobOf(jobId);
     if (!job) return undefined;
     const folder = checkpointsOf(jobId).folder(Number(step));
-    return (await fileSize(folder)) === undefined ? undefined : modelSnapshot(folder, job.record.spec);
+    if ((await fileSize(folder)) === undefined) return undefined;
+    if (what === "model") return modelSnapshot(folder, job.record.spec);
+    const moments = momentsSnapshot(folder, job.record.spec);
+    return moments.shape[1] === Number(floats) ? moments : undefined;
   });
 }
 

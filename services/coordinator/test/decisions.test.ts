@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { validateJobSpec } from "@segue/core";
+import { optimizerSlice, SLICE_BLOCK_FLOATS, validateJobSpec } from "@segue/core";
 import { planEvaluations } from "../src/evaluations/plan.js";
 import {
   extendedRun,
@@ -9,7 +9,9 @@ import {
   type FailureRun,
   type MemberFailure,
 } from "../src/run/failures.js";
-import { membersBySource } from "../src/run/sources.js";
+import { modelRef, momentsRef } from "../src/run/lane-states.js";
+import { slicedModel } from "../src/run/sliced-model.js";
+import { membersBySource, momentSources } from "../src/run/sources.js";
 import { roundSteps, roundWorkMs, smoothedStepMs } from "../src/run/round-steps.js";
 import { isStraggler, updatedPaces, type WorkerPace } from "../src/run/stragglers.js";
 import { allocate, type Demand } from "../src/workers/allocate.js";
@@ -64,6 +66,70 @@ describe("where members pull the committed step from", () => {
     const joiners = Array.from({ length: 500 }, (_, i) => `j${i}`);
     assert.equal(Object.keys(sources({ members: members(...holders, ...joiners), holders }, there)).length, 8);
     assert.deepEqual(sources({ members: members("x", "y"), holders: [] }, there), { "": ["x", "y"] });
+  });
+});
+
+describe("where members pull moments from that lie in slices", () => {
+  const parameters = 3 * SLICE_BLOCK_FLOATS + 5;
+  const addressOf = (workerId: string): string | undefined => (workerId === "gone" ? undefined : `${workerId}:1`);
+  const sources = (slices: readonly (readonly string[])[] | undefined) =>
+    momentSources({ slices }, parameters, addressOf, "coordinator:1");
+
+  it("is a holder of each, else a checkpoint that has all of them", () => {
+    const half = 2 * SLICE_BLOCK_FLOATS;
+    assert.deepEqual(
+      sources([
+        ["gone", "b"],
+        ["b", "gone"],
+      ]),
+      [
+        { begin: 0, end: half, address: "b:1" },
+        { begin: half, end: parameters, address: "b:1" },
+      ],
+    );
+    const all = [{ begin: 0, end: parameters, address: "coordinator:1" }];
+    assert.deepEqual(sources([["a"], ["gone"]]), all);
+    assert.deepEqual(sources([]), all);
+    assert.deepEqual(sources(undefined), []);
+  });
+
+  it("leaves out members without a slice", () => {
+    const names = ["a", "b", "c", "d", "e"];
+    const found = sources(names.map((name) => [name]));
+    assert.deepEqual(
+      found.map(({ end, begin }) => end - begin),
+      [...Array<number>(3).fill(SLICE_BLOCK_FLOATS), 5],
+    );
+  });
+});
+
+describe("a snapshot whose moments lie in slices", () => {
+  it("reads as one tensor, across slices and vectors, and from whoever is left", async () => {
+    const parameters = SLICE_BLOCK_FLOATS + 7;
+    const model = Float32Array.from({ length: 3 * parameters }, (_, i) => i);
+    const tensors = new Map([[modelRef("j", 4), model.subarray(0, parameters)]]);
+    for (const index of [0, 1]) {
+      const slice = optimizerSlice(index, 2, parameters);
+      const part = (vector: number) => [...model.subarray(vector * parameters + slice.begin, vector * parameters + slice.end)];
+      tensors.set(momentsRef("j", 4, slice), Float32Array.from([...part(1), ...part(2)]));
+    }
+    const asked: string[] = [];
+    const slices = [["a", "b"], ["b"]];
+    const read = slicedModel("j", 4, parameters, ["a"], slices, (ref, holders, offset, length) => {
+      asked.push(holders.join());
+      const { buffer, byteOffset } = tensors.get(ref)!;
+      return Promise.resolve(new Uint8Array(buffer, byteOffset + offset, length));
+    });
+    const whole = new Uint8Array(model.buffer);
+    for (const [offset, length] of [
+      [0, whole.length],
+      [4 * parameters - 8, 64],
+      [4 * SLICE_BLOCK_FLOATS, 40_000],
+    ] as const) {
+      assert.deepEqual(await read(offset, length), whole.slice(offset, offset + length));
+    }
+    assert.deepEqual(new Set(asked), new Set(["a", "a,b", "b"]));
+    assert.deepEqual(slices, [["a", "b"], ["b"]]);
   });
 });
 

@@ -60,6 +60,18 @@ describe("room for a job", () => {
     assert.match(refusal(spec, [gpu(16, 80)]), /need [0-9.]+ GiB of memory where there are 16.0 GiB/);
   });
 
+  it("is less where each member steps a slice, which a job is told that would fit with it", () => {
+    const spec = { ...specOf("mamba2-2.7b"), workers: { ...specOf("mamba2-2.7b").workers, max: 8 } };
+    const vectorGib = (4 * parameterLayout(spec.model).size) / GIB;
+    // Weights, gradient and a quarter of a moment; twice the weights and half a moment.
+    const needed = (2.25 + 2 * 1.5) * vectorGib;
+    const sharded: JobSpec = { ...spec, sync: { ...spec.sync, optimizer: "sharded" } };
+    assert.equal(refusal(sharded, [cpu(Math.ceil(needed))]), "");
+    assert.match(refusal(sharded, [cpu(Math.floor(needed))]), /Take a smaller model/);
+    assert.match(refusal(spec, [cpu(Math.ceil(needed))]), /Set sync.optimizer to sharded, with which 8 workers have room/);
+    assert.match(refusal(spec, [cpu(Math.floor(needed))]), /Take a smaller model/);
+  });
+
   it("is not judged by workers that cannot take the job", () => {
     assert.equal(refusal(specOf("mamba2-2.7b", "cuda"), [cpu(8)]), "");
   });

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
-import { addsWhole, parameterLayout, type JobSpec } from "@segue/core";
+import { addsWhole, optimizerSlice, parameterLayout, SLICE_BLOCK_FLOATS, type JobSpec } from "@segue/core";
+import { pullTensor, TensorRegistry, Tensors, tensorsHandlers } from "@segue/protocol";
+import { connectClient, startGrpcServer, type GrpcServer } from "@segue/runtime";
 import type { Worker } from "../src/worker.js";
 import { untilComputing } from "./support/hold.js";
 import {
@@ -7,6 +9,7 @@ import {
   fakeCompute,
   join,
   JOB,
+  logger,
   joinOf,
   runRound,
   ScriptedCoordinator,
@@ -21,6 +24,8 @@ import {
 describe("exchange between the members' engines", () => {
   let coordinator: ScriptedCoordinator;
   let workers: Worker[] = [];
+  const workerOf = new Map<Attached, Worker>();
+  const servers: GrpcServer[] = [];
 
   beforeEach(async () => {
     coordinator = await new ScriptedCoordinator().start();
@@ -28,12 +33,17 @@ describe("exchange between the members' engines", () => {
   afterEach(async () => {
     await Promise.all(workers.map((worker) => worker.close()));
     workers = [];
+    workerOf.clear();
+    await Promise.all(servers.splice(0).map((server) => server.close(200)));
     await coordinator.close();
   });
 
   async function attach(name: string): Promise<Attached> {
-    workers.push(await startWorker(coordinator.address, name, engineCompute, "cpu"));
-    return coordinator.attached(name);
+    const worker = await startWorker(coordinator.address, name, engineCompute, "cpu");
+    workers.push(worker);
+    const stream = await coordinator.attached(name);
+    workerOf.set(stream, worker);
+    return stream;
   }
 
   const generationOf = (generation: number, placed: Generation["placed"], spec = tinySpec(5)): Generation => ({
@@ -62,6 +72,103 @@ describe("exchange between the members' engines", () => {
     assert.equal(await train("ipc", [0, 1, 2], [3, 4]), alone);
     assert.equal(await train("ipc", [0, 1], [2], [3, 4]), alone);
     assert.equal(await train("grpc", [0, 1, 2], [3, 4]), alone);
+  });
+
+  describe("where each member steps a slice of its own", () => {
+    // Seven blocks: slices of two and three members have borders of their own.
+    const model = { layers: 2, dModel: 80, dState: 16, headDim: 16, expand: 2, dConv: 4, groups: 1, chunk: 8 };
+    const specOf = (optimizer: string) => tinySpec(5, {}, { model, sync: { optimizer } });
+    const ALL = [0, 1, 2, 3, 4];
+    const shardsOf = [
+      [ALL],
+      [
+        [0, 1, 2],
+        [3, 4],
+      ],
+      [[0], [1, 4], [2, 3]],
+    ];
+    const at = { transport: "ipc" };
+
+    async function trainSharded(optimizer: string, ...shards: (readonly number[])[]): Promise<string> {
+      const streams = await Promise.all(shards.map((_, index) => attach(`${optimizer}${index}of${shards.length}`)));
+      const placed = streams.map((stream, index) => [stream, shards[index]!] as const);
+      const generation = { spec: specOf(optimizer), generation: 1, placed };
+      await join(generation, at);
+      await runRound(generation, 0, 3);
+      return (await runRound(generation, 3, 3))[0]!.weightsDigest;
+    }
+
+    /** Serves the lane states of a step, as the coordinator does. */
+    async function statesServer({ placed }: Generation, step: number): Promise<string> {
+      const registry = new TensorRegistry();
+      for (const [{ hello }, shards] of placed) {
+        const client = connectClient(Tensors, hello.tensorsAddress);
+        for (const shard of shards) {
+          const ref = `job/${JOB}/snapshot/${step}/states/${shard}`;
+          const { data } = await pullTensor(client, ref);
+          registry.publish(ref, { dtype: "f32", shape: [data.byteLength / 4], data });
+        }
+        client.close();
+      }
+      const services = [{ service: Tensors, handlers: tensorsHandlers(registry) }];
+      servers.push(await startGrpcServer({ listen: "127.0.0.1:0", services, logger }));
+      return servers.at(-1)!.address;
+    }
+
+    /** Every slice of the members of `from`, from the holder that is asked for. */
+    function sourcesOf(holders: readonly Attached[]) {
+      const { size } = parameterLayout(specOf("sharded").model);
+      return holders.map(({ hello }, index) => {
+        const { begin, end } = optimizerSlice(index, holders.length, size);
+        return { begin: BigInt(begin), end: BigInt(end), address: hello.tensorsAddress };
+      });
+    }
+
+    it("gives the bits of one worker, and those of members who step everything", async () => {
+      assert.equal(Math.ceil(parameterLayout(specOf("sharded").model).size / SLICE_BLOCK_FLOATS), 7);
+      const alone = await trainSharded("replicated", ALL);
+      assert.equal(await trainSharded("replicated", ...shardsOf[1]!), alone);
+      for (const shards of shardsOf) assert.equal(await trainSharded("sharded", ...shards), alone, JSON.stringify(shards));
+    });
+
+    it("goes on with other members and slices after any one member is gone, to the same bits", async () => {
+      const alone = await trainSharded("sharded", ALL);
+      for (const gone of [0, 1, 2]) {
+        const members = await Promise.all([0, 1, 2].map((index) => attach(`${gone}gone${index}`)));
+        const spec = specOf("sharded");
+        const first = { spec, generation: 1, placed: members.map((stream, index) => [stream, shardsOf[2]![index]!] as const) };
+        await join(first, at);
+        const [done] = await runRound(first, 0, 3);
+        // Its slice is with the member before it.
+        const holders = members.map((stream, index) => (index === gone ? members[(gone + 2) % 3]! : stream));
+        const statesAddress = await statesServer(first, 3);
+        await workerOf.get(members[gone]!)!.close();
+        const left = members.filter((_, index) => index !== gone);
+        // One of those that are left, then a newcomer that has nothing.
+        const placed = [
+          [await attach(`${gone}new`), shardsOf[1]![0]!],
+          [left[1]!, shardsOf[1]![1]!],
+        ] as const;
+        const second = { spec, generation: 2, placed };
+        const from = { step: 3, weightsDigest: done!.weightsDigest, weightsAddress: left[0]!.hello.tensorsAddress, statesAddress };
+        await join(second, { ...at, ...from, moments: sourcesOf(holders) });
+        assert.equal((await runRound(second, 3, 3))[0]!.weightsDigest, alone, `without member ${gone}`);
+      }
+    });
+
+    it("is refused where gradients travel over gRPC", async () => {
+      const placed = [
+        [await attach("left"), shardsOf[1]![0]!],
+        [await attach("right"), shardsOf[1]![1]!],
+      ] as const;
+      const generation = { spec: specOf("sharded"), generation: 1, placed };
+      for (const [stream] of placed) stream.send({ case: "join", value: { ...joinOf(generation), transport: "grpc" } });
+      for (const [stream] of placed) {
+        const { code, message } = await stream.next("failure");
+        assert.equal(code, "SHARDING_UNAVAILABLE");
+        assert.match(message, /set sync.optimizer to replicated/);
+      }
+    });
   });
 
   it("rounds to bf16 what grpc rounds: nodes, and sums that are made in slices", async () => {

@@ -24,6 +24,19 @@ describe("the memory of a worker", () => {
     assert.ok(jobMemory(smaller, CPU).worker.hostBytes <= machineBytes);
   });
 
+  it("is told to be enough with slices of the optimizer where it is", () => {
+    const model = { layers: 2, dModel: 512, dState: 16, headDim: 16, expand: 2, dConv: 4, groups: 1, chunk: 8 };
+    const spec = tinySpec(4, {}, { model });
+    const options = { ...CPU, workers: 4 };
+    const replicated = jobMemory(spec, options).worker.hostBytes;
+    const sharded = jobMemory({ ...spec, sync: { ...spec.sync, optimizer: "sharded" } }, options).worker.hostBytes;
+    const told = (machineBytes: number) => memoryInsufficient(spec, options, judgeMemory(spec, options, machineBytes)).message;
+    assert.match(told((replicated + sharded) / 2), /set sync.optimizer to sharded, with which it needs [0-9.]+ GiB/);
+    assert.doesNotMatch(told(sharded - 1), /sharded/);
+    const overGrpc = { ...spec, sync: { ...spec.sync, transport: "grpc" as const } };
+    assert.doesNotMatch(memoryInsufficient(overGrpc, options, judgeMemory(overGrpc, options, sharded + 1)).message, /sharded/);
+  });
+
   it("makes a worker refuse a job before anything of it is allocated", async () => {
     const coordinator = await new ScriptedCoordinator().start();
     const base = { version: "0.0.0", listen: "127.0.0.1:0", security: {}, engine: "auto", threads: 1, logger } as const;

@@ -52,6 +52,25 @@ describe("snapshots", () => {
     assert.deepEqual([...new Float32Array(bytes.slice().buffer)], [3, 4, 10, 11, 12, 13, 14, 20, 21, 22]);
   });
 
+  it("offer slices of moments, added later as well, and use memory of their lengths again while those last", () => {
+    const [own, copy] = [
+      { begin: 0, end: 3 },
+      { begin: 3, end: 5 },
+    ].map((slice) => snapshots.momentsBuffer(slice));
+    snapshots.add({ step: 1, model: snapshots.modelBuffer(), states: new Map(), moments: [own!], digest: "" });
+    setFloats(copy!.second, Float32Array.of(8, 9), 0);
+    snapshots.addMoments(1, copy!);
+    assert.deepEqual(registry.get("job/j/snapshot/1/moments/0-3")?.shape, [2, 3]);
+    const bytes = bytesAt(registry.get("job/j/snapshot/1/moments/3-5")!, 0, 16);
+    assert.deepEqual([...new Float32Array(bytes.slice().buffer)], [0, 0, 8, 9]);
+    snapshots.retain(() => false);
+    assert.equal(registry.has("job/j/snapshot/1/moments/3-5"), false);
+    const again = snapshots.momentsBuffer({ begin: 1, end: 3 });
+    assert.deepEqual(new Set([again.first, again.second]), new Set([copy!.first, copy!.second]));
+    snapshots.forgetSlices();
+    assert.ok(![own!.first, own!.second].includes(snapshots.momentsBuffer({ begin: 0, end: 3 }).first));
+  });
+
   it("give their memory to later ones", () => {
     const first = add(0);
     snapshots.retain(() => false);

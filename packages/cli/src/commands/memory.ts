@@ -1,13 +1,13 @@
 import { readFile } from "node:fs/promises";
 import { Option, type Command } from "commander";
 import { createTokenizer, mostWorkers, parseJobSpec, resolveVocabulary, SegueError, type JobSpec } from "@segue/core";
-import { jobMemory, largestLanesPerShard, type EngineName, type MemoryOptions } from "@segue/engine";
+import { jobMemory, largestLanesPerShard, shardedMemory, type EngineName, type MemoryOptions } from "@segue/engine";
 import { addJsonOption } from "../connection.js";
 import { byteCount, wholeNumber } from "../numbers.js";
 import { readSpec } from "../read-spec.js";
 import { Output, type CliRuntime } from "../runtime.js";
 import { formatBytes } from "../show/format.js";
-import { memoryReport } from "../show/memory-report.js";
+import { memoryReport, shardedLine } from "../show/memory-report.js";
 
 interface MemoryCommandOptions {
   readonly workers?: number;
@@ -46,8 +46,19 @@ async function tellMemory(file: string, options: MemoryCommandOptions, runtime: 
   const { limit } = options;
   const limits = given.engine === "cuda" ? { deviceBytes: limit } : { hostBytes: limit };
   const largest = limit === undefined ? undefined : largestLanesPerShard(sized, given, limits);
-  output.result({ ...memory, ...(largest === undefined ? {} : { limitBytes: limit, largestLanesPerShard: largest }) }, () =>
-    [memoryReport(memory), ...(limit === undefined ? [] : ["", lanesText(sized, limit, largest ?? 0)])].join("\n"),
+  const sharded = shardedMemory(sized, given);
+  output.result(
+    {
+      ...memory,
+      ...(sharded && { sharded: sharded.worker }),
+      ...(largest === undefined ? {} : { limitBytes: limit, largestLanesPerShard: largest }),
+    },
+    () =>
+      [
+        memoryReport(memory),
+        ...(sharded ? ["", shardedLine(sharded)] : []),
+        ...(limit === undefined ? [] : ["", lanesText(sized, limit, largest ?? 0)]),
+      ].join("\n"),
   );
 }
 

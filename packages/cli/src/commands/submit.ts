@@ -1,14 +1,14 @@
 import { randomUUID } from "node:crypto";
 import type { Command } from "commander";
 import { jobSpecToYaml, SegueError, validateJobSpec } from "@segue/core";
-import { jobMemory } from "@segue/engine";
+import { jobMemory, shardedMemory } from "@segue/engine";
 import { addConnectionOptions, withConnection, type Connected, type ConnectionOptions } from "../connection.js";
 import { readSpec } from "../read-spec.js";
 import type { CliRuntime } from "../runtime.js";
 import { formatCount } from "../show/format.js";
 import { jobView, type JobView } from "../show/job-view.js";
 import { planLine, planView, type PlanView } from "../show/data-plan.js";
-import { memoryLine } from "../show/memory-report.js";
+import { memoryLine, shardedLine } from "../show/memory-report.js";
 import { memoryOptions } from "./memory.js";
 import { watchJob } from "./watch.js";
 
@@ -51,6 +51,8 @@ async function submitFile(connected: Connected, file: string, options: SubmitOpt
     output.result({ ...view, warnings, memory, ...planned }, () => jobSpecToYaml(spec).trimEnd());
     if (planned.plan) output.note(planLine(planned.plan));
     output.note(memoryLine(memory));
+    const sharded = shardedMemory(spec, memoryOptions(spec));
+    if (sharded) output.note(shardedLine(sharded));
     return;
   }
   const watching = options.watch === true;

@@ -9,6 +9,11 @@ export function memoryLine({ worker, coordinator, workers, engine, caveat }: Job
   return `memory: a worker needs ${atLeast}${total(worker)} (${shared}), the coordinator ${total(coordinator)}`;
 }
 
+/** What a job needs on a worker if its members share the optimizer's work out. */
+export function shardedLine({ worker }: JobMemory): string {
+  return `With sync.optimizer sharded each worker needs ${total(worker)}.`;
+}
+
 /** What a worker and the coordinator hold, part by part. */
 export function memoryReport(memory: JobMemory): string {
   const { parameters, workers, engine, threads, worker, coordinator, caveat } = memory;

@@ -14,11 +14,14 @@ export function apply(ledger: Ledger, event: LedgerEvent): Ledger {
       const { workerId } = event;
       if (!isCurrent(ledger, "joining", event) || event.step !== ledger.step || ledger.ready.includes(workerId)) return ledger;
       const ready = [...ledger.ready, workerId];
+      const isComplete = ready.length === ledger.members.length;
       return {
         ...ledger,
         ready,
         holders: [...new Set([...ledger.holders, workerId])],
-        phase: ready.length === ledger.members.length ? "ready" : "joining",
+        // Until then those of the generation before count, which the members keep beside their own.
+        ...(isComplete ? slicesOfMembers(ledger) : {}),
+        phase: isComplete ? "ready" : "joining",
       };
     }
     case "roundStarted": {
@@ -40,15 +43,16 @@ export function apply(ledger: Ledger, event: LedgerEvent): Ledger {
         step: round.firstStep + round.steps,
         weightsDigest: judgement.weightsDigest,
         holders: ledger.members.map(({ workerId }) => workerId),
+        ...slicesOfMembers(ledger),
         failures: 0,
         disputes: 0,
       };
     }
     case "workerGone": {
-      const holders = ledger.holders.filter((workerId) => workerId !== event.workerId);
+      const left = withoutHolders(ledger, new Set([event.workerId]));
       const isMember = ledger.members.some(({ workerId }) => workerId === event.workerId);
-      if (isMember) return { ...dissolve(ledger), holders };
-      return holders.length === ledger.holders.length ? ledger : { ...ledger, holders };
+      if (isMember) return dissolve(left);
+      return left.holders.length === ledger.holders.length ? ledger : left;
     }
     case "memberFailed":
       if (ledger.phase === "none" || !isMemberOf(ledger, event)) return ledger;
@@ -56,7 +60,7 @@ export function apply(ledger: Ledger, event: LedgerEvent): Ledger {
     case "membersExpelled": {
       demand(ledger.phase === "reported", "members are expelled for what they report of a round");
       const gone = new Set(event.workers.map(({ workerId }) => workerId));
-      return { ...dissolve(ledger), holders: ledger.holders.filter((workerId) => !gone.has(workerId)) };
+      return dissolve(withoutHolders(ledger, gone));
     }
     case "roundDisputed":
       demand(ledger.phase === "reported", "only a reported round can be disputed");
@@ -69,8 +73,28 @@ export function apply(ledger: Ledger, event: LedgerEvent): Ledger {
       return { ...ledger, durableStep: Math.max(ledger.durableStep, event.step) };
     case "restored":
       demand(ledger.phase === "none", "a job goes back to a checkpoint only without members");
-      return { ...ledger, step: event.step, durableStep: event.step, weightsDigest: event.weightsDigest, holders: [] };
+      return {
+        ...ledger,
+        step: event.step,
+        durableStep: event.step,
+        weightsDigest: event.weightsDigest,
+        holders: [],
+        ...(ledger.slices ? { slices: [] } : {}),
+      };
   }
+}
+
+/** Each member holds its slice and a copy of the next one's. */
+function slicesOfMembers({ slices, members }: Ledger): Pick<Ledger, "slices"> {
+  if (!slices) return {};
+  const before = (place: number): string => members[(place + members.length - 1) % members.length]!.workerId;
+  return { slices: members.map(({ workerId }, place) => [...new Set([workerId, before(place)])]) };
+}
+
+function withoutHolders(ledger: Ledger, gone: ReadonlySet<string>): Ledger {
+  const isLeft = (workerId: string): boolean => !gone.has(workerId);
+  const slices = ledger.slices?.map((ofSlice) => ofSlice.filter(isLeft));
+  return { ...ledger, holders: ledger.holders.filter(isLeft), ...(slices ? { slices } : {}) };
 }
 
 function form(ledger: Ledger, workerIds: readonly string[]): Ledger {

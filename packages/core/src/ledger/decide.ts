@@ -1,5 +1,5 @@
 import { divergedStep, judgeDigests, type DivergedStep } from "./judge-round.js";
-import type { Ledger, MemberDigest } from "./ledger.js";
+import { isHeldBy, type Ledger, type MemberDigest } from "./ledger.js";
 
 /**
  * What people and circumstances want of a job. `run`: train. `settle`: stop at the next round boundary (pause, shutdown).
@@ -21,7 +21,7 @@ export type Decision =
   | { readonly type: "wait" }
   /** Form a generation of these workers at the committed step. */
   | { readonly type: "form"; readonly workerIds: readonly string[] }
-  /** Nobody holds the committed step: go back to the newest checkpoint. */
+  /** Nobody holds all of the committed step: go back to the newest checkpoint. */
   | { readonly type: "restore" }
   /** Too few workers are left: end the membership and wait for more. */
   | { readonly type: "dissolve" }
@@ -67,7 +67,7 @@ export function decide(ledger: Ledger, circumstances: Circumstances): Decision {
   if (ledger.phase === "none") {
     if (ledger.failures >= circumstances.maxFailures) return { type: "fail", failure: { reason: "tooManyFailures" } };
     if (wanted.length < minWorkers) return { type: "wait" };
-    if (!isDurable && ledger.holders.length === 0) return { type: "restore" };
+    if (!isDurable && !isHeldBy(ledger)) return { type: "restore" };
     return { type: "form", workerIds: wanted };
   }
   if (wanted.length < minWorkers) return { type: "dissolve" };

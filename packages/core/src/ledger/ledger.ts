@@ -68,6 +68,11 @@ export interface Ledger {
   readonly ready: readonly string[];
   /** Workers that hold weights and optimizer at `step`. */
   readonly holders: readonly string[];
+  /**
+   * Under sync.optimizer sharded: who holds the moments at `step` of each slice, in the order of slices. Empty: nobody holds any. Absent:
+   * holders hold them.
+   */
+  readonly slices?: readonly (readonly string[])[] | undefined;
   readonly round?: LedgerRound | undefined;
   /** Failures reported since the last commit. */
   readonly failures: number;
@@ -113,10 +118,12 @@ export interface LedgerOrigin {
   readonly totalSteps: number;
   readonly step: number;
   readonly weightsDigest: string;
+  /** @default false */
+  readonly sharded?: boolean;
 }
 
 /** A ledger at a checkpoint (or at step 0), without members. */
-export function createLedger(origin: LedgerOrigin): Ledger {
+export function createLedger({ sharded = false, ...origin }: LedgerOrigin): Ledger {
   return {
     shardsPerPlacement: 1,
     ...origin,
@@ -126,7 +133,14 @@ export function createLedger(origin: LedgerOrigin): Ledger {
     members: [],
     ready: [],
     holders: [],
+    ...(sharded ? { slices: [] } : {}),
     failures: 0,
     disputes: 0,
   };
+}
+
+/** Whether the workers that `isThere` can bring others to the ledger's step, without a checkpoint. */
+export function isHeldBy({ holders, slices }: Ledger, isThere: (workerId: string) => boolean = () => true): boolean {
+  if (!holders.some(isThere)) return false;
+  return slices === undefined || (slices.length > 0 && slices.every((ofSlice) => ofSlice.some(isThere)));
 }

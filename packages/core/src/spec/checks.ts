@@ -223,6 +223,31 @@ function checkTraining(input: JobSpecInput, spec: JobSpec, refuse: Refuse): void
 
 function checkSync(spec: JobSpec, refuse: Refuse): void {
   const { sync, batch, checkpoints } = spec;
+  const isSharded = sync.optimizer === "sharded";
+  refuse(
+    isSharded && sync.mode === "diloco",
+    "sync.optimizer",
+    "must be replicated with sync.mode diloco, whose replicas step all weights, but is sharded",
+    "sync.mode",
+  );
+  refuse(
+    isSharded && sync.mode === "exact" && sync.wire === "bf16",
+    "sync.optimizer",
+    "must be replicated with sync.wire bf16, but is sharded: weights travel as they are",
+    "sync.wire",
+  );
+  refuse(
+    isSharded && sync.mode === "exact" && sync.transport === "grpc",
+    "sync.optimizer",
+    "must be replicated with sync.transport grpc, but is sharded: members' devices exchange slices by ipc or nccl",
+    "sync.transport",
+  );
+  refuse(
+    isSharded && spec.train.engine === "tfjs",
+    "sync.optimizer",
+    "must be replicated with train.engine tfjs, which hands its gradients out, but is sharded",
+    "train.engine",
+  );
   if (sync.mode !== "diloco") return;
   const { replicas, innerSteps } = sync;
   refuse(

@@ -61,7 +61,15 @@ export const DEFAULT_SPEC = {
   },
   train: { precision: "f32", engine: "auto" }, // ours: f32 is what every engine does; bf16 is the paper's
   // DiLoCo's own values (arXiv 2311.08105, table 1 and section 3); replicas when not given: one for each shard
-  sync: { mode: "exact", innerSteps: 500, outerLearningRate: 0.7, outerMomentum: 0.9, wire: "f32", transport: "auto" },
+  sync: {
+    mode: "exact",
+    innerSteps: 500,
+    outerLearningRate: 0.7,
+    outerMomentum: 0.9,
+    wire: "f32",
+    transport: "auto",
+    optimizer: "replicated",
+  },
   rounds: { targetMs: 2000, maxSteps: 256 },
   checkpoints: { everySteps: 1000, keepLast: 3, keepEvery: 0 },
   evaluations: [],

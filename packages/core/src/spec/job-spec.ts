@@ -148,6 +148,8 @@ export interface SyncSpec {
   /** What sums are rounded to between workers. bf16 halves the bytes and gives up the equality with one worker. */
   readonly wire: "f32" | "bf16";
   readonly transport: "auto" | "ipc" | "nccl" | "grpc";
+  /** replicated: every member holds AdamW's moments and steps all weights. sharded: each does so for its slice alone; the same bits. */
+  readonly optimizer: "replicated" | "sharded";
 }
 
 export interface RoundsSpec {

@@ -147,6 +147,7 @@ export const jobSpecInputSchema = section({
     outerMomentum: number(0, 0.999999),
     wire: choice("f32", "bf16"),
     transport: choice("auto", "ipc", "nccl", "grpc"),
+    optimizer: choice("replicated", "sharded"),
   }).optional(),
   rounds: section({
     targetMs: integer(1, 600_000),

@@ -115,10 +115,18 @@ function deviceOn(runtime: CudaRuntime, blas: CublasLt, precision: Element, star
     headLoss: (args) => operations.headLoss(args),
     add: (addend, sum) => operations.add(addend, sum),
     sharing,
-    openLibraryExchange: (length, plan, options) => new NcclExchange(runtime, sharing, length, plan, options),
+    openLibraryExchange: (length, plan, options) => {
+      return new NcclExchange(runtime, sharing, (floats) => operations.round(floats), length, plan, options);
+    },
     sumOfSquares: (floats) => {
       const sum = new Float64Array(1);
       runtime.download(operations.squaredNorm(floats), sum);
+      return sum[0]!;
+    },
+    squaresOfBlocks: (floats, into) => operations.squaresOfBlocks(floats, into.f32),
+    sumOfBlocks: (squares) => {
+      const sum = new Float64Array(1);
+      runtime.download(operations.sumOfBlocks(squares.f32, squares.length / 2), sum);
       return sum[0]!;
     },
     adamW: (args) => optimizer.step(args),

@@ -14,7 +14,7 @@ export const KERNELS = {
   round_to_bf16: { source: "sums.cu", parameters: "lpp" },
   round_in_place: { source: "sums.cu", parameters: "lpp" },
   widen_bf16: { source: "sums.cu", parameters: "lpp" },
-  sum_of_squares: { source: "sums.cu", parameters: "lpp" },
+  squares_of_blocks: { source: "sums.cu", parameters: "lipp" },
   sum_of_partials: { source: "sums.cu", parameters: "ipp" },
   weighted_sum: { source: "sums.cu", parameters: "ippp" },
   sum_nodes: { source: "sum-nodes.cu", parameters: "lipp" },

@@ -1,7 +1,7 @@
-import { splitPoint, type ReductionNode } from "@segue/core";
-import type { DeviceExchange } from "../exchange/device-exchange.js";
+import { SLICE_BLOCK_FLOATS, splitPoint, type ReductionNode } from "@segue/core";
+import type { DeviceExchange, DeviceSlices } from "../exchange/device-exchange.js";
 import { sumOrder, type SumOrder } from "../exchange/device-sharing.js";
-import { exchangeTimedOut, type ExchangeOptions, type ExchangePlan } from "../exchange/gradient-exchange.js";
+import { exchangeTimedOut, type ExchangeMember, type ExchangeOptions, type ExchangePlan } from "../exchange/gradient-exchange.js";
 import { pollUntil } from "../exchange/pause.js";
 import type { CudaSharing } from "./cuda-sharing.js";
 import type { Address } from "./driver.js";
@@ -30,6 +30,7 @@ export class NcclExchange implements DeviceExchange<CudaFloats> {
   readonly offer: string;
   readonly total: CudaFloats;
   readonly nodes: readonly CudaFloats[];
+  readonly slices: DeviceSlices<CudaFloats> | undefined;
   readonly #runtime: CudaRuntime;
   readonly #sharing: CudaSharing;
   readonly #nccl: Nccl;
@@ -46,8 +47,18 @@ export class NcclExchange implements DeviceExchange<CudaFloats> {
   #receivedBytes = 0;
   #closed = false;
 
-  /** @throws SegueError EXCHANGE_UNAVAILABLE without NCCL */
-  constructor(runtime: CudaRuntime, sharing: CudaSharing, length: number, plan: ExchangePlan, options: ExchangeOptions) {
+  /**
+   * @param round brings the rounded copy of floats up to date
+   * @throws SegueError EXCHANGE_UNAVAILABLE without NCCL
+   */
+  constructor(
+    runtime: CudaRuntime,
+    sharing: CudaSharing,
+    round: (floats: CudaFloats) => void,
+    length: number,
+    plan: ExchangePlan,
+    options: ExchangeOptions,
+  ) {
     const { members, self, root } = plan;
     const own = members[self]!;
     this.#runtime = runtime;
@@ -63,7 +74,9 @@ export class NcclExchange implements DeviceExchange<CudaFloats> {
     const peerRanks = members.flatMap(({ nodes }, rank) => (rank === self ? [] : nodes.map(() => rank)));
     const padded = (floats: number): number => Math.ceil(floats / ALIGNED_FLOATS) * ALIGNED_FLOATS;
     const [whole, part] = [padded(length), padded(own.end - own.begin)];
-    const floats = (1 + own.nodes.length) * whole + peerRanks.length * part;
+    const squares = plan.sharded ? padded(squaresFloats(length)) : 0;
+    const gathered = squares + (1 + own.nodes.length) * whole;
+    const floats = gathered + peerRanks.length * part;
     const wireBytes = plan.wire === "bf16" ? BF16_BYTES : 0;
     this.#memory = runtime.allocate((FLOAT_BYTES + wireBytes) * floats);
     this.#wireMemory = this.#memory + FLOAT_BYTES * floats;
@@ -72,11 +85,12 @@ export class NcclExchange implements DeviceExchange<CudaFloats> {
       bf16: 0,
       length: floats,
     });
-    this.total = vector(0, length);
-    this.nodes = own.nodes.map((_, index) => vector((1 + index) * whole, length));
+    this.total = vector(squares, length);
+    this.nodes = own.nodes.map((_, index) => vector(squares + (1 + index) * whole, length));
+    this.slices = plan.sharded ? this.#ownSlices(vector(0, squaresFloats(length)), round) : undefined;
     this.#gathered = peerRanks.map((rank, index) => ({
       rank,
-      floats: vector((1 + own.nodes.length) * whole + index * part, own.end - own.begin),
+      floats: vector(gathered + index * part, own.end - own.begin),
     }));
     this.offer = self === 0 ? Buffer.from(this.#nccl.uniqueId()).toString("hex") : "";
   }
@@ -118,8 +132,8 @@ export class NcclExchange implements DeviceExchange<CudaFloats> {
     );
     if (isRounded) for (const { floats } of this.#gathered) this.#sharing.widen(this.#withWire(floats));
     const own = sliceOf(this.total, begin, end - begin);
-    this.#sharing.sum(this.#sources(), this.#order, own);
-    if (own.length === this.total.length) return;
+    if (own.length > 0) this.#sharing.sum(this.#sources(), this.#order, own);
+    if (own.length === this.total.length || this.slices) return;
     if (isRounded) this.#sharing.round(this.#withWire(own));
     this.#transfer(
       peers.map(({ rank }) => ({ rank, ...part(this.total, begin, end) })),
@@ -127,6 +141,44 @@ export class NcclExchange implements DeviceExchange<CudaFloats> {
     );
     if (!isRounded) return;
     for (const peer of peers) this.#sharing.widen(this.#withWire(sliceOf(this.total, peer.begin, peer.end - peer.begin)));
+  }
+
+  #ownSlices(squares: CudaFloats, round: (floats: CudaFloats) => void): DeviceSlices<CudaFloats> {
+    const { members, self } = this.#plan;
+    const { begin, end } = members[self]!;
+    const squaresOf = (member: ExchangeMember): CudaFloats => {
+      const first = squaresFloats(member.begin);
+      return sliceOf(squares, first, squaresFloats(member.end) - first);
+    };
+    const weightsOf = (parameters: CudaFloats, member: ExchangeMember): CudaFloats =>
+      sliceOf(parameters, member.begin, member.end - member.begin);
+    return {
+      begin,
+      end,
+      squares,
+      ownSquares: squaresOf(members[self]!),
+      gatherSquares: () => this.#gather(squaresOf),
+      gatherWeights: (parameters) => {
+        this.#gather((member) => weightsOf(parameters, member));
+        const peers = members.filter((member, rank) => rank !== self && member.end > member.begin);
+        if (parameters.bf16) for (const peer of peers) round(weightsOf(parameters, peer));
+      },
+    };
+  }
+
+  /** Every member's part comes to all. */
+  #gather(partOf: (member: ExchangeMember) => CudaFloats): void {
+    this.#waitingSinceMs = performance.now();
+    const { members, self } = this.#plan;
+    const parts = members.map((member, rank): Transfer => {
+      const { f32, length } = partOf(member);
+      return { rank, address: f32, bytes: FLOAT_BYTES * length };
+    });
+    const peers = parts.filter(({ rank }) => rank !== self);
+    this.#transfer(
+      peers.map(({ rank }) => ({ ...parts[self]!, rank })),
+      peers,
+    );
   }
 
   close(): void {
@@ -219,4 +271,9 @@ export class NcclExchange implements DeviceExchange<CudaFloats> {
     if (result === NCCL_SUCCESS || result === NCCL_IN_PROGRESS) return;
     throw ncclFailed(`${what}: ${this.#nccl.describe(result)}`);
   }
+}
+
+/** Two for each block: a double. */
+function squaresFloats(length: number): number {
+  return 2 * Math.ceil(length / SLICE_BLOCK_FLOATS);
 }

@@ -1,4 +1,4 @@
-import { modelWidths, SegueError, type ModelSpec } from "@segue/core";
+import { modelWidths, SegueError, SLICE_BLOCK_FLOATS, type ModelSpec } from "@segue/core";
 import type {
   AddNormArgs,
   AddNormBackwardArgs,
@@ -35,7 +35,6 @@ type I = CudaInts;
 const NORM_WARPS = 132 * 20;
 const GATED_NORM_WARPS = 132 * 24;
 const TIME_STEP_BLOCKS = 1056;
-const SUM_BLOCKS = 1024;
 const SUM_THREADS = 256;
 /** Vectors of a row per thread, at most: `kPieces` in `cuda/`. */
 const PIECES = 2;
@@ -279,10 +278,22 @@ export class CudaOperations {
 
   /** Leaves the sum of squares as a double on the GPU. */
   squaredNorm(floats: F): Address {
-    const scratch = this.#scratch.take("norm", 8 * (SUM_BLOCKS + 1));
-    this.launch("sum_of_squares", { grid: [SUM_BLOCKS], block: [SUM_THREADS] }, floats.length, floats.f32, scratch);
-    const out = scratch + 8 * SUM_BLOCKS;
-    this.launch("sum_of_partials", { grid: [1], block: [SUM_THREADS] }, SUM_BLOCKS, scratch, out);
+    const blocks = ceil(floats.length, SLICE_BLOCK_FLOATS);
+    const scratch = this.#scratch.take("squares", 8 * blocks);
+    this.squaresOfBlocks(floats, scratch);
+    return this.sumOfBlocks(scratch, blocks);
+  }
+
+  /** `into`: a double for each block. */
+  squaresOfBlocks({ f32, length }: F, into: Address): void {
+    const launch = { grid: [ceil(length, SLICE_BLOCK_FLOATS)], block: [SUM_THREADS] } as const;
+    this.launch("squares_of_blocks", launch, length, SLICE_BLOCK_FLOATS, f32, into);
+  }
+
+  /** @returns where the sum of these doubles comes */
+  sumOfBlocks(squares: Address, blocks: number): Address {
+    const out = this.#scratch.take("norm", 8);
+    this.launch("sum_of_partials", { grid: [1], block: [SUM_THREADS] }, blocks, squares, out);
     return out;
   }
 

@@ -27,7 +27,10 @@ export class Optimizer {
   clippedStep(args: ClippedAdamWArgs<CudaFloats>): () => number {
     let edges = this.#edgesOf.get(args.entries);
     if (!edges) this.#edgesOf.set(args.entries, (edges = decayEdges(args.entries)));
-    const squaredNorm = this.#operations.squaredNorm(args.gradient);
+    const { gradient, squares } = args;
+    const squaredNorm = squares
+      ? this.#operations.sumOfBlocks(squares.f32, squares.length / 2)
+      : this.#operations.squaredNorm(gradient);
     this.#launch(args, args.clipNorm, edges, squaredNorm);
     const sum = new Float64Array(1);
     const arrived = this.#operations.runtime.downloadLater(squaredNorm, sum);
@@ -37,6 +40,8 @@ export class Optimizer {
   #launch(args: AdamWArgs<CudaFloats>, clipNorm: number, edges: BigInt64Array, squaredNorm: Address): void {
     const { parameters, gradient, firstMoment, secondMoment, gradientScale, learningRate, beta1, beta2, epsilon, weightDecay } =
       args;
+    // A member without a slice.
+    if (parameters.length === 0) return;
     const correction = (beta: number): number => 1 / (1 - beta ** args.step);
     const settings = new Uint8Array(SETTINGS_BYTES + edges.byteLength);
     const fields = [

@@ -260,6 +260,8 @@ export interface ClippedAdamWArgs<F> extends AdamWArgs<F> {
   readonly clipNorm: number;
   /** Consecutive parts; the weight decay is that of those that decay. */
   readonly entries: readonly { readonly offset: number; readonly size: number; readonly decay: boolean }[];
+  /** Clips by the norm of these {@link Device.squaresOfBlocks}, of a whole gradient of which this is a part. */
+  readonly squares?: F | undefined;
 }
 
 export interface OuterStepArgs<F> {
@@ -406,6 +408,13 @@ export interface Device<F, I> {
   /** sum += addend */
   add(addend: F, sum: F): void;
   sumOfSquares(floats: F): number;
+  /**
+   * Sums of squares of blocks of SLICE_BLOCK_FLOATS: two floats of `into` for each, in a form of the device's own. Those of a slice
+   * that begins with a block are part of the whole's.
+   */
+  squaresOfBlocks(floats: F, into: F): void;
+  /** The sum of what {@link squaresOfBlocks} left of a vector: the bits of its {@link sumOfSquares}. */
+  sumOfBlocks(squares: F): number;
   adamW(args: AdamWArgs<F>): void;
   /** {@link adamW} with clipping by the gradient's norm. @returns the squared norm of the unscaled gradient, once it is there */
   clippedAdamW?(args: ClippedAdamWArgs<F>): () => number;

@@ -17,6 +17,10 @@ export interface ExchangePlan {
   readonly self: number;
   /** The node whose sum is wanted. */
   readonly root: ReductionNode;
+  /**
+   * Every member steps its own slice alone (ZeRO-1; `optimizerSlice`), and the new weights come together instead of the sums.
+   */
+  readonly sharded?: boolean | undefined;
   /** Vectors of P floats that are summed at a time: 1 for gradients, 3 for replicas. @default 1 */
   readonly vectors?: number | undefined;
   /** What nodes, and sums that members tell each other, are rounded to. @default "f32" */

@@ -1,4 +1,4 @@
-import { laneStateFloats, modelWidths, parameterLayout, type JobSpec, type ModelSpec } from "@segue/core";
+import { laneStateFloats, modelWidths, optimizerSlice, parameterLayout, type JobSpec, type ModelSpec } from "@segue/core";
 import type { EngineName } from "../create-engine.js";
 import { cudaBufferFloats } from "../cuda/buffer-floats.js";
 import { keptStateFloats } from "../cuda/kept-states.js";
@@ -12,6 +12,20 @@ export interface EngineLoad {
   readonly threads: number;
   /** Shards placed on the worker. */
   readonly shards: number;
+  readonly workers: number;
+  /** Its place among the workers. */
+  readonly member: number;
+}
+
+/** Floats of each of AdamW's moments that a worker steps, and those of which it keeps a copy for the next worker (sync.optimizer sharded). */
+export function momentFloats({ spec, workers, member }: Pick<EngineLoad, "spec" | "workers" | "member">): {
+  own: number;
+  copy: number;
+} {
+  const { size } = parameterLayout(spec.model);
+  if (spec.sync.optimizer !== "sharded" || workers === 1) return { own: size, copy: 0 };
+  const [own, copy] = [member, (member + 1) % workers].map((index) => optimizerSlice(index, workers, size));
+  return { own: own!.end - own!.begin, copy: copy!.end - copy!.begin };
 }
 
 /**
@@ -27,12 +41,16 @@ export function engineParts(load: EngineLoad): MemoryPart[] {
   const parameters = parameterLayout(model).size;
   const weightFloats = onDevice.bufferFloats?.(parameters, "mirrored") ?? parameters;
   const isCut = tbptt.segmentsPerStep > 1;
+  const { own } = momentFloats(load);
   const parts: MemoryPart[] = [
     {
       ...hostPart("weights", place === "device" ? "parameters, in float32 and rounded" : "parameters", weightFloats * FLOAT_BYTES),
       place,
     },
-    { ...hostPart("AdamW moments", "2 x parameters", 2 * parameters * FLOAT_BYTES), place },
+    {
+      ...hostPart("AdamW moments", own < parameters ? "2 x parameters / workers" : "2 x parameters", 2 * own * FLOAT_BYTES),
+      place,
+    },
     isCut
       ? { ...hostPart("gradients", "2 x parameters: the sum, and one segment's", 2 * parameters * FLOAT_BYTES), place }
       : { ...hostPart("gradient", "parameters", parameters * FLOAT_BYTES), place },

@@ -56,7 +56,7 @@ export function jobMemory(spec: JobSpec, options: MemoryOptions): JobMemory {
   const members = stages.flatMap((stage) =>
     assignShards(spec.batch.shards, workers, shardsPerPlacement(spec)).map(({ length }, member) =>
       processMemory([
-        ...engineParts({ spec: stage, engine, threads, shards: length }),
+        ...engineParts({ spec: stage, engine, threads, shards: length, workers, member }),
         ...workerParts({ spec: stage, workers, member, engine, threads }),
       ]),
     ),
@@ -74,6 +74,14 @@ export function jobMemory(spec: JobSpec, options: MemoryOptions): JobMemory {
     coordinator: largest(coordinators),
     caveat: CAVEATS[engine],
   };
+}
+
+/** The same job with sync.optimizer sharded, where that may be and is something else. */
+export function shardedMemory(spec: JobSpec, options: MemoryOptions): JobMemory | undefined {
+  const { sync } = spec;
+  const isExact = sync.mode === "exact" && sync.wire === "f32" && sync.transport !== "grpc";
+  if (!isExact || sync.optimizer === "sharded" || options.engine === "tfjs" || options.workers === 1) return undefined;
+  return jobMemory({ ...spec, sync: { ...sync, optimizer: "sharded" } }, options);
 }
 
 /**

@@ -29,6 +29,7 @@ export function sumParts(spec: JobSpec, workers: number, member: number, engine:
     own,
     tree: { lo: 0, hi: leaves },
     isRounded: spec.sync.wire === "bf16",
+    isSharded: spec.sync.optimizer === "sharded",
     summedBytes: (isDiloco ? 3 : 1) * vectorBytes,
     summed: isDiloco ? "3 x parameters" : "parameters",
   };
@@ -61,6 +62,8 @@ interface ExchangeShape {
   readonly tree: ReductionNode;
   /** Whether bf16 is sent. */
   readonly isRounded: boolean;
+  /** Whether each member adds its slice, however small. */
+  readonly isSharded: boolean;
   readonly summedBytes: number;
   readonly summed: string;
 }
@@ -69,10 +72,10 @@ interface ExchangeShape {
 const SETS = 2;
 
 /** What of the others' nodes a worker adds. */
-function sliceAdded({ nodesOf, own, summedBytes, summed }: ExchangeShape) {
+function sliceAdded({ nodesOf, own, summedBytes, summed, isSharded }: ExchangeShape) {
   const counts = nodesOf.map(({ length }) => length);
   const peerNodes = counts.reduce((sum, count) => sum + count, 0) - own.length;
-  const isWhole = addsWhole(counts, summedBytes / FLOAT_BYTES);
+  const isWhole = !isSharded && addsWhole(counts, summedBytes / FLOAT_BYTES);
   const slice = isWhole ? summed : `${summed} / workers`;
   const sliceBytes = isWhole ? summedBytes : summedBytes / nodesOf.length;
   return { peerNodes, isWhole, slice, sliceBytes };

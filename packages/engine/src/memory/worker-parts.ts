@@ -8,6 +8,7 @@ import {
   type JobSpec,
 } from "@segue/core";
 import type { EngineName } from "../create-engine.js";
+import { momentFloats } from "./engine-parts.js";
 import { FLOAT_BYTES, hostPart, MIB, type MemoryPart } from "./memory-part.js";
 import { stepsWaiting, TOKEN_BYTES } from "./segments.js";
 import { sumParts } from "./sum-parts.js";
@@ -34,12 +35,17 @@ export function workerParts({ spec, workers, member, engine, threads }: WorkerLo
   const shards = (assignShards(spec.batch.shards, workers, shardsPerPlacement(spec))[member] ?? []).length;
   const shardTokens = spec.batch.lanesPerShard * laneTokensPerStep(spec.tbptt);
   const statesBytes = shards * spec.batch.lanesPerShard * laneStateFloats(spec.model) * FLOAT_BYTES;
-  const vectors = modelVectors(spec);
+  const { own, copy } = momentFloats({ spec, workers, member });
+  const isSliced = own < parameters;
+  const vectors = isSliced
+    ? "parameters + 4 x parameters / workers: own moments, and a copy of the next worker's"
+    : `${modelVectors(spec)} x parameters`;
+  const modelBytes = isSliced ? vectorBytes + 2 * (own + copy) * FLOAT_BYTES : modelVectors(spec) * vectorBytes;
   return [
     hostPart("process", "Node.js, code, libraries: measured", PROCESS_BYTES),
     hostPart("heaps", "what they and dead buffers grow by at work: measured", HEAPS_BYTES),
     ...sumParts(spec, workers, member, engine),
-    hostPart("snapshots", `2 x (${vectors} x parameters + lane states)`, 2 * (vectors * vectorBytes + statesBytes)),
+    hostPart("snapshots", `2 x (${vectors} + lane states)`, 2 * (modelBytes + statesBytes)),
     hostPart(
       "waiting segments",
       "2 rounds x steps x shards here x tokens x 13 bytes",

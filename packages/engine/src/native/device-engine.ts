@@ -75,6 +75,10 @@ export class DeviceEngine<F, I> implements Engine {
     this.#training.writeMoments(first, second, offset);
   }
 
+  holdMoments(begin: number, end: number): void {
+    this.#training.holdMoments(begin, end);
+  }
+
   snapshot(into: EngineSnapshot): () => void {
     return this.#training.snapshot(into);
   }

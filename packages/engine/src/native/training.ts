@@ -1,5 +1,5 @@
 import { SegueError, splitPoint, type ReductionNode } from "@segue/core";
-import type { Copying, Device } from "../devices/device.js";
+import type { ClippedAdamWArgs, Copying, Device } from "../devices/device.js";
 import type {
   AdamWStep,
   EngineSnapshot,
@@ -11,7 +11,7 @@ import type {
   TrainingResult,
 } from "../engine.js";
 import { expectLength, expectPart, expectSegment } from "../input-checks.js";
-import type { DeviceExchange } from "../exchange/device-exchange.js";
+import type { DeviceExchange, DeviceSlices } from "../exchange/device-exchange.js";
 import { exchangeUnavailable, type ExchangeOptions, type ExchangePlan } from "../exchange/gradient-exchange.js";
 import { SharedExchange } from "../exchange/shared-exchange.js";
 import { cutIntoSegments } from "../segments.js";
@@ -30,6 +30,16 @@ interface Gradients<F> {
   readonly tensors: ModelTensors<F>;
 }
 
+/** AdamW's moments of the floats that this engine steps: all, or where members step a slice each, the own one. */
+interface HeldMoments<F> {
+  readonly begin: number;
+  readonly end: number;
+  readonly first: F;
+  readonly second: F;
+  /** Of the layout, as far as they are held; offsets from `begin`. */
+  readonly entries: ClippedAdamWArgs<F>["entries"];
+}
+
 /** Gradients of a model and its AdamW steps, for {@link DeviceEngine}. */
 export class Training<F, I> {
   readonly #model: DeviceModel<F, I>;
@@ -37,8 +47,7 @@ export class Training<F, I> {
   readonly #gradients: Gradients<F>;
   /** The gradients of one of several segments, until they are added up. */
   #addend: Gradients<F> | undefined;
-  readonly #firstMoment: F;
-  readonly #secondMoment: F;
+  #moments: HeldMoments<F> | undefined;
   /** Sums of right subtrees of the reduction tree. */
   readonly #rightOfDepth: Gradients<F>[] = [];
   /** Of the last snapshot. */
@@ -50,23 +59,44 @@ export class Training<F, I> {
   constructor(model: DeviceModel<F, I>) {
     this.#model = model;
     this.#device = model.device;
-    this.#firstMoment = model.device.floats(model.layout.size);
-    this.#secondMoment = model.device.floats(model.layout.size);
     this.#gradients = this.#newGradients();
   }
 
+  /** Drops the moments and holds those of floats [begin, end) from now on, zero; what is held already stays as it is. */
+  holdMoments(begin: number, end: number): void {
+    const held = this.#moments;
+    if (held?.begin === begin && held.end === end) return;
+    expectPart("moments", end - begin, begin, this.#model.layout.size);
+    this.#settleCopies();
+    this.#moments = undefined;
+    for (const moment of held ? [held.first, held.second] : []) this.#device.free?.(moment);
+    const { entries, size } = this.#model.layout;
+    // Of nothing there is no memory to be had on a GPU.
+    const length = Math.max(1, end - begin);
+    const [first, second] = [this.#device.floats(length), this.#device.floats(length)];
+    this.#moments = { begin, end, first, second, entries: end - begin === size ? entries : entriesWithin(entries, begin, end) };
+  }
+
   readMoments(first: Float32Array, second: Float32Array, offset?: number): void {
-    this.#device.download(this.#partOf(this.#firstMoment, "first moment", first, offset), first);
-    this.#device.download(this.#partOf(this.#secondMoment, "second moment", second, offset), second);
+    this.#device.download(this.#momentPart(this.#held.first, "first moment", first, offset), first);
+    this.#device.download(this.#momentPart(this.#held.second, "second moment", second, offset), second);
   }
 
   writeMoments(first: Float32Array, second: Float32Array, offset?: number): void {
-    this.#device.upload(first, this.#partOf(this.#firstMoment, "first moment", first, offset));
-    this.#device.upload(second, this.#partOf(this.#secondMoment, "second moment", second, offset));
+    this.#device.upload(first, this.#momentPart(this.#held.first, "first moment", first, offset));
+    this.#device.upload(second, this.#momentPart(this.#held.second, "second moment", second, offset));
   }
 
-  #partOf(vector: F, what: string, { length }: Float32Array, offset: number | undefined): F {
-    return this.#device.slice(vector, expectPart(what, length, offset, this.#model.layout.size), length);
+  get #held(): HeldMoments<F> {
+    if (!this.#moments) this.holdMoments(0, this.#model.layout.size);
+    return this.#moments!;
+  }
+
+  #momentPart(vector: F, what: string, { length }: Float32Array, offset: number | undefined): F {
+    const { begin, end } = this.#held;
+    const at = expectPart(what, length, offset, this.#model.layout.size) - begin;
+    expectPart(`${what} of the slice from ${begin} on`, length, at, end - begin);
+    return this.#device.slice(vector, at, length);
   }
 
   forwardBackward(batch: SegmentBatch, states: LaneStates, gradient: Float32Array, rules?: SegmentRules): number {
@@ -79,12 +109,13 @@ export class Training<F, I> {
   /** @returns waits for the copies */
   snapshot({ parameters, firstMoment, secondMoment, states }: EngineSnapshot): () => void {
     const device = this.#device;
-    const copiesOf = (vector: F, stretches: readonly FloatStretch[]): { from: F; to: Float32Array }[] =>
-      stretches.map(({ floats, offset }) => ({ from: device.slice(vector, offset, floats.length), to: floats }));
+    const copiesOf = (vector: F, stretches: readonly FloatStretch[], begin = 0): { from: F; to: Float32Array }[] =>
+      stretches.map(({ floats, offset }) => ({ from: device.slice(vector, offset - begin, floats.length), to: floats }));
+    const { begin, first, second } = this.#held;
     const copies = [
       ...copiesOf(this.#model.parameters, parameters),
-      ...copiesOf(this.#firstMoment, firstMoment),
-      ...copiesOf(this.#secondMoment, secondMoment),
+      ...copiesOf(first, firstMoment, begin),
+      ...copiesOf(second, secondMoment, begin),
     ];
     if (!device.copyOut) {
       for (const { from, to } of copies) device.download(from, to);
@@ -123,12 +154,15 @@ export class Training<F, I> {
         lossSums.push(this.#addGradients(batch, states, rules, gradients));
       });
     if (!exchange) sumOf({ lo: 0, hi: parts.length }, this.#gradients);
-    const exchangeMs = exchange && this.#exchange(exchange, sumOf);
-    const gradientNorm = this.#descend(step, exchange?.total ?? this.#gradients.flat);
+    const reduceMs = exchange && this.#exchange(exchange, sumOf);
+    const slices = exchange?.slices;
+    const squaresMs = slices && this.#timed(() => this.#gatherSquares(slices, exchange.total));
+    const gradientNorm = this.#descend(step, exchange?.total ?? this.#gradients.flat, slices?.squares);
+    const weightsMs = slices && this.#timed(() => slices.gatherWeights(this.#model.parameters));
     return () => ({
       lossSums: lossSums.map((lossSum) => lossSum()),
       gradientNorm: gradientNorm(),
-      exchangeMs: exchangeMs?.() ?? 0,
+      exchangeMs: (reduceMs?.() ?? 0) + (squaresMs?.() ?? 0) + (weightsMs?.() ?? 0),
     });
   }
 
@@ -136,6 +170,7 @@ export class Training<F, I> {
   openExchange(plan: ExchangePlan, options: ExchangeOptions): DeviceExchange<F> {
     const { sharing, detail } = this.#device;
     const length = (plan.vectors ?? 1) * this.#model.layout.size;
+    if (plan.sharded) this.#expectSlices(plan);
     if (plan.transport === "ipc" && sharing) return new SharedExchange(this.#device, sharing, length, plan, options);
     if (plan.transport === "nccl" && this.#device.openLibraryExchange)
       return this.#device.openLibraryExchange(length, plan, options);
@@ -144,7 +179,9 @@ export class Training<F, I> {
 
   openReplicas(exchange: DeviceExchange<F>): Replicas<F, I> {
     const { parameters, layout } = this.#model;
-    const trained = { parameters, firstMoment: this.#firstMoment, secondMoment: this.#secondMoment };
+    const { begin, end, first, second } = this.#held;
+    expectLength("moments held", end - begin, layout.size);
+    const trained = { parameters, firstMoment: first, secondMoment: second };
     return new Replicas(this.#device, trained, layout.size, exchange);
   }
 
@@ -156,9 +193,29 @@ export class Training<F, I> {
       sumOf({ lo: first, hi: first + hi - lo }, this.#viewsOf(exchange.nodes[index]!));
       first += hi - lo;
     }
+    return this.#timed(() => exchange.reduce());
+  }
+
+  /** The own slice's squares are computed, and everybody's brought together. */
+  #gatherSquares(slices: DeviceSlices<F>, total: F): void {
+    const { begin, end, ownSquares } = slices;
+    if (end > begin) this.#device.squaresOfBlocks(this.#device.slice(total, begin, end - begin), ownSquares);
+    slices.gatherSquares();
+  }
+
+  /** @throws RangeError where other moments are held than those of the own slice */
+  #expectSlices({ members, self }: ExchangePlan): void {
+    const { begin, end } = members[self]!;
+    const held = this.#held;
+    if (held.begin === begin && held.end === end) return;
+    throw new RangeError(`moments of [${held.begin}, ${held.end}) for the slice [${begin}, ${end})`);
+  }
+
+  /** @returns how long the device took for what it was asked, once it is over */
+  #timed(ask: () => void): () => number {
     const { sharing } = this.#device;
     const before = sharing?.mark();
-    exchange.reduce();
+    ask();
     const after = sharing?.mark();
     return () => (sharing && before !== undefined && after !== undefined ? sharing.elapsedMs(before, after) : 0);
   }
@@ -202,18 +259,25 @@ export class Training<F, I> {
     return this.#descend(step, this.#gradients.flat)();
   }
 
-  /** One AdamW step. @returns the mean gradient's norm, once it is there */
-  #descend({ optimizer, learningRate, step, totalWeight }: AdamWStep, gradient: F): () => number {
-    const { beta1, beta2, epsilon, weightDecay, clipNorm } = optimizer;
+  /** What is copied out may change from now on. */
+  #settleCopies(): void {
     this.#copying?.fence();
     this.#copying = undefined;
+  }
+
+  /**
+   * One AdamW step of the floats whose moments are held.
+   * @param squares of the whole gradient, where `gradient` has the held slice alone
+   * @returns the mean gradient's norm, once it is there
+   */
+  #descend({ optimizer, learningRate, step, totalWeight }: AdamWStep, gradient: F, squares?: F): () => number {
+    const { beta1, beta2, epsilon, weightDecay, clipNorm } = optimizer;
+    this.#settleCopies();
+    const { begin, end, first, second, entries } = this.#held;
+    if (!squares) expectLength("moments held", end - begin, this.#model.layout.size);
     const mean = totalWeight > 0 ? 1 / totalWeight : 0;
-    const flat = {
-      parameters: this.#model.parameters,
-      gradient,
-      firstMoment: this.#firstMoment,
-      secondMoment: this.#secondMoment,
-    };
+    const own = (whole: F): F => this.#device.slice(whole, begin, end - begin);
+    const flat = { parameters: own(this.#model.parameters), gradient: own(gradient), firstMoment: first, secondMoment: second };
     const rates = { learningRate, beta1, beta2, epsilon, weightDecay, step };
     if (this.#device.clippedAdamW) {
       const squared = this.#device.clippedAdamW({
@@ -221,13 +285,15 @@ export class Training<F, I> {
         ...rates,
         gradientScale: mean,
         clipNorm,
-        entries: this.#model.layout.entries,
+        entries,
+        squares,
       });
       return () => Math.sqrt(squared()) * mean;
     }
-    const norm = Math.sqrt(this.#device.sumOfSquares(flat.gradient)) * mean;
+    const squared = squares ? this.#device.sumOfBlocks(squares) : this.#device.sumOfSquares(flat.gradient);
+    const norm = Math.sqrt(squared) * mean;
     const clip = clipNorm > 0 && norm > clipNorm ? clipNorm / norm : 1;
-    for (const { offset, size, decay } of this.#model.layout.entries) {
+    for (const { offset, size, decay } of entries) {
       const part = (whole: F): F => this.#device.slice(whole, offset, size);
       this.#device.adamW({
         parameters: part(flat.parameters),
@@ -302,6 +368,8 @@ export class Training<F, I> {
     const shape = { model: this.#model.spec, lanes, tokens, chained };
     const key = `training ${lanes} ${tokens} ${chained} ${this.#device.economies}`;
     const { arena, spec } = this.#model;
+    // First what is always needed: buffers can be fewer.
+    void this.#held;
     try {
       this.#device.reserve?.(spec, lanes, tokens);
       return arena.buffers(key, (take) => carveTraining(shape, take, this.#device));
@@ -352,4 +420,11 @@ export class Training<F, I> {
     if (this.#weights_R.length !== rows) this.#weights_R = new Float32Array(rows).fill(1);
     return this.#weights_R;
   }
+}
+
+function entriesWithin(entries: HeldMoments<unknown>["entries"], begin: number, end: number): HeldMoments<unknown>["entries"] {
+  return entries.flatMap(({ offset, size, decay }) => {
+    const [first, last] = [Math.max(offset, begin), Math.min(offset + size, end)];
+    return first < last ? [{ offset: first - begin, size: last - first, decay }] : [];
+  });
 }

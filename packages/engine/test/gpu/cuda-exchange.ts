@@ -39,6 +39,19 @@ describe("exchange of gradients between GPUs and between processes on one", () =
     }
   }
 
+  // Eighteen blocks, the last of them short.
+  const sliced = { model: { ...MODELS.evenGroups, vocab: 65 }, sharded: true };
+
+  for (const precision of ["bf16", "f32"] as const) {
+    it(`ipc gives the bits of one member where each steps a slice of its own: ${precision}`, async () => {
+      const alone = await digestOf(task(1, { ...sliced, precision }));
+      for (const members of [2, 3, 4]) assert.equal(await digestOf(task(members, { ...sliced, precision })), alone);
+      // Members without a slice.
+      const small = { ...sliced, model: MODELS.odd, precision };
+      assert.equal(await digestOf(task(3, small)), await digestOf(task(1, small)));
+    });
+  }
+
   for (const precision of ["bf16", "f32"] as const) {
     it(`ipc joins replicas to the bits of one member on two, three and four: ${precision}`, async () => {
       const diloco = (members: number, changes: Partial<GroupTask> = {}): GroupTask =>
@@ -79,6 +92,11 @@ describe("exchange of gradients between GPUs and between processes on one", () =
     if (gpuCount < 2 || ncclVersion() === "") return this.skip();
     const alone = await digestOf(task(1, {}));
     for (const whole of [false, true]) assert.equal(await digestOf(task(2, { transport: "nccl", whole })), alone);
+  });
+
+  it("nccl gives the same bits where each steps a slice of its own", async function () {
+    if (gpuCount < 2 || ncclVersion() === "") return this.skip();
+    assert.equal(await digestOf(task(2, { ...sliced, transport: "nccl" })), await digestOf(task(1, sliced)));
   });
 
   it("nccl gives the bits of ipc for rounded vectors and for replicas", async function () {

@@ -1,6 +1,6 @@
 /** One member of an exchange as a process of its own: trains some steps on its shards and tells the digest of what came out. */
 import { createHash } from "node:crypto";
-import { maximalNodes, type ModelSpec } from "@segue/core";
+import { maximalNodes, optimizerSlice, type ModelSpec } from "@segue/core";
 import { probeCuda } from "../../src/cuda/index.js";
 import { createEngine, initialParameters } from "../../src/index.js";
 import { someResets } from "../devices-support.js";
@@ -25,6 +25,8 @@ export interface MemberTask {
   readonly innerSteps?: number;
   /** Everybody adds everything. */
   readonly whole: boolean;
+  /** Each steps its slice. @default false */
+  readonly sharded?: boolean;
   /** This member ends itself with SIGKILL when it has begun so many steps. */
   readonly diesAfter?: number;
   /** What the exchange waits for another member. */
@@ -46,13 +48,26 @@ const tell = (message: MemberMessage): void => void process.send!(message);
 const next = <T>(): Promise<T> => new Promise((resolve) => process.once("message", (message) => resolve(message as T)));
 
 async function main(task: MemberTask): Promise<void> {
-  const { model, lanes, tokens, steps, totalShards, shards, self, transport, wire, whole, diesAfter, patienceMs } = task;
+  const {
+    model,
+    lanes,
+    tokens,
+    steps,
+    totalShards,
+    shards,
+    self,
+    transport,
+    wire,
+    whole,
+    sharded = false,
+    diesAfter,
+    patienceMs,
+  } = task;
   // GPUs in turn, as far as there are any.
   const gpus = task.engine === "cuda" ? (((await probeCuda()) as { gpu?: { visible: number } }).gpu?.visible ?? 1) : 1;
   const engine = await createEngine(task.engine, { model, precision: task.precision, threads: 1, gpu: self % gpus });
   engine.writeParameters(initialParameters(model, 7));
   const size = engine.layout.size;
-  engine.writeMoments(new Float32Array(size), new Float32Array(size));
   const own = shards[self]!;
   const states = own.map(() => engine.createStates(lanes));
   const vectors = task.innerSteps === undefined ? 1 : 3;
@@ -61,17 +76,23 @@ async function main(task: MemberTask): Promise<void> {
     nodes: maximalNodes(held, totalShards),
     begin: whole ? 0 : slice(index),
     end: whole ? vectors * size : slice(index + 1),
+    ...(sharded ? optimizerSlice(index, shards.length, size) : {}),
   }));
+  const held = sharded ? members[self]! : { begin: 0, end: size };
+  engine.holdMoments!(held.begin, held.end);
+  const moments = () => [new Float32Array(held.end - held.begin), new Float32Array(held.end - held.begin)] as const;
+  engine.writeMoments(...moments(), held.begin);
   const exchange =
     shards.length === 1 && vectors === 1
       ? undefined
       : engine.openExchange!(
-          { transport, members, self, root: { lo: 0, hi: totalShards }, vectors, wire },
+          { transport, members, self, sharded, root: { lo: 0, hi: totalShards }, vectors, wire },
           { check: () => undefined, patienceMs },
         );
   tell({ type: "offer", offer: exchange?.offer ?? "" });
   const offers = await next<readonly string[]>();
   const losses: number[] = [];
+  const norms: number[] = [];
   let exchangeMs = 0;
   const batchOf = (shard: number, step: number) => ({
     lanes,
@@ -107,18 +128,24 @@ async function main(task: MemberTask): Promise<void> {
     const after = step < steps ? begin(step) : undefined;
     const result = waiting();
     losses.push(...result.lossSums);
+    norms.push(result.gradientNorm);
     if (step > warmUp) exchangeMs += result.exchangeMs;
     if (step === warmUp) startedMs = performance.now();
     if (after) waiting = after;
   }
   const stepMs = (performance.now() - startedMs) / (steps - warmUp);
   const hash = createHash("sha256");
-  const [weights, first, second] = [new Float32Array(size), new Float32Array(size), new Float32Array(size)];
+  const weights = new Float32Array(size);
+  const [first, second] = moments();
   engine.readParameters(weights);
-  engine.readMoments(first, second);
+  engine.readMoments(first, second, held.begin);
   const momentum = new Float32Array(replicas ? size : 0);
   replicas?.readMomentum(momentum, 0);
-  for (const vector of [weights, first, second, momentum]) hash.update(vector);
+  hash.update(weights);
+  // Nobody has all of them where each steps its slice.
+  if (!sharded) for (const vector of [first, second, momentum]) hash.update(vector);
+  // Each replica has its own.
+  if (!replicas) hash.update(Float64Array.from(norms));
   tell({ type: "done", digest: hash.digest("hex"), losses, exchangeMs: exchangeMs / (steps - warmUp), stepMs });
   // The others may still read this member's memory.
   await next();

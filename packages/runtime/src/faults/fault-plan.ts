@@ -25,6 +25,8 @@ export const WORKER_POINTS = [
   "worker.snapshotBegins",
   /** The snapshot is published; RoundDone is not sent. */
   "worker.snapshotPublished",
+  /** The next member's moments are here as well (sync.optimizer sharded); RoundDone is not sent. */
+  "worker.sliceCopied",
   /** RoundDone is sent. */
   "worker.roundReported",
   /** A peer or the coordinator asks for a tensor. */

@@ -68,6 +68,13 @@ export function modelSnapshot(folder: string, spec: JobSpec): FileRangesTensor {
   };
 }
 
+/** First and second moments f32 [2, P] of a checkpoint. */
+export function momentsSnapshot(folder: string, spec: JobSpec): FileRangesTensor {
+  const { vectorBytes, parameters, optimizerHeader } = checkpointLayout(spec);
+  const range = { path: join(folder, FILES.optimizer), offset: optimizerHeader.byteLength, length: 2 * vectorBytes };
+  return { dtype: "f32", shape: [2, parameters], ranges: [range] };
+}
+
 interface DigestedFile {
   readonly name: string;
   readonly data: DataSink;

@@ -1,4 +1,4 @@
-import { SegueError, type JobSpec, type Ledger } from "@segue/core";
+import { parameterLayout, SegueError, type JobSpec, type Ledger } from "@segue/core";
 import { pullTensor } from "@segue/protocol";
 import { faultPoint, type Logger } from "@segue/runtime";
 import type { CheckpointStore } from "../checkpoints/checkpoint-store.js";
@@ -14,6 +14,7 @@ import type { StoreFence } from "../store/fence.js";
 import { freeBytes, isOutOfSpace, retryDelayMs } from "../store/storage-trouble.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
 import { modelRef } from "./lane-states.js";
+import { slicedModel } from "./sliced-model.js";
 
 export interface CheckpointKeeperOptions {
   readonly jobId: string;
@@ -86,7 +87,7 @@ export class CheckpointKeeper {
   }
 
   /**
-   * Writes the committed step. Weights and moments are pulled from any worker that holds it.
+   * Writes the committed step. Weights and moments are pulled from any worker that holds them.
    * @returns whether it is durable now; a failure is logged, training can go on without it
    */
   start(ledger: Ledger): Promise<boolean> {
@@ -136,7 +137,11 @@ export class CheckpointKeeper {
     const { jobId, spec, checkpoints } = this.#options;
     const write = () => {
       const holders = [...ledger.holders];
-      const readModel = (offset: number, length: number) => this.#readModel(cursor.step, holders, offset, length);
+      const pull = (ref: string, from: string[], offset: number, length: number) =>
+        this.#pull(cursor.step, ref, from, offset, length);
+      const readModel = ledger.slices
+        ? slicedModel(jobId, cursor.step, parameterLayout(spec.model).size, holders, ledger.slices, pull)
+        : (offset: number, length: number) => pull(modelRef(jobId, cursor.step), holders, offset, length);
       return checkpoints.write({ jobId, spec, cursor, ...committed, readModel });
     };
     try {
@@ -164,14 +169,11 @@ export class CheckpointKeeper {
   }
 
   /** From the first holder that delivers; one that does not is not asked again for this checkpoint. */
-  async #readModel(step: number, holders: string[], offset: number, length: number): Promise<Uint8Array> {
+  async #pull(step: number, ref: string, holders: string[], offset: number, length: number): Promise<Uint8Array> {
     for (let workerId = holders[0]; workerId !== undefined; workerId = holders[0]) {
       const worker = this.#options.workers.get(workerId);
       try {
-        if (worker) {
-          const ref = modelRef(this.#options.jobId, step);
-          return (await pullTensor(worker.tensors, ref, { offset, length, signal: worker.gone })).data;
-        }
+        if (worker) return (await pullTensor(worker.tensors, ref, { offset, length, signal: worker.gone })).data;
       } catch (error) {
         this.#options.logger.warn(
           { event: "snapshotPullFailed", workerId, step, err: error },

@@ -1,4 +1,4 @@
-import { tokensBefore } from "@segue/core";
+import { isHeldBy, tokensBefore } from "@segue/core";
 import type { CutStep } from "../feed/step-cutter.js";
 import { SegmentFeed } from "../feed/segment-feed.js";
 import { FILES } from "../checkpoints/manifest.js";
@@ -95,9 +95,9 @@ export class CommittedCut {
   async makeDurable(): Promise<boolean> {
     const { ledger } = this.#parts;
     await this.keeper.settle();
-    const { step, durableStep, holders } = ledger.state;
+    const { step, durableStep } = ledger.state;
     if (step === durableStep) return true;
-    if (holders.length === 0 || !(await this.keeper.start(ledger.state))) return false;
+    if (!isHeldBy(ledger.state) || !(await this.keeper.start(ledger.state))) return false;
     ledger.apply({ type: "checkpointWritten", step });
     return true;
   }

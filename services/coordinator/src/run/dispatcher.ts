@@ -1,12 +1,12 @@
 import { setImmediate as turn } from "node:timers/promises";
-import type { JobSpec, Ledger } from "@segue/core";
+import { parameterLayout, type JobSpec, type Ledger } from "@segue/core";
 import { AttachResponseSchema, broadcastMessage } from "@segue/protocol";
 import { jobSpecToProto } from "@segue/runtime";
 import type { SegmentFeed } from "../feed/segment-feed.js";
 import type { LearningRates } from "./learning-rates.js";
 import type { Transport } from "./transport.js";
 import type { AttachedWorker, OutgoingMessage } from "../workers/attached-worker.js";
-import { membersBySource } from "./sources.js";
+import { membersBySource, momentSources } from "./sources.js";
 
 export interface DispatcherOptions {
   readonly jobId: string;
@@ -46,6 +46,8 @@ export class Dispatcher {
     this.#sentBefore = ledger.step;
     // At step 0 weights come from the seed and states are zero; later they come from a worker that has them, else from a checkpoint.
     const isStart = ledger.step === 0;
+    const parameters = parameterLayout(spec.model).size;
+    const moments = momentSources(ledger, parameters, (workerId) => workers.get(workerId)?.hello.tensorsAddress, address);
     for (const [source, pullers] of membersBySource(ledger, (workerId) => workers.has(workerId))) {
       const holder = source === undefined ? undefined : workers.get(source);
       this.#broadcast(pullers, {
@@ -60,6 +62,7 @@ export class Dispatcher {
           statesAddress: isStart ? "" : address,
           weightsDigest: ledger.weightsDigest,
           transport,
+          moments: isStart ? [] : moments.map(({ begin, end, address }) => ({ begin: BigInt(begin), end: BigInt(end), address })),
         },
       });
     }

@@ -1,6 +1,7 @@
 import {
   createLedger,
   decide,
+  isHeldBy,
   SegueError,
   shardsPerPlacement,
   type Decision,
@@ -67,6 +68,7 @@ export class JobRunner {
       totalSteps: spec.train.steps,
       step: 0,
       weightsDigest: "",
+      sharded: spec.sync.optimizer === "sharded",
     });
     this.jobId = jobId;
     this.#logger = deps.logger.child({ jobId });
@@ -352,7 +354,7 @@ export class JobRunner {
     if (this.#ledger.phase !== "none") ledger.apply({ type: "dissolved" });
     while (this.#stop !== "cancel" && !(await this.#cut.makeDurable())) {
       // A pause waits until the disk takes the committed step; a shutdown has no time for that.
-      if (this.#stop !== "shutdown" && this.#ledger.holders.length > 0) {
+      if (this.#stop !== "shutdown" && isHeldBy(this.#ledger)) {
         await this.#untilRetry();
         continue;
       }

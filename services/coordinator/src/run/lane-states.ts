@@ -18,6 +18,11 @@ export function modelRef(jobId: string, step: number): string {
   return `job/${jobId}/snapshot/${step}/model`;
 }
 
+/** f32 [2, end - begin]: first and second moments of these floats (sync.optimizer sharded). */
+export function momentsRef(jobId: string, step: number, { begin, end }: { readonly begin: number; readonly end: number }): string {
+  return `job/${jobId}/snapshot/${step}/moments/${begin}-${end}`;
+}
+
 /**
  * Pulls the lane states of every shard at `step` from the members that own them.
  * @returns by shard, each f32 [lanesPerShard, laneStateFloats]

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Decision, MemberDigest } from "@segue/core";
+import { isHeldBy, type Decision, type MemberDigest } from "@segue/core";
 import { faultPoint } from "@segue/runtime";
 import { kindOn } from "../workers/kind.js";
 import type { AttachedWorker } from "../workers/attached-worker.js";
@@ -102,7 +102,7 @@ export class Membership {
   /** Releases workers that are not used any more (draining, expelled, too slow) and no members, after saving what only they hold. */
   async letLeaversGo(): Promise<void> {
     const { ledger, workers } = this.#parts;
-    const { phase, holders, members } = ledger.state;
+    const { phase, members } = ledger.state;
     if (phase !== "none" && phase !== "ready") return;
     const used = new Set(this.available);
     const usedIds = new Set([...used].map(({ workerId }) => workerId));
@@ -110,7 +110,7 @@ export class Membership {
     const isFull = members.length === this.#places && members.every(({ workerId }) => usedIds.has(workerId));
     const leavers = [...workers.values()].filter((worker) => !memberIds.has(worker.workerId) && (isFull || !used.has(worker)));
     if (leavers.length === 0) return;
-    const isHeldByOthers = [...used].some(({ workerId }) => holders.includes(workerId));
+    const isHeldByOthers = isHeldBy(ledger.state, (workerId) => usedIds.has(workerId));
     if (phase === "none" && !isHeldByOthers) await this.#cut.makeDurable();
     for (const worker of leavers) this.#release(worker);
   }

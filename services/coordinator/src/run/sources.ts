@@ -1,4 +1,4 @@
-import type { Ledger } from "@segue/core";
+import { optimizerSlice, type Ledger } from "@segue/core";
 
 /** Enough to share the work, few enough that a Join is encoded a few times only, whatever the number of members. */
 const MOST_SOURCES = 8;
@@ -23,4 +23,32 @@ export function membersBySource(
     else bySource.set(source, [workerId]);
   }
   return bySource;
+}
+
+export interface MomentSource {
+  readonly begin: number;
+  readonly end: number;
+  readonly address: string;
+}
+
+/**
+ * Where the moments of the ledger's step lie under sync.optimizer sharded: slice by slice with a holder of each, else all of them in a
+ * checkpoint. Empty slices are left out.
+ * @param addressOf of a holder that is still to be had
+ * @param checkpoint address of who serves checkpoints
+ */
+export function momentSources(
+  { slices }: Pick<Ledger, "slices">,
+  parameters: number,
+  addressOf: (workerId: string) => string | undefined,
+  checkpoint: string,
+): MomentSource[] {
+  if (!slices) return [];
+  const sources = slices.map((holders, index) => {
+    return { ...optimizerSlice(index, slices.length, parameters), addresses: holders.flatMap((id) => addressOf(id) ?? []) };
+  });
+  const needed = sources.filter(({ begin, end }) => end > begin);
+  const isHeld = needed.length > 0 && needed.every(({ addresses }) => addresses.length > 0);
+  if (!isHeld) return [{ begin: 0, end: parameters, address: checkpoint }];
+  return needed.map(({ begin, end, addresses }) => ({ begin, end, address: addresses[0]! }));
 }

@@ -11,8 +11,6 @@ export interface Room extends Computing {
 }
 
 const FLOAT_BYTES = 4;
-/** Weights, gradient and AdamW's two moments. */
-const TRAINED_VECTORS = 4;
 /** Two rounds' snapshots: one that is committed, one that is made. */
 const SNAPSHOTS = 2;
 
@@ -23,10 +21,29 @@ const SNAPSHOTS = 2;
  * @throws SegueError MEMORY_INSUFFICIENT
  */
 export function refuseWithoutRoom(spec: JobSpec, workers: readonly Room[]): void {
+  const judged = judgedBy(spec, workers);
+  if (judged.length === 0 || judged.some(({ lacks }) => lacks.length === 0)) return;
+  const { worker, lacks } = judged.reduce((best, one) => (one.worker.memoryBytes > best.worker.memoryBytes ? one : best));
+  const { sync } = spec;
+  const isShardable = sync.mode === "exact" && sync.wire === "f32" && sync.transport !== "grpc" && spec.train.engine !== "tfjs";
+  const sharded: JobSpec = { ...spec, sync: { ...sync, optimizer: "sharded" } };
+  const wouldFit = isShardable && judgedBy(sharded, workers).some((one) => one.lacks.length === 0);
+  const remedy = wouldFit
+    ? `Set sync.optimizer to sharded, with which ${spec.workers.max} workers have room`
+    : "Take a smaller model, or attach a worker with more memory first";
+  const message =
+    `No attached worker has room for the job: its weights, moments, gradient and snapshots alone need ${lacks.join(" and ")} on ` +
+    `${worker.name}, the largest of ${judged.length}. ${remedy} (\`segue memory\` shows the parts).`;
+  throw new SegueError("MEMORY_INSUFFICIENT", message, { status: "FAILED_PRECONDITION" });
+}
+
+/** What each worker that could take the job lacks. */
+function judgedBy(spec: JobSpec, workers: readonly Room[]): { readonly worker: Room; readonly lacks: readonly string[] }[] {
   const vectorBytes = FLOAT_BYTES * parameterLayout(spec.model).size;
-  const snapshotBytes = SNAPSHOTS * modelVectors(spec) * vectorBytes;
-  const trainedBytes = TRAINED_VECTORS * vectorBytes;
-  const judged = workers.flatMap((worker) => {
+  const { trained, kept } = vectorsOf(spec);
+  const snapshotBytes = SNAPSHOTS * kept * vectorBytes;
+  const trainedBytes = trained * vectorBytes;
+  return workers.flatMap((worker) => {
     const kind = kindOn(worker, spec.train.engine);
     if (!kind) return [];
     const onGpu = kind.engine === "cuda";
@@ -36,12 +53,14 @@ export function refuseWithoutRoom(spec: JobSpec, workers: readonly Room[]): void
     ].filter((text) => text !== undefined);
     return [{ worker, lacks }];
   });
-  if (judged.length === 0 || judged.some(({ lacks }) => lacks.length === 0)) return;
-  const { worker, lacks } = judged.reduce((best, one) => (one.worker.memoryBytes > best.worker.memoryBytes ? one : best));
-  const message =
-    `No attached worker has room for the job: its weights, moments, gradient and snapshots alone need ${lacks.join(" and ")} on ` +
-    `${worker.name}, the largest of ${judged.length}. Take a smaller model, or attach a worker with more memory first (\`segue memory\` shows the parts).`;
-  throw new SegueError("MEMORY_INSUFFICIENT", message, { status: "FAILED_PRECONDITION" });
+}
+
+/** Vectors as long as the parameters, with as many workers as may share the job: in the engine, and in a snapshot. */
+function vectorsOf(spec: JobSpec): { readonly trained: number; readonly kept: number } {
+  const { max } = spec.workers;
+  if (spec.sync.optimizer !== "sharded" || max === 1) return { trained: 4, kept: modelVectors(spec) };
+  // Of two moments a slice, and a copy of the next worker's.
+  return { trained: 2 + 2 / max, kept: 1 + 4 / max };
 }
 
 function lack(what: string, neededBytes: number, hasBytes: number): string | undefined {

@@ -23,8 +23,19 @@ export interface EngineOffer {
 
 export type EngineChoice = "auto" | "cuda" | "cpu" | "tfjs";
 
-/** Weights, first and second moments, and under diloco the outer momentum; f32 [P] each, in pages of shared memory. */
+/**
+ * Weights, first and second moments, and under diloco the outer momentum; f32 [P] each, in pages of shared memory. Where each member steps a
+ * slice, the weights alone.
+ */
 export type ModelVectors = readonly PagedFloats[];
+
+/** First and second moments of the floats [begin, end) of the parameters, in pages of shared memory. */
+export interface MomentSlice {
+  readonly begin: number;
+  readonly end: number;
+  readonly first: PagedFloats;
+  readonly second: PagedFloats;
+}
 
 /** Lane states of one shard, f32 [lanesPerShard, laneStateFloats], in shared memory. */
 export interface ShardStates {
@@ -57,13 +68,13 @@ export interface ComputeCalls {
   };
   /** Fills `model` with the seed's initial weights and zeros. */
   initialise: { request: { readonly seed: number; readonly model: ModelVectors }; response: null };
-  /** Takes over weights, moments, outer momentum if there is one, and the states of exactly these shards. */
-  load: { request: { readonly model: ModelVectors; readonly states: readonly ShardStates[] }; response: null };
-  /** Writes weights, moments, outer momentum if there is one, and states into `model` and `states`, as they are after the steps before. */
-  save: {
-    request: { readonly epoch: number; readonly model: ModelVectors; readonly states: readonly ShardStates[] };
+  /** Takes over weights, moments (those of a slice, if given), outer momentum if there is one, and the states of exactly these shards. */
+  load: {
+    request: { readonly model: ModelVectors; readonly slice?: MomentSlice | undefined; readonly states: readonly ShardStates[] };
     response: null;
   };
+  /** Writes what `load` takes, as it is after the steps before. */
+  save: { request: ComputeCalls["load"]["request"] & { readonly epoch: number }; response: null };
   /** Forward and backward over the shards of one tree node; `into`, f32 [P], becomes the node's gradient sum. */
   gradient: {
     request: {

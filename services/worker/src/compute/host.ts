@@ -7,6 +7,7 @@ import {
   type EngineChoice,
   type EngineOffer,
   type ModelVectors,
+  type MomentSlice,
   type ShardBatch,
 } from "./calls.js";
 import type { JoinParts } from "./join-parts.js";
@@ -80,11 +81,12 @@ export class ComputeHost implements Handlers {
     return null;
   }
 
-  load({ model, states }: ComputeCalls["load"]["request"]): null {
+  load({ model, slice, states }: ComputeCalls["load"]["request"]): null {
     const engine = this.#open;
     // Its generation is over.
     this.#closeExchange();
-    const { weights, moments, outerMomentum } = modelParts(model);
+    const { weights, moments, outerMomentum } = modelParts(model, slice);
+    engine.holdMoments?.(slice?.begin ?? 0, slice?.end ?? weights.length);
     for (const { floats, offset } of stretches(weights)) engine.writeParameters(floats, offset);
     for (const { first, second, offset } of moments) engine.writeMoments(first, second, offset);
     this.#outer = outerMomentum && new OuterStep(engine, outerMomentum);
@@ -99,10 +101,10 @@ export class ComputeHost implements Handlers {
   }
 
   /** Unfinished where a device of its own copies; steps may be begun before it is waited for. */
-  save({ epoch, model, states }: ComputeCalls["save"]["request"]): null | Unfinished<null> {
+  save({ epoch, model, slice, states }: ComputeCalls["save"]["request"]): null | Unfinished<null> {
     this.#refuseVoid(epoch);
     const engine = this.#open;
-    const { weights, moments, outerMomentum } = modelParts(model);
+    const { weights, moments, outerMomentum } = modelParts(model, slice);
     if (outerMomentum) this.#readMomentum(outerMomentum);
     if (!engine.snapshot) {
       for (const { floats, offset } of stretches(weights)) engine.readParameters(floats, offset);
@@ -340,10 +342,11 @@ interface ModelParts {
   readonly outerMomentum: PagedFloats | undefined;
 }
 
-function modelParts([weights, first, second, outerMomentum]: ModelVectors): ModelParts {
-  const seconds = [...stretches(required(second, "second moments"))];
-  const moments = Array.from(stretches(required(first, "first moments")), ({ floats, offset }, page) => {
-    return { first: floats, second: required(seconds[page], "second moments").floats, offset };
+function modelParts([weights, first, second, outerMomentum]: ModelVectors, slice?: MomentSlice): ModelParts {
+  const seconds = [...stretches(required(slice?.second ?? second, "second moments"))];
+  const begin = slice?.begin ?? 0;
+  const moments = Array.from(stretches(required(slice?.first ?? first, "first moments")), ({ floats, offset }, page) => {
+    return { first: floats, second: required(seconds[page], "second moments").floats, offset: begin + offset };
   });
   return { weights: required(weights, "weights"), moments, outerMomentum };
 }

@@ -1,3 +1,4 @@
+import { optimizerSlice } from "@segue/core";
 import type { ExchangePlan } from "@segue/engine";
 import type { TensorRegistry } from "@segue/protocol";
 import type { ComputeThread } from "../compute/compute-thread.js";
@@ -22,6 +23,8 @@ export interface DeviceExchangeOptions {
   readonly patienceMs: number;
   /** Floats of what is added up, and of how many vectors that is. */
   readonly vectorFloats: number;
+  /** Each member steps its slice of the parameters. */
+  readonly sharded: boolean;
   readonly vectors: number;
   /** Path of NCCL's library, if the loader does not find it. */
   readonly ncclLibrary?: string | undefined;
@@ -58,15 +61,16 @@ export async function connectDevices(options: DeviceExchangeOptions): Promise<vo
   signal.throwIfAborted();
 }
 
-function planOf({ transport, membership, vectorFloats, vectors, wire }: DeviceExchangeOptions): ExchangePlan {
+function planOf({ transport, membership, vectorFloats, vectors, wire, sharded }: DeviceExchangeOptions): ExchangePlan {
   const { self, peers } = membership;
   const all = [self, ...peers].sort((a, b) => a.index - b.index);
   const isWhole = exchangePlan(membership, vectorFloats).manner === "whole";
   const members = all.map(({ nodes, index }) => {
+    if (sharded) return { nodes, ...optimizerSlice(index, all.length, vectorFloats) };
     const own = isWhole ? { begin: 0, end: vectorFloats } : sliceOf(index, all.length, vectorFloats);
     return { nodes, ...own };
   });
-  return { transport, members, self: self.index, root: wholeTree(membership), vectors, wire };
+  return { transport, members, self: self.index, root: wholeTree(membership), vectors, wire, sharded };
 }
 
 function encode(offer: string): Uint8Array {

@@ -1,4 +1,4 @@
-import { maximalNodes, SegueError, type ReductionNode } from "@segue/core";
+import { maximalNodes, optimizerSlice, SegueError, type ReductionNode } from "@segue/core";
 import type { Join } from "@segue/protocol";
 
 /** A half-open range of floats of the flat parameter vector. */
@@ -24,6 +24,21 @@ export interface Membership {
   readonly self: MemberPlan;
   /** The other members, in list order. */
   readonly peers: readonly MemberPlan[];
+}
+
+/** What a member does under sync.optimizer sharded. */
+export interface MomentPlan {
+  /** What this member steps. */
+  readonly own: Slice;
+  /** What the next member steps, of whose moments this one keeps a copy, so that they outlive any one of both; absent: it is alone. */
+  readonly next?: { readonly slice: Slice; readonly member: MemberPlan } | undefined;
+}
+
+export function momentPlan({ self, peers }: Membership, parameters: number): MomentPlan {
+  const members = peers.length + 1;
+  const own = optimizerSlice(self.index, members, parameters);
+  const member = peers.find(({ index }) => index === (self.index + 1) % members);
+  return { own, next: member && { slice: optimizerSlice(member.index, members, parameters), member } };
 }
 
 /** Slice `index` of `size` floats shared by `members`. */

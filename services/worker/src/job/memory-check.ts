@@ -1,5 +1,5 @@
 import { SegueError, type JobSpec } from "@segue/core";
-import { jobMemory, largestLanesPerShard, type MemoryOptions } from "@segue/engine";
+import { jobMemory, largestLanesPerShard, shardedMemory, type MemoryOptions } from "@segue/engine";
 
 /** Predicted peaks are within 10 % of measured ones, so what is above by more cannot work. */
 const CERTAINTY = 0.9;
@@ -23,10 +23,13 @@ export function memoryInsufficient(spec: JobSpec, options: MemoryOptions, verdic
   const { neededBytes, machineBytes } = verdict;
   const lanes = largestLanesPerShard(spec, options, { hostBytes: machineBytes });
   const { lanesPerShard } = spec.batch;
+  const sharded = shardedMemory(spec, options)?.worker.hostBytes ?? Infinity;
   const remedy =
-    lanes > 0 && lanes < lanesPerShard
-      ? `set batch.lanesPerShard to at most ${lanes} instead of ${lanesPerShard} (more shards keep the batch as large)`
-      : "take a smaller model or a shorter tbptt.segmentTokens";
+    sharded <= machineBytes
+      ? `set sync.optimizer to sharded, with which it needs ${gibibytes(sharded)}`
+      : lanes > 0 && lanes < lanesPerShard
+        ? `set batch.lanesPerShard to at most ${lanes} instead of ${lanesPerShard} (more shards keep the batch as large)`
+        : "take a smaller model or a shorter tbptt.segmentTokens";
   const message =
     `the job needs ${gibibytes(neededBytes)} on each of ${options.workers} worker(s), this one's machine or container has ` +
     `${gibibytes(machineBytes)}; ${remedy}, or give the worker more memory (\`segue memory\` shows the parts)`;

@@ -12,5 +12,7 @@ export const refs = {
   exchangeOffer: (jobId: string, generation: number, member: number): string => `job/${jobId}/gen/${generation}/offer/${member}`,
   snapshot: (jobId: string, step: number): string => `job/${jobId}/snapshot/${step}/`,
   model: (jobId: string, step: number): string => `job/${jobId}/snapshot/${step}/model`,
+  moments: (jobId: string, step: number, { begin, end }: { readonly begin: number; readonly end: number }): string =>
+    `job/${jobId}/snapshot/${step}/moments/${begin}-${end}`,
   states: (jobId: string, step: number, shard: number): string => `job/${jobId}/snapshot/${step}/states/${shard}`,
 };

@@ -12,15 +12,19 @@ import { GrpcExchange } from "./grpc-exchange.js";
 import { connectDevices } from "./device-exchange.js";
 import { digestOf } from "./digest.js";
 import { judgeMemory, memoryInsufficient } from "./memory-check.js";
-import { groupMembership, membershipOf, type Membership } from "./membership.js";
+import { groupMembership, membershipOf, momentPlan, type Membership, type MomentPlan } from "./membership.js";
+import { fillMoments } from "./moments.js";
 import { exchangePatienceMs } from "./patience.js";
-import { PeerFailure } from "./peer-failure.js";
+import { blaming, PeerFailure } from "./peer-failure.js";
 import { refs } from "./refs.js";
 import { ReplicaSteps } from "./replica-steps.js";
 import { stepSegments, type StepSegments } from "./segments.js";
 import { shardStates, Snapshots, weightsOf } from "./snapshots.js";
 import { StepRunner, type RoundRunner, type StepOutcome } from "./steps.js";
 import { syncToStep } from "./sync.js";
+
+/** How long the next member may take to come to the end of a round; a lost one shows at once, by its connection. */
+const COPY_PATIENCE_MS = 300_000;
 
 /** What a replica needs of its worker. */
 export interface ReplicaHost {
@@ -65,6 +69,8 @@ interface Attempt {
   readonly abort: AbortController;
   readonly segments: Map<number, StepSegments>;
   phase: "joining" | "ready" | "running";
+  /** Under sync.optimizer sharded. */
+  moments?: MomentPlan | undefined;
   /** Optimizer steps the engine has applied, at the last round boundary. */
   step: number;
   /** When the round before was reported, or the first one was asked for, by `performance.now()`. */
@@ -198,7 +204,11 @@ export class JobReplica {
     const { compute, snapshots, parameters, detail } = engine;
     const peers = this.#peers;
     peers.retain([...membership.peers.map(({ address }) => address), join.weightsAddress, join.statesAddress]);
-    await syncToStep({ join, seed: spec.seed, membership, compute, snapshots, peers, signal: abort.signal });
+    const isSharded = spec.sync.optimizer === "sharded";
+    if (isSharded && membership.peers.length > 0) refuseUnshardable(join.transport);
+    const moments = isSharded ? momentPlan(membership, parameters) : undefined;
+    attempt.moments = moments;
+    await syncToStep({ join, seed: spec.seed, membership, compute, snapshots, peers, moments, signal: abort.signal });
     const { signal } = abort;
     const { epoch, segments } = attempt;
     const isDiloco = spec.sync.mode === "diloco";
@@ -229,7 +239,9 @@ export class JobReplica {
     const patienceMs = exchangePatienceMs(spec);
     const common = { ...parts, jobId: this.#jobId, epoch, registry, peers: this.#peers, patienceMs, signal: abort.signal };
     if (transport === "ipc" || transport === "nccl") {
-      await connectDevices({ ...common, transport, vectors: mode === "diloco" ? SUMMED_OF_REPLICAS : 1, wire, ncclLibrary });
+      const sharded = spec.sync.optimizer === "sharded";
+      const vectors = mode === "diloco" ? SUMMED_OF_REPLICAS : 1;
+      await connectDevices({ ...common, transport, vectors, wire, sharded, ncclLibrary });
       return undefined;
     }
     return new GrpcExchange({ ...common, wire }, mode === "diloco" ? step / innerSteps : step);
@@ -246,13 +258,15 @@ export class JobReplica {
     const results = await work.run(firstStep, steps);
     const lastStep = firstStep + steps;
     await faultPoint("worker.snapshotBegins", lastStep);
+    const slice = attempt.moments && snapshots.momentsBuffer(attempt.moments.own);
     const buffers = {
       model: snapshots.modelBuffer(),
+      moments: slice && [slice],
       states: new Map(membership.self.shards.map((shard) => [shard, snapshots.statesBuffer()])),
     };
     const endedMs = performance.now();
     const sinceEnd = (): number => performance.now() - endedMs;
-    const saved = compute.call("save", { epoch, model: buffers.model, states: shardStates(buffers.states) });
+    const saved = compute.call("save", { epoch, model: buffers.model, slice, states: shardStates(buffers.states) });
     saved.catch(() => undefined);
     for (const step of segments.keys()) if (step < lastStep) segments.delete(step);
     // The device goes on while the copy is made, hashed, reported and committed.
@@ -269,10 +283,33 @@ export class JobReplica {
     const hashedMs = sinceEnd();
     snapshots.add({ step: lastStep, ...buffers, digest });
     await faultPoint("worker.snapshotPublished", lastStep);
+    await this.#copyNextSlice(attempt, snapshots, lastStep);
     attempt.step = lastStep;
     attempt.phase = "ready";
     this.#reportRound(attempt, { firstStep, steps, results, weightsDigest: digest }, { copiedMs, hashedMs });
     await faultPoint("worker.roundReported", lastStep);
+  }
+
+  /** So that a committed round has two holders of every slice. The next member gives what it has published, whatever it computes. */
+  async #copyNextSlice({ moments, abort }: Attempt, snapshots: Snapshots, step: number): Promise<void> {
+    if (!moments?.next) return;
+    const { slice, member } = moments.next;
+    const { signal } = abort;
+    const into = snapshots.momentsBuffer(slice);
+    const ref = refs.moments(this.#jobId, step, slice);
+    const filling = fillMoments(into, [], [slice], (_, floats, begin) =>
+      blaming(
+        member,
+        this.#peers.pull({ address: member.address, ref, into: floats, begin, patienceMs: COPY_PATIENCE_MS, signal }),
+      ),
+    );
+    await filling.catch((error: unknown) => {
+      snapshots.giveBack({ model: [], states: new Map(), moments: [into] });
+      throw error;
+    });
+    signal.throwIfAborted();
+    snapshots.addMoments(step, into);
+    await faultPoint("worker.sliceCopied", step);
   }
 
   /** @param snapshot milliseconds after the last step until everything was copied, and the weights hashed */
@@ -318,7 +355,7 @@ export class JobReplica {
       });
       const sizes = {
         parameters,
-        vectors: modelVectors(spec),
+        vectors: spec.sync.optimizer === "sharded" ? 1 : modelVectors(spec),
         lanesPerShard: spec.batch.lanesPerShard,
         laneStateFloats: laneStateFloats(spec.model),
         pageFloats: this.#host.pageFloats,
@@ -371,4 +408,13 @@ export class JobReplica {
   #report(message: AttachMessage): void {
     this.#host.report(message);
   }
+}
+
+/** @throws SegueError SHARDING_UNAVAILABLE */
+function refuseUnshardable(transport: string): void {
+  if (transport === "ipc" || transport === "nccl") return;
+  const message =
+    "sync.optimizer sharded wants members whose devices exchange by themselves (sync.transport ipc or nccl), and these cannot; " +
+    "set sync.optimizer to replicated, or workers.max to 1";
+  throw new SegueError("SHARDING_UNAVAILABLE", message, { status: "FAILED_PRECONDITION" });
 }

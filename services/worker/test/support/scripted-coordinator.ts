@@ -179,10 +179,19 @@ export interface Generation {
   readonly placed: readonly (readonly [Attached, readonly number[]])[];
 }
 
+type Moments = { begin: bigint; end: bigint; address: string }[];
+
 /** Sends Join to all members and waits until all are ready. */
 export async function join(
   { spec, generation, placed }: Generation,
-  at: { step?: number; weightsAddress?: string; statesAddress?: string; weightsDigest?: string; transport?: string } = {},
+  at: {
+    step?: number;
+    weightsAddress?: string;
+    statesAddress?: string;
+    weightsDigest?: string;
+    transport?: string;
+    moments?: Moments;
+  } = {},
 ): Promise<MessageOf<"ready">[]> {
   for (const [stream] of placed) stream.send({ case: "join", value: { ...joinOf({ spec, generation, placed }), ...at } });
   return Promise.all(placed.map(([stream]) => stream.next("ready")));

@@ -108,6 +108,9 @@ function operations({ operations: native, ...library }: CpuLibrary): Omit<CpuDev
       ),
     add: (addend, sum) => native.add(sum.length, addend, sum),
     sumOfSquares: (floats) => library.sumOfSquares(floats),
+    squaresOfBlocks: (floats, into) => native.squares_of_blocks(floats.length, floats, into),
+    sumOfBlocks: ({ buffer, byteOffset, length }) =>
+      new Float64Array(buffer, byteOffset, length / 2).reduce((sum, block) => sum + block, 0),
     adamW: (a) =>
       native.adamw(
         ...[a.parameters.length, a.parameters, a.gradient, a.firstMoment, a.secondMoment, a.gradientScale, a.learningRate],

@@ -51,6 +51,7 @@ const OPERATIONS = {
   ],
   head_loss: ["int", "int", "int", FLOATS, FLOATS, INTS, FLOATS, FLOATS, FLOATS, FLOATS],
   add: ["double", FLOATS, FLOATS],
+  squares_of_blocks: ["double", FLOATS, FLOATS],
   adamw: ["double", FLOATS, FLOATS, FLOATS, FLOATS, "double", "double", "double", "double", "double", "double", "int"],
   state_statistics: ["int", "int", "int", ...LANE_PARTS, FLOATS],
   lane_sums: [...SEGMENT, ...COLUMNS, "int", "int", "int", ...LANE_PARTS],

@@ -1,3 +1,4 @@
+import { SLICE_BLOCK_FLOATS } from "@segue/core";
 import type {
   AdamWArgs,
   AddNormArgs,
@@ -97,7 +98,21 @@ export function add(addend: F, sum: F): void {
 }
 
 export function sumOfSquares(floats: F): number {
-  return floats.reduce((sum, x) => sum + x * x, 0);
+  const squares = new Float64Array(2 * Math.ceil(floats.length / SLICE_BLOCK_FLOATS));
+  squaresOfBlocks(floats, squares);
+  return sumOfBlocks(squares);
+}
+
+/** The first number of each pair; nothing else is in the second. */
+export function squaresOfBlocks(floats: F, into: F): void {
+  for (let begin = 0; begin < floats.length; begin += SLICE_BLOCK_FLOATS) {
+    const block = floats.subarray(begin, begin + SLICE_BLOCK_FLOATS);
+    into.set([block.reduce((sum, x) => sum + x * x, 0), 0], 2 * (begin / SLICE_BLOCK_FLOATS));
+  }
+}
+
+export function sumOfBlocks(squares: F): number {
+  return squares.reduce((sum, block) => sum + block, 0);
 }
 
 /** Decoupled weight decay (Loshchilov and Hutter 2019). */

@@ -8,7 +8,9 @@ import {
   headLoss,
   matmul,
   scatterAddRows,
+  squaresOfBlocks,
   stateStatistics,
+  sumOfBlocks,
   sumOfSquares,
 } from "./dense.js";
 import { conv, convBackward, gatedNorm, gatedNormBackward, timeSteps, timeStepsBackward } from "./mixer.js";
@@ -47,6 +49,8 @@ export const referenceDevice: Device<Float64Array, Int32Array> = {
   headLoss,
   add,
   sumOfSquares,
+  squaresOfBlocks,
+  sumOfBlocks,
   adamW,
   subtract,
   divide,

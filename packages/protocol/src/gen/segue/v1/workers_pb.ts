@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file segue/v1/workers.proto.
  */
 export const file_segue_v1_workers: GenFile = /*@__PURE__*/
-  fileDesc("ChZzZWd1ZS92MS93b3JrZXJzLnByb3RvEghzZWd1ZS52MSKBAgoNQXR0YWNoUmVxdWVzdBIgCgVoZWxsbxgBIAEoCzIPLnNlZ3VlLnYxLkhlbGxvSAASKAoJaGVhcnRiZWF0GAIgASgLMhMuc2VndWUudjEuSGVhcnRiZWF0SAASIAoFcmVhZHkYAyABKAsyDy5zZWd1ZS52MS5SZWFkeUgAEikKCnJvdW5kX2RvbmUYBCABKAsyEy5zZWd1ZS52MS5Sb3VuZERvbmVIABIkCgdmYWlsdXJlGAUgASgLMhEuc2VndWUudjEuRmFpbHVyZUgAEiYKCGRyYWluaW5nGAYgASgLMhIuc2VndWUudjEuRHJhaW5pbmdIAEIJCgdtZXNzYWdlIqICCg5BdHRhY2hSZXNwb25zZRIkCgd3ZWxjb21lGAEgASgLMhEuc2VndWUudjEuV2VsY29tZUgAEh4KBGpvaW4YAiABKAsyDi5zZWd1ZS52MS5Kb2luSAASJgoIc2VnbWVudHMYAyABKAsyEi5zZWd1ZS52MS5TZWdtZW50c0gAEicKCXJ1bl9yb3VuZBgEIAEoCzISLnNlZ3VlLnYxLlJ1blJvdW5kSAASJgoId2l0aGRyYXcYBSABKAsyEi5zZWd1ZS52MS5XaXRoZHJhd0gAEiQKB3JlbGVhc2UYBiABKAsyES5zZWd1ZS52MS5SZWxlYXNlSAASIAoFcHVsc2UYByABKAsyDy5zZWd1ZS52MS5QdWxzZUgAQgkKB21lc3NhZ2UiygEKBUhlbGxvEgwKBG5hbWUYASABKAkSFwoPdGVuc29yc19hZGRyZXNzGAIgASgJEg8KB2VuZ2luZXMYAyADKAkSDgoGZGV2aWNlGAQgASgJEhQKDG1lbW9yeV9ieXRlcxgFIAEoBBIPCgd0aHJlYWRzGAYgASgNEg8KB3ZlcnNpb24YByABKAkSGgoDZ3B1GAggASgLMg0uc2VndWUudjEuR3B1Eg8KB2hvc3RfaWQYCSABKAkSFAoMbmNjbF92ZXJzaW9uGAogASgJImAKA0dwdRIMCgRuYW1lGAEgASgJEgwKBHV1aWQYAiABKAkSFAoMbWVtb3J5X2J5dGVzGAMgASgEEg8KB29yZGluYWwYBCABKA0SFgoOZHJpdmVyX3ZlcnNpb24YBSABKAkiswEKB0dwdUxvYWQSHgoRbWVtb3J5X3VzZWRfYnl0ZXMYASABKARIAIgBARIgChN1dGlsaXNhdGlvbl9wZXJjZW50GAIgASgNSAGIAQESIAoTdGVtcGVyYXR1cmVfY2Vsc2l1cxgDIAEoDUgCiAEBQhQKEl9tZW1vcnlfdXNlZF9ieXRlc0IWChRfdXRpbGlzYXRpb25fcGVyY2VudEIWChRfdGVtcGVyYXR1cmVfY2Vsc2l1cyJ+CglIZWFydGJlYXQSKwoHc2VudF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJcnNzX2J5dGVzGAIgASgEEgwKBHN0ZXAYAyABKA0SIwoIZ3B1X2xvYWQYBCABKAsyES5zZWd1ZS52MS5HcHVMb2FkIjIKB1dlbGNvbWUSEQoJd29ya2VyX2lkGAEgASgJEhQKDGhlYXJ0YmVhdF9tcxgCIAEoDSIHCgVQdWxzZSJECgZNZW1iZXISEQoJd29ya2VyX2lkGAEgASgJEhcKD3RlbnNvcnNfYWRkcmVzcxgCIAEoCRIOCgZzaGFyZHMYAyADKA0i2AEKBEpvaW4SDgoGam9iX2lkGAEgASgJEhIKCmdlbmVyYXRpb24YAiABKA0SHwoEc3BlYxgDIAEoCzIRLnNlZ3VlLnYxLkpvYlNwZWMSDAoEc3RlcBgEIAEoDRIhCgdtZW1iZXJzGAUgAygLMhAuc2VndWUudjEuTWVtYmVyEhcKD3dlaWdodHNfYWRkcmVzcxgGIAEoCRIWCg5zdGF0ZXNfYWRkcmVzcxgHIAEoCRIWCg53ZWlnaHRzX2RpZ2VzdBgIIAEoCRIRCgl0cmFuc3BvcnQYCSABKAkikQEKCFNlZ21lbnRzEg4KBmpvYl9pZBgBIAEoCRISCgpnZW5lcmF0aW9uGAIgASgNEgwKBHN0ZXAYAyABKA0SFAoMdG90YWxfd2VpZ2h0GAQgASgBEiYKBnNoYXJkcxgFIAMoCzIWLnNlZ3VlLnYxLlNoYXJkU2VnbWVudBIVCg1sZWFybmluZ19yYXRlGAYgASgBIl4KDFNoYXJkU2VnbWVudBINCgVzaGFyZBgBIAEoDRIOCgZ0b2tlbnMYAiABKAwSDgoGbGFiZWxzGAMgASgMEg8KB3dlaWdodHMYBCABKAwSDgoGcmVzZXRzGAUgASgMIncKCFJ1blJvdW5kEg4KBmpvYl9pZBgBIAEoCRISCgpnZW5lcmF0aW9uGAIgASgNEhIKCmZpcnN0X3N0ZXAYAyABKA0SDQoFc3RlcHMYBCABKA0SEAoIc25hcHNob3QYBSABKAgSEgoKbmV4dF9zdGVwcxgGIAEoDSIuCghXaXRoZHJhdxIOCgZqb2JfaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDSIZCgdSZWxlYXNlEg4KBmpvYl9pZBgBIAEoCSJdCgVSZWFkeRIOCgZqb2JfaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDRIMCgRzdGVwGAMgASgNEhIKCnBhcmFtZXRlcnMYBCABKAQSDgoGZW5naW5lGAUgASgJIqUBCglSb3VuZERvbmUSDgoGam9iX2lkGAEgASgJEhIKCmdlbmVyYXRpb24YAiABKA0SEgoKZmlyc3Rfc3RlcBgDIAEoDRINCgVzdGVwcxgEIAEoDRIlCgdyZXN1bHRzGAUgAygLMhQuc2VndWUudjEuU3RlcFJlc3VsdBIWCg53ZWlnaHRzX2RpZ2VzdBgGIAEoCRISCgplbGFwc2VkX21zGAcgASgBIooBCgpTdGVwUmVzdWx0EgwKBHN0ZXAYASABKA0SFwoPc2hhcmRfbG9zc19zdW1zGAIgAygBEhUKDWdyYWRpZW50X25vcm0YAyABKAESFQoNbGVhcm5pbmdfcmF0ZRgEIAEoARISCgpjb21wdXRlX21zGAUgASgBEhMKC2V4Y2hhbmdlX21zGAYgASgBImQKB0ZhaWx1cmUSDgoGam9iX2lkGAEgASgJEhIKCmdlbmVyYXRpb24YAiABKA0SDAoEY29kZRgDIAEoCRIPCgdtZXNzYWdlGAQgASgJEhYKDnBlZXJfd29ya2VyX2lkGAUgASgJIhoKCERyYWluaW5nEg4KBnJlYXNvbhgBIAEoCTJKCgdXb3JrZXJzEj8KBkF0dGFjaBIXLnNlZ3VlLnYxLkF0dGFjaFJlcXVlc3QaGC5zZWd1ZS52MS5BdHRhY2hSZXNwb25zZSgBMAFiBnByb3RvMw", [file_google_protobuf_timestamp, file_segue_v1_spec]);
+  fileDesc("ChZzZWd1ZS92MS93b3JrZXJzLnByb3RvEghzZWd1ZS52MSKBAgoNQXR0YWNoUmVxdWVzdBIgCgVoZWxsbxgBIAEoCzIPLnNlZ3VlLnYxLkhlbGxvSAASKAoJaGVhcnRiZWF0GAIgASgLMhMuc2VndWUudjEuSGVhcnRiZWF0SAASIAoFcmVhZHkYAyABKAsyDy5zZWd1ZS52MS5SZWFkeUgAEikKCnJvdW5kX2RvbmUYBCABKAsyEy5zZWd1ZS52MS5Sb3VuZERvbmVIABIkCgdmYWlsdXJlGAUgASgLMhEuc2VndWUudjEuRmFpbHVyZUgAEiYKCGRyYWluaW5nGAYgASgLMhIuc2VndWUudjEuRHJhaW5pbmdIAEIJCgdtZXNzYWdlIqICCg5BdHRhY2hSZXNwb25zZRIkCgd3ZWxjb21lGAEgASgLMhEuc2VndWUudjEuV2VsY29tZUgAEh4KBGpvaW4YAiABKAsyDi5zZWd1ZS52MS5Kb2luSAASJgoIc2VnbWVudHMYAyABKAsyEi5zZWd1ZS52MS5TZWdtZW50c0gAEicKCXJ1bl9yb3VuZBgEIAEoCzISLnNlZ3VlLnYxLlJ1blJvdW5kSAASJgoId2l0aGRyYXcYBSABKAsyEi5zZWd1ZS52MS5XaXRoZHJhd0gAEiQKB3JlbGVhc2UYBiABKAsyES5zZWd1ZS52MS5SZWxlYXNlSAASIAoFcHVsc2UYByABKAsyDy5zZWd1ZS52MS5QdWxzZUgAQgkKB21lc3NhZ2UiygEKBUhlbGxvEgwKBG5hbWUYASABKAkSFwoPdGVuc29yc19hZGRyZXNzGAIgASgJEg8KB2VuZ2luZXMYAyADKAkSDgoGZGV2aWNlGAQgASgJEhQKDG1lbW9yeV9ieXRlcxgFIAEoBBIPCgd0aHJlYWRzGAYgASgNEg8KB3ZlcnNpb24YByABKAkSGgoDZ3B1GAggASgLMg0uc2VndWUudjEuR3B1Eg8KB2hvc3RfaWQYCSABKAkSFAoMbmNjbF92ZXJzaW9uGAogASgJImAKA0dwdRIMCgRuYW1lGAEgASgJEgwKBHV1aWQYAiABKAkSFAoMbWVtb3J5X2J5dGVzGAMgASgEEg8KB29yZGluYWwYBCABKA0SFgoOZHJpdmVyX3ZlcnNpb24YBSABKAkiswEKB0dwdUxvYWQSHgoRbWVtb3J5X3VzZWRfYnl0ZXMYASABKARIAIgBARIgChN1dGlsaXNhdGlvbl9wZXJjZW50GAIgASgNSAGIAQESIAoTdGVtcGVyYXR1cmVfY2Vsc2l1cxgDIAEoDUgCiAEBQhQKEl9tZW1vcnlfdXNlZF9ieXRlc0IWChRfdXRpbGlzYXRpb25fcGVyY2VudEIWChRfdGVtcGVyYXR1cmVfY2Vsc2l1cyJ+CglIZWFydGJlYXQSKwoHc2VudF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJcnNzX2J5dGVzGAIgASgEEgwKBHN0ZXAYAyABKA0SIwoIZ3B1X2xvYWQYBCABKAsyES5zZWd1ZS52MS5HcHVMb2FkIjIKB1dlbGNvbWUSEQoJd29ya2VyX2lkGAEgASgJEhQKDGhlYXJ0YmVhdF9tcxgCIAEoDSIHCgVQdWxzZSJECgZNZW1iZXISEQoJd29ya2VyX2lkGAEgASgJEhcKD3RlbnNvcnNfYWRkcmVzcxgCIAEoCRIOCgZzaGFyZHMYAyADKA0igQIKBEpvaW4SDgoGam9iX2lkGAEgASgJEhIKCmdlbmVyYXRpb24YAiABKA0SHwoEc3BlYxgDIAEoCzIRLnNlZ3VlLnYxLkpvYlNwZWMSDAoEc3RlcBgEIAEoDRIhCgdtZW1iZXJzGAUgAygLMhAuc2VndWUudjEuTWVtYmVyEhcKD3dlaWdodHNfYWRkcmVzcxgGIAEoCRIWCg5zdGF0ZXNfYWRkcmVzcxgHIAEoCRIWCg53ZWlnaHRzX2RpZ2VzdBgIIAEoCRIRCgl0cmFuc3BvcnQYCSABKAkSJwoHbW9tZW50cxgKIAMoCzIWLnNlZ3VlLnYxLk1vbWVudFNvdXJjZSI7CgxNb21lbnRTb3VyY2USDQoFYmVnaW4YASABKAQSCwoDZW5kGAIgASgEEg8KB2FkZHJlc3MYAyABKAkikQEKCFNlZ21lbnRzEg4KBmpvYl9pZBgBIAEoCRISCgpnZW5lcmF0aW9uGAIgASgNEgwKBHN0ZXAYAyABKA0SFAoMdG90YWxfd2VpZ2h0GAQgASgBEiYKBnNoYXJkcxgFIAMoCzIWLnNlZ3VlLnYxLlNoYXJkU2VnbWVudBIVCg1sZWFybmluZ19yYXRlGAYgASgBIl4KDFNoYXJkU2VnbWVudBINCgVzaGFyZBgBIAEoDRIOCgZ0b2tlbnMYAiABKAwSDgoGbGFiZWxzGAMgASgMEg8KB3dlaWdodHMYBCABKAwSDgoGcmVzZXRzGAUgASgMIncKCFJ1blJvdW5kEg4KBmpvYl9pZBgBIAEoCRISCgpnZW5lcmF0aW9uGAIgASgNEhIKCmZpcnN0X3N0ZXAYAyABKA0SDQoFc3RlcHMYBCABKA0SEAoIc25hcHNob3QYBSABKAgSEgoKbmV4dF9zdGVwcxgGIAEoDSIuCghXaXRoZHJhdxIOCgZqb2JfaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDSIZCgdSZWxlYXNlEg4KBmpvYl9pZBgBIAEoCSJdCgVSZWFkeRIOCgZqb2JfaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoDRIMCgRzdGVwGAMgASgNEhIKCnBhcmFtZXRlcnMYBCABKAQSDgoGZW5naW5lGAUgASgJIqUBCglSb3VuZERvbmUSDgoGam9iX2lkGAEgASgJEhIKCmdlbmVyYXRpb24YAiABKA0SEgoKZmlyc3Rfc3RlcBgDIAEoDRINCgVzdGVwcxgEIAEoDRIlCgdyZXN1bHRzGAUgAygLMhQuc2VndWUudjEuU3RlcFJlc3VsdBIWCg53ZWlnaHRzX2RpZ2VzdBgGIAEoCRISCgplbGFwc2VkX21zGAcgASgBIooBCgpTdGVwUmVzdWx0EgwKBHN0ZXAYASABKA0SFwoPc2hhcmRfbG9zc19zdW1zGAIgAygBEhUKDWdyYWRpZW50X25vcm0YAyABKAESFQoNbGVhcm5pbmdfcmF0ZRgEIAEoARISCgpjb21wdXRlX21zGAUgASgBEhMKC2V4Y2hhbmdlX21zGAYgASgBImQKB0ZhaWx1cmUSDgoGam9iX2lkGAEgASgJEhIKCmdlbmVyYXRpb24YAiABKA0SDAoEY29kZRgDIAEoCRIPCgdtZXNzYWdlGAQgASgJEhYKDnBlZXJfd29ya2VyX2lkGAUgASgJIhoKCERyYWluaW5nEg4KBnJlYXNvbhgBIAEoCTJKCgdXb3JrZXJzEj8KBkF0dGFjaBIXLnNlZ3VlLnYxLkF0dGFjaFJlcXVlc3QaGC5zZWd1ZS52MS5BdHRhY2hSZXNwb25zZSgBMAFiBnByb3RvMw", [file_google_protobuf_timestamp, file_segue_v1_spec]);
 
 /**
  * @generated from message segue.v1.AttachRequest
@@ -448,6 +448,13 @@ export type Join = Message<"segue.v1.Join"> & {
    * @generated from field: string transport = 9;
    */
   transport: string;
+
+  /**
+   * Under sync.optimizer sharded, where the moments at `step` can be pulled: slices in order, all floats together. Empty: zero (step 0).
+   *
+   * @generated from field: repeated segue.v1.MomentSource moments = 10;
+   */
+  moments: MomentSource[];
 };
 
 /**
@@ -456,6 +463,37 @@ export type Join = Message<"segue.v1.Join"> & {
  */
 export const JoinSchema: GenMessage<Join> = /*@__PURE__*/
   messageDesc(file_segue_v1_workers, 9);
+
+/**
+ * Moments of the floats [begin, end), tensor "job/<id>/snapshot/<step>/moments/<begin>-<end>".
+ *
+ * @generated from message segue.v1.MomentSource
+ */
+export type MomentSource = Message<"segue.v1.MomentSource"> & {
+  /**
+   * @generated from field: uint64 begin = 1;
+   */
+  begin: bigint;
+
+  /**
+   * @generated from field: uint64 end = 2;
+   */
+  end: bigint;
+
+  /**
+   * host:port.
+   *
+   * @generated from field: string address = 3;
+   */
+  address: string;
+};
+
+/**
+ * Describes the message segue.v1.MomentSource.
+ * Use `create(MomentSourceSchema)` to create a new message.
+ */
+export const MomentSourceSchema: GenMessage<MomentSource> = /*@__PURE__*/
+  messageDesc(file_segue_v1_workers, 10);
 
 /**
  * The segments of one step for the shards of one worker. Sent ahead of the round that needs them.
@@ -503,7 +541,7 @@ export type Segments = Message<"segue.v1.Segments"> & {
  * Use `create(SegmentsSchema)` to create a new message.
  */
 export const SegmentsSchema: GenMessage<Segments> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 10);
+  messageDesc(file_segue_v1_workers, 11);
 
 /**
  * @generated from message segue.v1.ShardSegment
@@ -548,7 +586,7 @@ export type ShardSegment = Message<"segue.v1.ShardSegment"> & {
  * Use `create(ShardSegmentSchema)` to create a new message.
  */
 export const ShardSegmentSchema: GenMessage<ShardSegment> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 11);
+  messageDesc(file_segue_v1_workers, 12);
 
 /**
  * @generated from message segue.v1.RunRound
@@ -594,7 +632,7 @@ export type RunRound = Message<"segue.v1.RunRound"> & {
  * Use `create(RunRoundSchema)` to create a new message.
  */
 export const RunRoundSchema: GenMessage<RunRound> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 12);
+  messageDesc(file_segue_v1_workers, 13);
 
 /**
  * The round in flight is void; wait for Join.
@@ -618,7 +656,7 @@ export type Withdraw = Message<"segue.v1.Withdraw"> & {
  * Use `create(WithdrawSchema)` to create a new message.
  */
 export const WithdrawSchema: GenMessage<Withdraw> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 13);
+  messageDesc(file_segue_v1_workers, 14);
 
 /**
  * The worker may forget the job.
@@ -637,7 +675,7 @@ export type Release = Message<"segue.v1.Release"> & {
  * Use `create(ReleaseSchema)` to create a new message.
  */
 export const ReleaseSchema: GenMessage<Release> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 14);
+  messageDesc(file_segue_v1_workers, 15);
 
 /**
  * @generated from message segue.v1.Ready
@@ -676,7 +714,7 @@ export type Ready = Message<"segue.v1.Ready"> & {
  * Use `create(ReadySchema)` to create a new message.
  */
 export const ReadySchema: GenMessage<Ready> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 15);
+  messageDesc(file_segue_v1_workers, 16);
 
 /**
  * @generated from message segue.v1.RoundDone
@@ -727,7 +765,7 @@ export type RoundDone = Message<"segue.v1.RoundDone"> & {
  * Use `create(RoundDoneSchema)` to create a new message.
  */
 export const RoundDoneSchema: GenMessage<RoundDone> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 16);
+  messageDesc(file_segue_v1_workers, 17);
 
 /**
  * @generated from message segue.v1.StepResult
@@ -771,7 +809,7 @@ export type StepResult = Message<"segue.v1.StepResult"> & {
  * Use `create(StepResultSchema)` to create a new message.
  */
 export const StepResultSchema: GenMessage<StepResult> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 17);
+  messageDesc(file_segue_v1_workers, 18);
 
 /**
  * @generated from message segue.v1.Failure
@@ -812,7 +850,7 @@ export type Failure = Message<"segue.v1.Failure"> & {
  * Use `create(FailureSchema)` to create a new message.
  */
 export const FailureSchema: GenMessage<Failure> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 18);
+  messageDesc(file_segue_v1_workers, 19);
 
 /**
  * @generated from message segue.v1.Draining
@@ -829,7 +867,7 @@ export type Draining = Message<"segue.v1.Draining"> & {
  * Use `create(DrainingSchema)` to create a new message.
  */
 export const DrainingSchema: GenMessage<Draining> = /*@__PURE__*/
-  messageDesc(file_segue_v1_workers, 19);
+  messageDesc(file_segue_v1_workers, 20);
 
 /**
  * The service for workers. One stream per worker, open as long as it lives; big tensors never travel here (see Tensors).
