@@ -25,7 +25,7 @@ describe("a GPU a worker", () => {
 
   before(async () => {
     dir = await mkdtemp(join(tmpdir(), "segue-gpus-"));
-    env = { ...process.env, LD_LIBRARY_PATH: buildFakeGpus(dir, 2) };
+    env = { ...process.env, SEGUE_HEARTBEAT_MS: "5000", LD_LIBRARY_PATH: buildFakeGpus(dir, 2) };
   });
 
   afterEach(async () => {
@@ -49,7 +49,8 @@ describe("a GPU a worker", () => {
     return child.exitCode;
   }
 
-  async function gpusOfCluster(...options: string[]): Promise<(number | undefined)[]> {
+  /** Ordinals of the GPUs of so many workers. */
+  async function gpusOfCluster(count: number, ...options: string[]): Promise<(number | undefined)[]> {
     const folder = await mkdtemp(join(dir, "cluster-"));
     const anyPort = ["--listen", "127.0.0.1:0", "--dashboard-listen", "127.0.0.1:0"];
     const child = start([SEGUE, "cluster", "up", "--json", "--dir", folder, ...anyPort, ...options]);
@@ -64,9 +65,14 @@ describe("a GPU a worker", () => {
       () => `the cluster's addresses: ${said}`,
     );
     const client = connectClient(Jobs, address);
-    let workers: WorkerInfo[];
+    let workers: WorkerInfo[] = [];
     try {
-      ({ workers } = await client.listWorkers({}));
+      // On a busy machine one may have been silent for so long that it attaches anew.
+      const areThere = async (): Promise<boolean> => {
+        ({ workers } = await client.listWorkers({}));
+        return workers.length === count;
+      };
+      await until(areThere, () => `${count} workers; there are ${workers.map(({ name }) => name).join(", ")}`);
     } finally {
       client.close();
     }
@@ -75,16 +81,16 @@ describe("a GPU a worker", () => {
   }
 
   it("is what a cluster starts: one for each GPU", async () => {
-    assert.deepEqual(await gpusOfCluster(), [0, 1]);
+    assert.deepEqual(await gpusOfCluster(2), [0, 1]);
   });
 
   it("can be chosen, and more workers than GPUs share them in turn", async () => {
-    assert.deepEqual(await gpusOfCluster("--workers", "3", "--gpus", "1,0"), [1, 0, 1]);
+    assert.deepEqual(await gpusOfCluster(3, "--workers", "3", "--gpus", "1,0"), [1, 0, 1]);
   });
 
   it("must be there", async () => {
-    await assert.rejects(gpusOfCluster("--gpus", "0,2"), /GPU_NOT_FOUND.*There is no GPU 2 /s);
-    await assert.rejects(gpusOfCluster("--gpus", "0", "--engine", "cpu"), /GPU_NOT_FOUND/);
+    await assert.rejects(gpusOfCluster(1, "--gpus", "0,2"), /GPU_NOT_FOUND.*There is no GPU 2 /s);
+    await assert.rejects(gpusOfCluster(1, "--gpus", "0", "--engine", "cpu"), /GPU_NOT_FOUND/);
   });
 
   it("is what a worker process with several starts, as long as it lives", async () => {
