@@ -14,7 +14,8 @@ export interface TrainedJob {
 }
 
 /**
- * Follows a job to its end. When the time runs out before, the job is paused, which leaves a checkpoint to evaluate.
+ * Follows a job to its end. When the time runs out before, the job is paused, which leaves a checkpoint to evaluate; but not before its
+ * first round is committed, however slow the machine is.
  * @throws SegueError DEMO_FAILED when it fails
  */
 export async function trainJob(
@@ -23,16 +24,25 @@ export async function trainJob(
   options: { readonly signal: AbortSignal; readonly endsAtMs: number; readonly progress: ProgressView | undefined },
 ): Promise<TrainedJob> {
   let first: { readonly loss: number; readonly tokens: number; readonly atMs: number } | undefined;
-  const pause = setTimeout(
+  let isTimeUp = false;
+  let isPaused = false;
+  const pauseInTime = (): void => {
+    if (!isTimeUp || !first || isPaused) return;
+    isPaused = true;
+    options.progress?.note("the time for training is up: pausing the job");
+    jobs.pauseJob({ jobId }).catch(() => undefined);
+  };
+  const timer = setTimeout(
     () => {
-      options.progress?.note("the time for training is up: pausing the job");
-      jobs.pauseJob({ jobId }).catch(() => undefined);
+      isTimeUp = true;
+      pauseInTime();
     },
     Math.max(0, options.endsAtMs - Date.now()),
   );
   try {
     for await (const job of followJob(jobs, jobId, { signal: options.signal })) {
       if (job.step > 0) first ??= { loss: job.loss, tokens: job.tokens, atMs: Date.now() };
+      pauseInTime();
       options.progress?.update(job);
       if (job.phase === "FAILED" || job.phase === "CANCELLED") {
         throw new SegueError("DEMO_FAILED", `${jobId} ${job.phase.toLowerCase()}: ${job.reason}`, { status: "ABORTED" });
@@ -43,7 +53,7 @@ export async function trainJob(
       }
     }
   } finally {
-    clearTimeout(pause);
+    clearTimeout(timer);
     options.progress?.end();
   }
   throw new SegueError("DEMO_FAILED", `${jobId} is gone.`, { status: "ABORTED" });

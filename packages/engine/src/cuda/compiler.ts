@@ -113,7 +113,7 @@ function buildFailed(name: string, log: string): SegueError {
 
 /** The user's cache folder, or none where there is none to write to: kernels are then compiled each time. */
 function cacheFolder(env: NodeJS.ProcessEnv): string | undefined {
-  const folder = resolve(env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "segue", "cuda");
+  const folder = resolve(env.XDG_CACHE_HOME || join(homedir(), ".cache"), "segue", "cuda");
   try {
     mkdirSync(folder, { recursive: true });
     return folder;

@@ -79,7 +79,7 @@ function sourceNames(): string[] {
 
 /** The user's cache folder, or `.segue` where there is none to write to. */
 function cacheFolder(env: NodeJS.ProcessEnv): string {
-  const candidates = [env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), ".segue/cache"];
+  const candidates = [env.XDG_CACHE_HOME || join(homedir(), ".cache"), ".segue/cache"];
   for (const candidate of candidates) {
     const folder = resolve(candidate, "segue", "native");
     try {
