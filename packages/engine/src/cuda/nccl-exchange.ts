@@ -1,5 +1,5 @@
-import { SLICE_BLOCK_FLOATS, splitPoint, type ReductionNode } from "@segue/core";
-import type { DeviceExchange, DeviceSlices } from "../exchange/device-exchange.js";
+import { splitPoint, type ReductionNode } from "@segue/core";
+import { squaresFloats, type DeviceExchange, type DeviceSlices } from "../exchange/device-exchange.js";
 import { sumOrder, type SumOrder } from "../exchange/device-sharing.js";
 import { exchangeTimedOut, type ExchangeMember, type ExchangeOptions, type ExchangePlan } from "../exchange/gradient-exchange.js";
 import { pollUntil } from "../exchange/pause.js";
@@ -271,9 +271,4 @@ export class NcclExchange implements DeviceExchange<CudaFloats> {
     if (result === NCCL_SUCCESS || result === NCCL_IN_PROGRESS) return;
     throw ncclFailed(`${what}: ${this.#nccl.describe(result)}`);
   }
-}
-
-/** Two for each block: a double. */
-function squaresFloats(length: number): number {
-  return 2 * Math.ceil(length / SLICE_BLOCK_FLOATS);
 }

@@ -1,4 +1,4 @@
-import type { ReductionNode } from "@segue/core";
+import { SLICE_BLOCK_FLOATS, type ReductionNode } from "@segue/core";
 import type { GradientExchange } from "./gradient-exchange.js";
 
 /** A {@link GradientExchange} as the training of a device sees it: everything happens in the order of the device's work. */
@@ -30,4 +30,9 @@ export interface DeviceSlices<F> {
   gatherSquares(): void;
   /** The own slice of the parameters is stepped: brings the others'. */
   gatherWeights(parameters: F): void;
+}
+
+/** Floats that the squares of a vector's blocks take: two for each block. */
+export function squaresFloats(length: number): number {
+  return 2 * Math.ceil(length / SLICE_BLOCK_FLOATS);
 }

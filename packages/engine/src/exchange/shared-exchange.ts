@@ -1,8 +1,8 @@
-import { SLICE_BLOCK_FLOATS, splitPoint, type ReductionNode } from "@segue/core";
+import { splitPoint, type ReductionNode } from "@segue/core";
 import type { Device } from "../devices/device.js";
 import { sumOrder, type DeviceSharing, type SharedFloats, type Signals, type SumOrder } from "./device-sharing.js";
 import { exchangeTimedOut, type ExchangeMember, type ExchangeOptions, type ExchangePlan } from "./gradient-exchange.js";
-import type { DeviceExchange, DeviceSlices } from "./device-exchange.js";
+import { squaresFloats, type DeviceExchange, type DeviceSlices } from "./device-exchange.js";
 
 /** Vectors begin on a cache line. */
 const LINE_FLOATS = 16;
@@ -238,10 +238,6 @@ const LET_GO = 0x3fff_ffff;
 /** What members tell each other, in the order of a step. */
 const SIGNALS = ["computed", "added", "stepped"] as const;
 type Signal = (typeof SIGNALS)[number];
-
-function squaresFloats(length: number): number {
-  return 2 * Math.ceil(length / SLICE_BLOCK_FLOATS);
-}
 
 function padded(length: number): number {
   return Math.ceil(length / LINE_FLOATS) * LINE_FLOATS;
