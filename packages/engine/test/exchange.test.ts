@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { parameterLayout, roundToBf16, SLICE_BLOCK_FLOATS, splitPoint } from "@segue/core";
+import { parameterLayout, roundToBf16, SLICE_BLOCK_FLOATS } from "@segue/core";
 import { sumOrder } from "../src/exchange/device-sharing.js";
 import { versionText } from "../src/cuda/nccl-library.js";
 import { CpuSharing } from "../src/devices/cpu/cpu-sharing.js";
@@ -95,8 +95,8 @@ describe("sum order", () => {
       { lo: 3, hi: 4 },
       { lo: 2, hi: 3 },
     ];
-    assert.deepEqual(sumOrder({ lo: 0, hi: 5 }, nodes, splitPoint), [[1, [3, 2]], 0]);
-    assert.throws(() => sumOrder({ lo: 0, hi: 6 }, nodes, splitPoint), /nobody has the sum of shard 5/);
+    assert.deepEqual(sumOrder({ lo: 0, hi: 5 }, nodes), [[1, [3, 2]], 0]);
+    assert.throws(() => sumOrder({ lo: 0, hi: 6 }, nodes), /nobody has the sum of shard 5/);
   });
 });
 

@@ -1,4 +1,4 @@
-import { splitPoint, type ReductionNode } from "@segue/core";
+import type { ReductionNode } from "@segue/core";
 import { squaresFloats, type DeviceExchange, type DeviceSlices } from "../exchange/device-exchange.js";
 import { sumOrder, type SumOrder } from "../exchange/device-sharing.js";
 import { exchangeTimedOut, type ExchangeMember, type ExchangeOptions, type ExchangePlan } from "../exchange/gradient-exchange.js";
@@ -69,7 +69,6 @@ export class NcclExchange implements DeviceExchange<CudaFloats> {
     this.#order = sumOrder(
       root,
       members.flatMap(({ nodes }) => nodes),
-      splitPoint,
     );
     const peerRanks = members.flatMap(({ nodes }, rank) => (rank === self ? [] : nodes.map(() => rank)));
     const padded = (floats: number): number => Math.ceil(floats / ALIGNED_FLOATS) * ALIGNED_FLOATS;

@@ -1,4 +1,4 @@
-import type { ReductionNode } from "@segue/core";
+import { splitPoint, type ReductionNode } from "@segue/core";
 
 /** Floats that several processes of this host read. */
 export interface SharedFloats<F> {
@@ -58,14 +58,10 @@ export interface DeviceSharing<F> {
 export type Mark = number;
 
 /** The order in which nodes that make up `root` are added: that of the reduction tree. @throws RangeError when one is missing */
-export function sumOrder(
-  root: ReductionNode,
-  nodes: readonly ReductionNode[],
-  splitPoint: (node: ReductionNode) => number | undefined,
-): SumOrder {
+export function sumOrder(root: ReductionNode, nodes: readonly ReductionNode[]): SumOrder {
   const place = nodes.findIndex(({ lo, hi }) => lo === root.lo && hi === root.hi);
   if (place >= 0) return place;
   const split = splitPoint(root);
   if (split === undefined) throw new RangeError(`nobody has the sum of shard ${root.lo}`);
-  return [sumOrder({ lo: root.lo, hi: split }, nodes, splitPoint), sumOrder({ lo: split, hi: root.hi }, nodes, splitPoint)];
+  return [sumOrder({ lo: root.lo, hi: split }, nodes), sumOrder({ lo: split, hi: root.hi }, nodes)];
 }

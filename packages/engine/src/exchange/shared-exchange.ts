@@ -1,4 +1,4 @@
-import { splitPoint, type ReductionNode } from "@segue/core";
+import type { ReductionNode } from "@segue/core";
 import type { Device } from "../devices/device.js";
 import { sumOrder, type DeviceSharing, type SharedFloats, type Signals, type SumOrder } from "./device-sharing.js";
 import { exchangeTimedOut, type ExchangeMember, type ExchangeOptions, type ExchangePlan } from "./gradient-exchange.js";
@@ -66,7 +66,6 @@ export class SharedExchange<F> implements DeviceExchange<F> {
     this.#order = sumOrder(
       plan.root,
       plan.members.flatMap(({ nodes }) => nodes),
-      splitPoint,
     );
     this.#isWhole = own.end - own.begin === length && plan.sharded !== true;
     this.#memory = sharing.share((own.nodes.length + 1) * padded(length) + (plan.sharded ? squaresFloats(length) : 0));
